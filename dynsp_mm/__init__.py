@@ -1,0 +1,18 @@
+"""Backbones for OpenMMLab that spend computation where the image needs it.
+
+Importing this package registers its classes in mmengine's root registries, where mmdet, mmseg
+and mmpretrain configs find them.
+"""
+from .backbones import DynamicConvNeXt, DynamicSwin
+from .compat import enable_mmseg_base_configs
+from .layers import Decision, TokenPredictor
+from .recording import DecisionLog, record_decisions
+from .training import SparseTrainingHook
+from .version import __version__
+
+enable_mmseg_base_configs()
+
+__all__ = [
+    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'SparseTrainingHook',
+    'TokenPredictor', '__version__', 'record_decisions'
+]

@@ -1,0 +1,5 @@
+"""Registered backbones: image -> tuple of NCHW maps."""
+from .dynamic_convnext import DynamicConvNeXt
+from .dynamic_swin import DynamicSwin
+
+__all__ = ['DynamicConvNeXt', 'DynamicSwin']

@@ -1,0 +1,200 @@
+"""ConvNeXt with fast and slow paths in one stage (arXiv 2207.01580; public code
+raoyongming/DynamicViT), a drop-in for mmpretrain's ConvNeXt.
+"""
+from typing import Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn as nn
+from mmengine.model import ModuleList
+from mmengine.model.weight_init import trunc_normal_
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from ..layers import ConvNeXtBlock, LayerNorm2d, run_stage
+from .sparse_backbone import KeepRatios, SparseBackbone
+
+ARCHS = {
+    'atto': dict(depths=(2, 2, 6, 2), channels=(40, 80, 160, 320)),
+    'femto': dict(depths=(2, 2, 6, 2), channels=(48, 96, 192, 384)),
+    'pico': dict(depths=(2, 2, 6, 2), channels=(64, 128, 256, 512)),
+    'nano': dict(depths=(2, 2, 8, 2), channels=(80, 160, 320, 640)),
+    'tiny': dict(depths=(3, 3, 9, 3), channels=(96, 192, 384, 768)),
+    'small': dict(depths=(3, 3, 27, 3), channels=(96, 192, 384, 768)),
+    'base': dict(depths=(3, 3, 27, 3), channels=(128, 256, 512, 1024)),
+    'large': dict(depths=(3, 3, 27, 3), channels=(192, 384, 768, 1536)),
+    'xlarge': dict(depths=(3, 3, 27, 3), channels=(256, 512, 1024, 2048)),
+    'huge': dict(depths=(3, 3, 27, 3), channels=(352, 704, 1408, 2816)),
+}
+
+
+@MODELS.register_module()
+class DynamicConvNeXt(SparseBackbone):
+    """ConvNeXt that runs its MLPs only where the image needs them.
+
+    Takes every argument of mmpretrain's ``ConvNeXt`` (V1 and V2) and the sparse ones; the
+    parameter names of the dense part are its, so its checkpoints load as they are.
+
+    Args:
+        arch: 'atto', 'femto', 'pico', 'nano', 'tiny', 'small', 'base', 'large', 'xlarge',
+            'huge', or a dict with ``depths`` and ``channels``.
+        keep_ratios: See :class:`DynamicSwin`.
+        prune_stage: See :class:`DynamicSwin`.
+        prune_blocks: See :class:`DynamicSwin`.
+        selection: See :class:`DynamicSwin`.
+        in_channels: Image channels.
+        stem_patch_size: Side of the first patches.
+        norm_cfg: dict(type='LN2d' or 'LN', eps=...): layer norms over channels.
+        act_cfg: Activation of the MLPs.
+        linear_pw_conv: Accepted; pointwise convolutions are linear layers on channels-last
+            tokens either way, and 1x1 convolution weights are reshaped on loading.
+        use_grn: Global response normalisation in the slow path (ConvNeXt-V2).
+        drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
+        layer_scale_init_value: Initial layer scale; 0 means none.
+        out_indices: Stage or stages whose normalised maps are returned.
+        frozen_stages: Number of stages, with the downsampling before them, to freeze.
+        gap_before_final_norm: Average over positions before the output norms, for
+            classification; outputs are then (B, C).
+        with_cp: Recompute block activations in the backward pass.
+        init_cfg: Initialisation, see mmengine; None means truncated normal (std 0.02).
+
+    Raises:
+        ValueError: For arguments out of their range; each message names argument, value, rule.
+    """
+
+    def __init__(self,
+                 arch: Union[str, Mapping] = 'tiny',
+                 keep_ratios: KeepRatios = None,
+                 prune_stage: int = 2,
+                 prune_blocks: Optional[Sequence[int]] = None,
+                 selection: Union[str, Mapping] = 'topk',
+                 in_channels: int = 3,
+                 stem_patch_size: int = 4,
+                 norm_cfg: dict = dict(type='LN2d', eps=1e-6),
+                 act_cfg: dict = dict(type='GELU'),
+                 linear_pw_conv: bool = True,
+                 use_grn: bool = False,
+                 drop_path_rate: float = 0.0,
+                 layer_scale_init_value: float = 1e-6,
+                 out_indices: Union[int, Sequence[int]] = -1,
+                 frozen_stages: int = 0,
+                 gap_before_final_norm: bool = True,
+                 with_cp: bool = False,
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        if isinstance(arch, str):
+            if arch not in ARCHS:
+                raise ValueError(f'arch={arch!r}: must be one of {", ".join(ARCHS)}')
+            arch = ARCHS[arch]
+        if not isinstance(arch, Mapping) or not {'depths', 'channels'} <= set(arch) \
+                or len(arch['depths']) != len(arch['channels']):
+            raise ValueError(f'arch={arch!r}: a dict needs depths and channels of equal length')
+        self.depths, self.channels = tuple(arch['depths']), tuple(arch['channels'])
+        num_stages = len(self.depths)
+        self.in_channels = in_channels
+        self.stem_patch_size = stem_patch_size
+        self.out_indices = self._resolve_out_indices(out_indices, num_stages)
+        self.gap_before_final_norm = gap_before_final_norm
+        if not isinstance(frozen_stages, int) or not 0 <= frozen_stages <= num_stages:
+            raise ValueError(f'frozen_stages={frozen_stages!r}: must lie in 0 .. {num_stages}')
+        self.frozen_stages = frozen_stages
+        if norm_cfg.get('type') not in ('LN2d', 'LN') or set(norm_cfg) - {'type', 'eps'}:
+            raise ValueError(f"norm_cfg={norm_cfg!r}: must be dict(type='LN2d' or 'LN', eps=...)")
+        eps = norm_cfg.get('eps', 1e-5)
+        self._setup_sparsity(self.depths, self.channels, keep_ratios, prune_stage, prune_blocks,
+                             selection, predictor_eps=eps)
+
+        self.downsample_layers = ModuleList()
+        self.stages = nn.ModuleList()
+        drop_paths = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        for i, (depth, channels) in enumerate(zip(self.depths, self.channels)):
+            if i == 0:
+                layers = [
+                    nn.Conv2d(in_channels, channels, stem_patch_size, stride=stem_patch_size),
+                    LayerNorm2d(channels, eps=eps)
+                ]
+            else:
+                before = self.channels[i - 1]
+                layers = [LayerNorm2d(before, eps=eps), nn.Conv2d(before, channels, 2, stride=2)]
+            self.downsample_layers.append(nn.Sequential(*layers))
+            self.stages.append(ModuleList(
+                ConvNeXtBlock(
+                    channels,
+                    eps=eps,
+                    act_cfg=act_cfg,
+                    drop_path=drop_paths[sum(self.depths[:i]) + j],
+                    layer_scale_init_value=layer_scale_init_value,
+                    use_grn=use_grn,
+                    with_cp=with_cp,
+                    dual_path=self._has_fast_path(i, j)) for j in range(depth)))
+            if i in self.out_indices:
+                self.add_module(f'norm{i}', LayerNorm2d(channels, eps=eps))
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Computes the maps of ``out_indices``.
+
+        Args:
+            x: (B, in_channels, H, W), each side at least 32, any float dtype.
+
+        Returns:
+            For each output stage a contiguous (B, C_i, H_i, W_i) map, H_i = H // 4 // 2**i, or
+            (B, C_i) with ``gap_before_final_norm``.
+        """
+        self._check_input(x, self.in_channels)
+        x = x.contiguous(memory_format=torch.channels_last)
+        outs = []
+        for i, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages)):
+            x = downsample(x)
+            B, C, H, W = x.shape
+            # Free for a channels-last map; a copy where the convolution chose another layout.
+            tokens = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
+            tokens = run_stage(stage, tokens, (H, W), self._predictors_of(i), self.selection)
+            x = tokens.view(B, H, W, C).permute(0, 3, 1, 2)
+            if i in self.out_indices:
+                norm = getattr(self, f'norm{i}')
+                if self.gap_before_final_norm:
+                    outs.append(norm(x.mean((2, 3), keepdim=True)).flatten(1))
+                else:
+                    outs.append(norm(x).contiguous())
+        return tuple(outs)
+
+    # ------------------------------------------------------------------ training
+    def _init_from_scratch(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+    def _freeze_stages(self) -> None:
+        for i in range(self.frozen_stages):
+            self._freeze(self.downsample_layers[i], self.stages[i])
+            if i == self.prune_stage:
+                self._freeze(self.token_predictors)
+
+    def train(self, mode: bool = True) -> 'DynamicConvNeXt':
+        """Sets the mode; frozen stages stay in eval mode without gradients."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
+        """Depth of a parameter for layer-wise decay, and the number of depths.
+
+        ConvNeXt's own rule: the stem is 0, stages 0 and 1 are 1 and 2, three blocks of stage 2
+        share a depth, stage 3 is one depth; heads, output norms and token predictors are last.
+        """
+        last = 12 if self.depths[-2] > 9 else 6
+        if not param_name.startswith(prefix):
+            return last + 1, last + 2
+        parts = param_name[len(prefix):].split('.')
+        if parts[0] not in ('downsample_layers', 'stages'):
+            return last + 1, last + 2
+        stage = int(parts[1])
+        if stage == 3:
+            return last, last + 2
+        if parts[0] == 'downsample_layers':
+            return (0 if stage == 0 else stage + 1), last + 2
+        return (3 + int(parts[2]) // 3 if stage == 2 else stage + 1), last + 2

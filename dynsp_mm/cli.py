@@ -1,0 +1,284 @@
+"""What tools/train.py and tools/test.py share: from command-line options to a config.
+
+Every function here changes a loaded config or checks it; nothing is built before the config is
+complete. One code path serves mmdet, mmseg and mmpretrain; where they differ,
+``cfg.default_scope`` decides.
+"""
+import importlib.util
+import os
+import os.path as osp
+import sys
+
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.hub import get_config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .compat import enable_mmseg_base_configs, has_accelerator
+
+LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
+
+
+class UserError(Exception):
+    """A mistake the user can mend; its text is all that the tools print."""
+
+
+def run_tool(main):
+    """Call ``main``; turn a :class:`UserError` into one line on stderr and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f'ERROR: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def add_common_arguments(parser):
+    """Add the options that training and testing have in common."""
+    parser.add_argument('--work-dir', help='directory of logs, checkpoints and metrics '
+                        '(default: work_dir of the config, else work_dirs/<config name>)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='entries of the config to override, e.g. train_dataloader.batch_size=4; lists as '
+        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", quoted, without spaces')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes of a distributed run were started')
+    # torch.distributed.launch passes the second spelling since torch 2.0.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help='set by torch.distributed.launch')
+
+
+def load_config(path, cfg_options=None):
+    """Load a config file, or a library's own as ``mmdet::retinanet/...``, and override entries.
+
+    Raises:
+        UserError: the file or one of its bases is missing or no valid config, an override does
+            not fit, or ``default_scope`` is unset or names a package that is not installed.
+    """
+    enable_mmseg_base_configs()
+    package, external, _ = path.partition('::')
+    # Asked for the config of a package it does not find, mmengine would pip-install that.
+    if external and package not in LIBRARIES:
+        raise UserError(f'{path}: configs come from {", ".join(LIBRARIES)}; got {package!r}')
+    if external and importlib.util.find_spec(package) is None:
+        raise UserError(f'{path}: package {package} is not installed')
+    if not external and not osp.isfile(path):
+        raise UserError(f'config file {path} does not exist')
+    try:
+        cfg = get_config(path) if external else Config.fromfile(path)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f'{path}: {error}') from error
+    except ModuleNotFoundError as error:
+        if error.name is not None:  # a failed import inside the config: its traceback is needed
+            raise
+        raise UserError(f'{path}: {error}') from error
+    if cfg_options:
+        try:
+            cfg.merge_from_dict(cfg_options)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = error.args[0] if error.args else error
+            raise UserError(f'--cfg-options {" ".join(cfg_options)}: {reason}') from error
+    _check_scope(cfg)
+    return cfg
+
+
+def _check_scope(cfg):
+    scope = cfg.get('default_scope')
+    if not scope:
+        raise UserError(
+            f'{cfg.filename}: default_scope is not set; the config must name the library that its '
+            "types come from: default_scope = 'mmdet', 'mmseg' or 'mmpretrain'")
+    if importlib.util.find_spec(scope) is None:
+        raise UserError(f'{cfg.filename}: default_scope={scope!r}, but package {scope} is not '
+                        'installed')
+
+
+def require(cfg, *keys):
+    """Raise a :class:`UserError` unless the config sets each of ``keys``."""
+    missing = [key for key in keys if cfg.get(key) is None]
+    if missing:
+        raise UserError(f'{cfg.filename}: {", ".join(missing)} must be set')
+
+
+def set_work_dir(cfg, work_dir=None):
+    """Set ``cfg.work_dir``: the argument, else the config's, else work_dirs/<config name>."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
+
+
+def set_launcher(cfg, launcher, local_rank=0):
+    """Set ``cfg.launcher`` and, where the launcher has not, the environment's LOCAL_RANK.
+
+    Raises:
+        UserError: distributed, but no accelerator; mmengine binds every process to one.
+    """
+    if launcher != 'none' and not has_accelerator():
+        raise UserError(f'--launcher {launcher} needs an accelerator for each process: '
+                        'no CUDA/NPU/MLU/MUSA device is visible')
+    cfg.launcher = launcher
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+
+
+def set_dataloader_defaults(cfg):
+    """Give mmpretrain's dataloaders the defaults which its own tools add to its configs."""
+    if cfg.default_scope != 'mmpretrain':
+        return
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        loader.setdefault('pin_memory', has_accelerator())
+        # Workers that do not exist cannot persist: torch raises.
+        loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+
+
+def enable_amp(cfg, requested=True):
+    """Switch to mixed precision if requested; check that it can run if it is on in any case.
+
+    Raises:
+        UserError: no accelerator is visible, or the optimizer wrapper is of another type.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    wrapper_type = wrapper.get('type') or 'OptimWrapper'
+    name = wrapper_type if isinstance(wrapper_type, str) else wrapper_type.__name__
+    name = name.split('.')[-1]
+    if not requested and name != 'AmpOptimWrapper':
+        return
+    if not has_accelerator():
+        source = '--amp' if requested else "optim_wrapper.type='AmpOptimWrapper'"
+        raise UserError(f'{source} needs an accelerator: no CUDA/NPU/MLU/MUSA device is visible')
+    if not requested:
+        return
+    require(cfg, 'optim_wrapper')
+    if name not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'{cfg.filename}: --amp replaces an optim_wrapper of type OptimWrapper; '
+                        f'got {name}')
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg):
+    """Scale the learning rate by actual batch size / ``auto_scale_lr.base_batch_size``."""
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise UserError(f'{cfg.filename}: --auto-scale-lr needs the batch size that the learning '
+                        'rate was chosen for: auto_scale_lr = dict(base_batch_size=...)')
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_resume(cfg, resume):
+    """Continue from checkpoint ``resume``; 'auto' is the latest in work_dir, None changes nothing.
+    """
+    if resume is None:
+        return
+    cfg.resume = True
+    cfg.load_from = None if resume == 'auto' else check_checkpoint(resume, '--resume')
+
+
+def check_checkpoint(path, name='checkpoint'):
+    """Return ``path``; raise a :class:`UserError` if it is local and no file."""
+    if '://' not in path and not osp.isfile(path):
+        raise UserError(f'{name} {path} does not exist')
+    return path
+
+
+def enable_visualization(cfg, show=False, show_dir=None, wait_time=2.0):
+    """Make the library's visualization hook paint predictions in windows and/or into files.
+
+    Args:
+        show (bool): Open a window per image.
+        show_dir (str, optional): Directory of the painted images, relative to the current one.
+        wait_time (float): Seconds which a window stays.
+    """
+    if not show and show_dir is None:
+        return
+    option = '--show' if show else '--show-dir'
+    scope = cfg.default_scope
+    if scope not in LIBRARIES:
+        raise UserError(f'{cfg.filename}: {option} works with {", ".join(LIBRARIES)}; '
+                        f'got default_scope={scope!r}')
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        hook_type = dict(mmdet='DetVisualizationHook', mmseg='SegVisualizationHook',
+                         mmpretrain='VisualizationHook')[scope]
+        raise UserError(f'{cfg.filename}: {option} needs a visualization hook: '
+                        f"default_hooks = dict(visualization=dict(type='{hook_type}'))")
+    displays = ('DISPLAY', 'WAYLAND_DISPLAY', 'MPLBACKEND')
+    if show and sys.platform == 'linux' and not any(os.environ.get(name) for name in displays):
+        raise UserError('--show opens windows, but DISPLAY is not set; use --show-dir DIR')
+
+    hook['enable' if scope == 'mmpretrain' else 'draw'] = True
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    if scope == 'mmpretrain':
+        hook.interval = 1  # its default paints every 5000th image
+    if show_dir is None:
+        return
+    # mmdet puts a relative path under work_dir/<timestamp>; an absolute one means the same to all.
+    show_dir = osp.abspath(show_dir)
+    if scope == 'mmseg':
+        require(cfg, 'visualizer')
+        if show:
+            raise UserError('--show and --show-dir exclude each other with mmseg: '
+                            'its hook stops saving when it shows')
+        cfg.visualizer.save_dir = show_dir
+    else:
+        hook['test_out_dir' if scope == 'mmdet' else 'out_dir'] = show_dir
+
+
+def enable_tta(cfg):
+    """Wrap the model and replace the test pipeline as the config's TTA entries say."""
+    missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
+    if missing:
+        raise UserError(f'{cfg.filename}: --tta needs tta_model and tta_pipeline in the config; '
+                        f'{" and ".join(missing)} not set')
+    require(cfg, 'test_dataloader')
+    cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
+    for _, dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
+
+
+def enable_dump(cfg, out):
+    """Add a metric that pickles all predictions to ``out``."""
+    if not out.endswith(('.pkl', '.pickle')):
+        hint = ('; label maps as PNG: --cfg-options test_evaluator.output_dir=DIR'
+                if cfg.default_scope == 'mmseg' else '')
+        raise UserError(f'--out takes a file that ends in .pkl or .pickle; got {out}{hint}')
+    require(cfg, 'test_evaluator')
+    # mmdet's own stores masks run-length encoded.
+    dump = ConfigDict(type='DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults',
+                      out_file_path=out)
+    evaluator = cfg.test_evaluator
+    if isinstance(evaluator, dict) and 'metrics' in evaluator:
+        evaluator.metrics = [*_as_list(evaluator.metrics), dump]
+    else:
+        cfg.test_evaluator = [*_as_list(evaluator), dump]
+
+
+def _as_list(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def leaf_datasets(dataset, key='dataset'):
+    """Yield (dotted config key, config) of each dataset inside wrappers such as ConcatDataset."""
+    if isinstance(dataset, (list, tuple)):
+        for i, item in enumerate(dataset):
+            yield from leaf_datasets(item, f'{key}.{i}')
+    elif isinstance(dataset, dict):
+        nested = [name for name in ('dataset', 'datasets') if dataset.get(name) is not None]
+        for name in nested:
+            yield from leaf_datasets(dataset[name], f'{key}.{name}')
+        if not nested:
+            yield key, dataset
+
+
+def build_runner(cfg):
+    """Build the runner, of ``cfg.runner_type`` if that is set."""
+    if 'runner_type' not in cfg:
+        return Runner.from_cfg(cfg)
+    with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
+        runner_class = registry.get(cfg.runner_type)
+    if runner_class is None:
+        raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
+    return runner_class.from_cfg(cfg)

@@ -1,0 +1,45 @@
+"""The one place that knows about library versions."""
+import importlib.metadata
+import importlib.util
+
+import torch
+from mmengine import device
+from mmengine.config.utils import MODULE2PACKAGE
+
+
+def enable_mmseg_base_configs():
+    """Make ``mmseg::`` config paths load when mmseg comes under another distribution name.
+
+    mmengine translates the module ``mmseg`` to the distribution ``mmsegmentation``. Where mmseg
+    was installed as something else (onedl-mmsegmentation), ``_base_ = 'mmseg::...'`` then fails,
+    and ``mmengine.hub.get_config`` runs ``pip install mmsegmentation`` over the working package.
+    mmengine falls back to the module of the given name, so naming the module itself cures both.
+
+    Changes nothing where mmsegmentation is installed or mmseg is missing. Safe to call again.
+    """
+    if importlib.util.find_spec('mmseg') is None:
+        return
+    try:
+        importlib.metadata.distribution('mmsegmentation')
+    except importlib.metadata.PackageNotFoundError:
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
+
+
+def math_attention():
+    """Context manager under which scaled_dot_product_attention runs its plain-math backend.
+
+    FLOP counters see the matrix products only there; the fused CPU kernel counts as nothing.
+    """
+    try:  # torch >= 2.3
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:
+        return torch.backends.cuda.sdp_kernel(
+            enable_flash=False, enable_math=True, enable_mem_efficient=False)
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def has_accelerator():
+    """Whether mmengine sees a device on which AmpOptimWrapper and its launchers can run."""
+    # Not every 0.10.x release knows all of these vendors.
+    checks = ('is_cuda_available', 'is_npu_available', 'is_mlu_available', 'is_musa_available')
+    return any(getattr(device, check, bool)() for check in checks)

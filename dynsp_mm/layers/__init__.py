@@ -1,0 +1,13 @@
+"""Modules built on :mod:`dynsp_mm.ops`."""
+from .convnext_block import ConvNeXtBlock
+from .dual_path_stage import DualPathBlock, Streams, run_stage
+from .fast_path import FastPath
+from .norms import GRN, LayerNorm2d
+from .swin_block import SwinBlock
+from .token_predictor import Decision, TokenPredictor
+from .window_attention import ShiftWindowAttention, WindowAttention
+
+__all__ = [
+    'ConvNeXtBlock', 'Decision', 'DualPathBlock', 'FastPath', 'GRN', 'LayerNorm2d', 'ShiftWindowAttention',
+    'Streams', 'SwinBlock', 'TokenPredictor', 'WindowAttention', 'run_stage'
+]

@@ -1,0 +1,91 @@
+"""How a stage with fast and slow paths runs, common to all hierarchical families."""
+from typing import Callable, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
+
+import torch.utils.checkpoint as cp
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..ops import Selection, merge_streams
+from .token_predictor import Decision, TokenPredictor
+
+
+class Streams(NamedTuple):
+    """Slow and fast map of the training forward (SPEC section 3), each (B, N, C)."""
+    slow: Tensor
+    fast: Tensor
+
+    def merge(self, decision: Decision) -> Tensor:
+        """(B, N, C): each position from the stream that was decided for it."""
+        return merge_streams(decision.mask, self.slow, self.fast)
+
+
+class DualPathBlock(BaseModule):
+    """What the blocks of all families share: which of its three forms runs.
+
+    Subclasses give the forms, functions of tensors alone so that each can be checkpointed.
+
+    Args:
+        with_cp: Recompute activations in the backward pass to save memory.
+    """
+
+    def __init__(self, with_cp: bool = False):
+        super().__init__()
+        self.with_cp = with_cp
+
+    def forward(self, x: Union[Tensor, Streams], hw: Tuple[int, int],
+                decision: Optional[Decision] = None) -> Union[Tensor, Streams]:
+        """Runs the block on (B, N, C) tokens, or on both streams of the training forward."""
+        if isinstance(x, Streams):
+            return Streams(*self._run(self._forward_streams, *x, decision.mask, hw))
+        if decision is None:
+            return self._run(self._forward_dense, x, hw)
+        return self._run(self._forward_sparse, x, decision.slow, decision.fast, hw)
+
+    def _run(self, form: Callable, *args):
+        if self.with_cp and args[0].requires_grad:
+            return cp.checkpoint(form, *args, use_reentrant=False)
+        return form(*args)
+
+    def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+        raise NotImplementedError
+
+    def _forward_sparse(self, x: Tensor, slow: Tensor, fast: Tensor,
+                        hw: Tuple[int, int]) -> Tensor:
+        raise NotImplementedError
+
+    def _forward_streams(self, slow: Tensor, fast: Tensor, mask: Tensor,
+                         hw: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, int],
+              predictors: Mapping[int, Tuple[TokenPredictor, float]],
+              selection: Selection) -> Tensor:
+    """Runs the blocks of a stage; decides before those that have a predictor.
+
+    Until the first predictor blocks are dense. From then on each takes the latest decision. In
+    training two streams run through the blocks and are merged where a predictor looks and at
+    the end; at inference there is one map.
+
+    Args:
+        blocks: Modules called as ``block(x, hw, decision)`` where x is a (B, N, C) tensor, or
+            :class:`Streams` when the decision holds a mask.
+        tokens: (B, N, C) input.
+        hw: Size (H, W) of the map.
+        predictors: Block index -> (predictor, keep ratio); empty for a dense stage.
+        selection: Rule of selection at inference.
+
+    Returns:
+        (B, N, C).
+    """
+    x: Union[Tensor, Streams] = tokens
+    decision: Optional[Decision] = None
+    for index, block in enumerate(blocks):
+        if index in predictors:
+            predictor, ratio = predictors[index]
+            merged = x.merge(decision) if isinstance(x, Streams) else x
+            decision = predictor(merged, hw, ratio, selection)
+            if decision.mask is not None and not isinstance(x, Streams):
+                x = Streams(x, x)
+        x = block(x, hw, decision)
+    return x.merge(decision) if isinstance(x, Streams) else x

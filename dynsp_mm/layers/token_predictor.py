@@ -1,0 +1,117 @@
+"""Score predictor and its decision (arXiv 2207.01580, section 3.2; SPEC sections 1 and 2)."""
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+import torch
+import torch.nn as nn
+from mmengine.model.weight_init import trunc_normal_
+from torch import Tensor
+
+from ..ops import Selection, gumbel_keep_mask, keep_map, split_positions
+
+# Bias of the two logits at the start: a probability of 0.95 for "slow", so that training
+# departs from the dense network.
+KEEP_LOGIT = 1.5
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which positions of a map take the slow path.
+
+    Either ``mask`` is set (training) or ``slow`` and ``fast`` are (inference).
+
+    Attributes:
+        scores: (B, N) float32 log-probability of "slow".
+        hw: Size (H, W) of the map, N = H * W.
+        target: The keep ratio asked for.
+        mask: (B, N, 1) of 0 and 1 in the dtype of the features, with straight-through
+            gradients.
+        slow: Flat indices (int64) into B * N of the slow positions.
+        fast: Flat indices (int64) of the others.
+    """
+    scores: Tensor
+    hw: Tuple[int, int]
+    target: float
+    mask: Optional[Tensor] = None
+    slow: Optional[Tensor] = None
+    fast: Optional[Tensor] = None
+
+    @property
+    def keep(self) -> Tensor:
+        """(B, H, W) bool, True where slow."""
+        if self.mask is not None:
+            keep = self.mask.detach().squeeze(-1) > 0.5
+        else:
+            keep = torch.zeros_like(self.scores, dtype=torch.bool)
+            keep.view(-1)[self.slow] = True
+        return keep.view(-1, *self.hw)
+
+    @property
+    def keep_ratio(self) -> Tensor:
+        """(B,) float32, realised share of slow positions of each image, without gradient."""
+        return self.keep.flatten(1).float().mean(1)
+
+
+class TokenPredictor(nn.Module):
+    """Scores each position from its own features and the mean of the map.
+
+    LN -> linear -> GELU; half the channels stay local, the other half become their mean over
+    all positions; linear C -> C/2 -> C/4 -> 2 with GELU between; log-softmax.
+
+    Args:
+        embed_dims: Channels C, a multiple of 4.
+        eps: Of the layer norm: 1e-5 in Swin, 1e-6 in ConvNeXt.
+
+    Raises:
+        ValueError: If C is not a multiple of 4.
+    """
+
+    def __init__(self, embed_dims: int, eps: float):
+        super().__init__()
+        if embed_dims % 4:
+            raise ValueError(f'embed_dims={embed_dims} of the sparse stage: the token predictor '
+                             'splits channels in four, so it must be a multiple of 4')
+        self.embed_dims = embed_dims
+        self.norm = nn.LayerNorm(embed_dims, eps=eps)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.act = nn.GELU()
+        self.head = nn.Sequential(
+            nn.Linear(embed_dims, embed_dims // 2), nn.GELU(),
+            nn.Linear(embed_dims // 2, embed_dims // 4), nn.GELU(),
+            nn.Linear(embed_dims // 4, 2))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normal (std 0.02) weights; the last bias makes it start by keeping."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        self.norm.reset_parameters()
+        with torch.no_grad():
+            self.head[-1].bias.copy_(torch.tensor([KEEP_LOGIT, -KEEP_LOGIT]))
+
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) features -> (B, N, 2) float32 log-probabilities of slow and fast."""
+        x = self.act(self.proj(self.norm(tokens)))
+        local, whole = x.split(self.embed_dims // 2, dim=-1)
+        x = torch.cat([local, whole.mean(1, keepdim=True).expand_as(whole)], dim=-1)
+        return self.head(x).float().log_softmax(-1)
+
+    def forward(self, tokens: Tensor, hw: Tuple[int, int], ratio: float,
+                selection: Selection) -> Decision:
+        """Decides afresh for all positions of the map.
+
+        Args:
+            tokens: (B, N, C) features, N = H * W.
+            hw: Size (H, W) of the map.
+            ratio: Keep ratio, the budget of ``'topk'`` and the target of the training loss.
+            selection: The rule at inference; training samples hard Gumbel decisions.
+        """
+        log_probs = self.log_probs(tokens)
+        scores = log_probs[..., 0]
+        if self.training:
+            mask = gumbel_keep_mask(log_probs).to(tokens.dtype)
+            return Decision(scores, hw, ratio, mask=mask)
+        slow, fast = split_positions(keep_map(scores, ratio, selection))
+        return Decision(scores, hw, ratio, slow=slow, fast=fast)

@@ -1,0 +1,90 @@
+"""(Shifted-)window self-attention under the parameter names of the dense libraries."""
+from typing import Optional, Tuple
+
+import torch
+import torch.nn as nn
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import trunc_normal_
+from torch import Tensor
+
+from ..ops import (cyclic_shift_mask, partition_windows, relative_position_index,
+                   reverse_windows, window_attention)
+
+
+class WindowAttention(BaseModule):
+    """Multi-head self-attention inside windows with relative position bias.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Heads h; divides C.
+        window_size: Window side w.
+        qkv_bias: Whether the qkv projection has a bias.
+        qk_scale: Factor on dot products; None means (C / h) ** -0.5.
+        attn_drop: Dropout on attention weights.
+        proj_drop: Dropout on the output.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, window_size: int, qkv_bias: bool = True,
+                 qk_scale: Optional[float] = None, attn_drop: float = 0.0,
+                 proj_drop: float = 0.0):
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(f'num_heads={num_heads}: must divide the channels, {embed_dims}')
+        self.num_heads = num_heads
+        self.scale = qk_scale or (embed_dims // num_heads)**-0.5
+        self.attn_drop = attn_drop
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * window_size - 1)**2, num_heads))
+        # Not persistent: derived from the window; dense checkpoints hold it, loading drops it.
+        self.register_buffer(
+            'relative_position_index', relative_position_index(window_size), persistent=False)
+        self.qkv = nn.Linear(embed_dims, embed_dims * 3, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, windows: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """(B * nW, n, C) windows and an additive (nW, 1, n, n) mask -> (B * nW, n, C)."""
+        count, n, C = windows.shape
+        q, k, v = self.qkv(windows).view(count, n, 3, self.num_heads,
+                                         C // self.num_heads).permute(2, 0, 3, 1, 4)
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        x = window_attention(q, k, v, bias, mask, self.scale,
+                             self.attn_drop if self.training else 0.0)
+        return self.proj_drop(self.proj(x))
+
+
+class ShiftWindowAttention(BaseModule):
+    """Window attention over a whole map of any size.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Heads.
+        window_size: Window side w.
+        shift_size: Cyclic shift, 0 <= shift < w.
+        pad_small_map: False drops the shift on maps whose shorter side is no larger than the
+            window (mmpretrain, the release); True keeps it (mmdet, mmseg). Maps smaller than
+            a window are padded either way.
+        **kwargs: For :class:`WindowAttention`.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, window_size: int, shift_size: int = 0,
+                 pad_small_map: bool = False, **kwargs):
+        super().__init__()
+        self.window_size = window_size
+        self.shift_size = shift_size
+        self.pad_small_map = pad_small_map
+        self.w_msa = WindowAttention(embed_dims, num_heads, window_size, **kwargs)
+
+    def forward(self, tokens: Tensor, hw: Tuple[int, int]) -> Tensor:
+        """(B, N, C) tokens of an (H, W) map -> (B, N, C)."""
+        B, N, C = tokens.shape
+        small = min(hw) <= self.window_size
+        shift = 0 if small and not self.pad_small_map else self.shift_size
+        mask = cyclic_shift_mask(hw, self.window_size, shift, tokens.device) if shift else None
+        windows = partition_windows(tokens.view(B, *hw, C), self.window_size, shift)
+        x = reverse_windows(self.w_msa(windows, mask), self.window_size, shift, hw)
+        return x.reshape(B, N, C)

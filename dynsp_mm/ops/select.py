@@ -1,0 +1,95 @@
+"""Scores -> decision.
+
+Shape legend: B images, N = H * W positions. A *flat index* counts positions through the
+whole batch, 0 .. B*N - 1, so that images with different budgets need no padding.
+"""
+from dataclasses import dataclass
+from numbers import Real
+from typing import Mapping, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How scores become slow positions at inference.
+
+    Args:
+        type: ``'topk'`` keeps the same number of positions in each image;
+            ``'threshold'`` keeps every position whose probability of "slow" reaches
+            ``threshold``, so each image has its own budget.
+        threshold: A probability in (0, 1); only used by ``'threshold'``.
+    """
+    type: str = 'topk'
+    threshold: float = 0.5
+
+    def __post_init__(self):
+        if self.type not in ('topk', 'threshold'):
+            raise ValueError(f"selection type={self.type!r}: must be 'topk' or 'threshold'")
+        if isinstance(self.threshold, bool) or not isinstance(self.threshold, Real) \
+                or not 0 < self.threshold < 1:
+            raise ValueError(f'selection threshold={self.threshold!r}: must be a number in (0, 1)')
+
+    @classmethod
+    def parse(cls, value: Union[str, Mapping, 'Selection']) -> 'Selection':
+        """Builds a selection from a config value: ``'topk'`` or a dict with ``type``.
+
+        Raises:
+            ValueError: For an unknown type, key or threshold.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls(type=value)
+        if not isinstance(value, Mapping) or set(value) - {'type', 'threshold'} \
+                or 'type' not in value:
+            raise ValueError(f"selection={value!r}: must be 'topk' or a dict with the keys "
+                             "'type' and, for type='threshold', 'threshold'")
+        return cls(**value)
+
+
+def keep_map(log_probs: Tensor, ratio: float, selection: Selection) -> Tensor:
+    """Marks the slow positions of each image (SPEC section 2; arXiv 2207.01580, 3.2).
+
+    Args:
+        log_probs: (B, N) log-probability of "slow", any float dtype.
+        ratio: Share of positions that ``'topk'`` keeps: ``int(N * ratio)`` of them.
+        selection: The rule.
+
+    Returns:
+        (B, N) bool, True where a position takes the slow path.
+    """
+    if selection.type == 'threshold':
+        return log_probs.exp() >= selection.threshold
+    num_keep = int(log_probs.shape[1] * ratio)
+    kept = log_probs.argsort(dim=1, descending=True, stable=True)[:, :num_keep]
+    keep = torch.zeros_like(log_probs, dtype=torch.bool)
+    return keep.scatter_(1, kept, True)
+
+
+def split_positions(keep: Tensor) -> Tuple[Tensor, Tensor]:
+    """Splits the batch into slow and fast positions.
+
+    Args:
+        keep: (B, N) bool.
+
+    Returns:
+        Flat indices of the slow and of the fast positions, each int64, ascending; together
+        they are a permutation of ``0 .. B*N - 1``.
+    """
+    flat = keep.flatten()
+    return flat.nonzero().squeeze(1), flat.logical_not().nonzero().squeeze(1)
+
+
+def gumbel_keep_mask(log_probs: Tensor) -> Tensor:
+    """Samples hard decisions with straight-through gradients (temperature 1).
+
+    Args:
+        log_probs: (B, N, 2) float32; class 0 means "slow".
+
+    Returns:
+        (B, N, 1) with values 0 or 1 and the gradient of the soft sample.
+    """
+    return F.gumbel_softmax(log_probs, tau=1.0, hard=True, dim=-1)[..., :1]

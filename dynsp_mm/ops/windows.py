@@ -1,0 +1,118 @@
+"""Windows of a token map: padding, partition, shift mask, attention.
+
+Shape legend: B images, H x W map, C channels, w window side, n = w*w tokens a window,
+h heads, nW windows an image.
+"""
+from functools import lru_cache
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# What Swin adds to the logits of pairs that the cyclic shift brought together. Not -inf: the
+# published networks were trained with this value.
+MASKED = -100.0
+
+
+def partition_windows(x: Tensor, window: int, shift: int) -> Tensor:
+    """Pads right and bottom with zeros, shifts cyclically, and cuts into windows.
+
+    Args:
+        x: (B, H, W, C).
+        window: Window side w.
+        shift: Positions to shift up and left, 0 <= shift < w.
+
+    Returns:
+        (B * nW, n, C), windows of one image in raster order.
+    """
+    B, H, W, C = x.shape
+    x = F.pad(x, (0, 0, 0, -W % window, 0, -H % window))
+    if shift:
+        x = torch.roll(x, (-shift, -shift), dims=(1, 2))
+    Hp, Wp = x.shape[1:3]
+    x = x.view(B, Hp // window, window, Wp // window, window, C)
+    return x.transpose(2, 3).reshape(-1, window * window, C)
+
+
+def reverse_windows(windows: Tensor, window: int, shift: int, hw: Tuple[int, int]) -> Tensor:
+    """Undoes :func:`partition_windows`.
+
+    Args:
+        windows: (B * nW, n, C).
+        window: Window side w.
+        shift: The shift that was applied.
+        hw: Size (H, W) of the map without padding.
+
+    Returns:
+        (B, H, W, C).
+    """
+    H, W = hw
+    rows, cols = -(-H // window), -(-W // window)
+    x = windows.view(-1, rows, cols, window, window, windows.shape[-1])
+    x = x.transpose(2, 3).reshape(-1, rows * window, cols * window, windows.shape[-1])
+    if shift:
+        x = torch.roll(x, (shift, shift), dims=(1, 2))
+    return x[:, :H, :W]
+
+
+@lru_cache(maxsize=8)
+def cyclic_shift_mask(hw: Tuple[int, int], window: int, shift: int,
+                      device: torch.device) -> Tensor:
+    """Additive mask that keeps windows from attending across the seam of a cyclic shift.
+
+    Padding is not masked, as in Swin. The last few shapes are cached.
+
+    Returns:
+        (nW, 1, n, n) float32 of 0 and -100.
+    """
+    rows, cols = -(-hw[0] // window), -(-hw[1] // window)
+    # A cached tensor made in inference mode could not be used in a later training step.
+    with torch.inference_mode(False):
+
+        def region(blocks: int) -> Tensor:
+            # Only the last window holds two regions: what was there and what was rolled in.
+            # A lone window has no first region, but still these two.
+            index = torch.arange(blocks * window, device=device)
+            last = (blocks - 1) * window
+            return (index >= last).long() + (index >= last + window - shift).long()
+
+        ids = region(rows)[:, None] * 3 + region(cols)[None, :]
+        ids = partition_windows(ids[None, ..., None], window, 0).squeeze(-1)  # (nW, n)
+        different = ids[:, None, :, None] != ids[:, None, None, :]
+        return torch.zeros_like(different, dtype=torch.float32).masked_fill_(different, MASKED)
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Row of the position bias table for each pair of tokens of a window.
+
+    Returns:
+        (n, n) int64 with values in [0, (2w - 1)^2).
+    """
+    coords = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window),
+                                        indexing='ij')).flatten(1)
+    offset = coords[:, :, None] - coords[:, None, :] + window - 1
+    return offset[0] * (2 * window - 1) + offset[1]
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Optional[Tensor],
+                     scale: float, dropout: float = 0.0) -> Tensor:
+    """Attention inside windows (Swin, arXiv 2103.14030, equation 4).
+
+    Args:
+        q: (B * nW, h, n, C / h) queries; ``k`` and ``v`` alike.
+        bias: (h, n, n) relative position bias, any float dtype.
+        mask: (nW, 1, n, n) additive, or None.
+        scale: Factor on the dot products.
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        (B * nW, n, C).
+    """
+    bias = bias.unsqueeze(0)
+    if mask is not None:
+        bias = bias + mask.to(bias.dtype)
+        bias = bias.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+    x = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout, scale=scale)
+    return x.transpose(1, 2).flatten(2)
