@@ -65,8 +65,10 @@ def load_config(path, cfg_options=None):
         raise UserError(f'config file {path} does not exist')
     try:
         cfg = get_config(path) if external else Config.fromfile(path)
-    except (OSError, SyntaxError) as error:
+    except OSError as error:
         raise UserError(f'{path}: {error}') from error
+    except SyntaxError as error:  # the parser does not know the name of the file
+        raise UserError(f'{path}, or a file in its _base_: {error}') from error
     except ModuleNotFoundError as error:
         if error.name is not None:  # a failed import inside the config: its traceback is needed
             raise
@@ -77,6 +79,9 @@ def load_config(path, cfg_options=None):
         except (KeyError, TypeError, ValueError) as error:
             reason = error.args[0] if error.args else error
             raise UserError(f'--cfg-options {" ".join(cfg_options)}: {reason}') from error
+        except AttributeError as error:
+            raise UserError(f'--cfg-options {" ".join(cfg_options)}: an index replaces only '
+                            'entries that are dicts; give the whole list') from error
     _check_scope(cfg)
     return cfg
 

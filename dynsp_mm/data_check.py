@@ -1,8 +1,8 @@
 """Say in one sentence what is wrong with the data that a config names.
 
-Runners report missing files and broken annotations from deep inside worker processes and
-registries. :func:`find_data_problem` looks at the config instead: before anything is built only at
-what exists, and, once something has failed, also into COCO annotation files.
+Runners report missing files and broken annotations from deep inside registries and workers.
+:func:`find_data_problem` looks at the config instead: before anything is built only at what
+exists, and, once something has failed, also into COCO annotation files.
 """
 import json
 import os.path as osp
@@ -50,15 +50,13 @@ def find_data_problem(cfg, splits=('train',), deep=False):
             problem = _missing_path(cfg, splits, key, dataset)
             if not problem and deep:
                 problem = (_missing_folder('mask folder', key, dataset, scope, MASK_PREFIXES)
-                           or _coco_problem(key, dataset, dataset, DATASETS, 'CocoDataset', scope,
-                                            coco_keys, read))
+                           or _coco_problem(key, dataset, dataset, scope, coco_keys, read))
             if problem:
                 return problem
         for key, evaluator in evaluators:
             problem = _missing_ann_file(key, evaluator, scope)
             if not problem and deep and datasets:
-                problem = _coco_problem(key, evaluator, datasets[0][1], METRICS, 'CocoMetric',
-                                        scope, coco_keys, read)
+                problem = _coco_problem(key, evaluator, datasets[0][1], scope, coco_keys, read)
             if problem:
                 return problem
     return None
@@ -99,8 +97,7 @@ class _FirstIteration(Hook):
 
 def _datasets(cfg, split):
     """Yield (config key, config) of the split's innermost datasets."""
-    loaders = cfg.get(f'{split}_dataloader')
-    for key, loader in _with_keys(loaders, f'{split}_dataloader'):
+    for key, loader in _with_keys(cfg.get(f'{split}_dataloader'), f'{split}_dataloader'):
         yield from leaf_datasets(loader.get('dataset'), f'{key}.dataset')
 
 
@@ -125,8 +122,7 @@ def _with_keys(value, key):
 def _is_local(path, *cfgs):
     backends = [cfg.get(name) for cfg in cfgs for name in ('backend_args', 'file_client_args')]
     return '://' not in path and all(
-        (args or {}).get('backend', 'local') in ('local', 'disk', 'LocalBackend')
-        for args in backends)
+        (args or {}).get('backend', 'local') in ('local', 'disk') for args in backends)
 
 
 def _images_local(folder, dataset):
@@ -214,17 +210,18 @@ def _missing(what, path, key, name, value):
     return f'{what} {osp.abspath(path)} is missing ({key}.{name}={value!r})'
 
 
-def _coco_problem(key, config, dataset, registry, base, scope, coco_keys, read):
+def _coco_problem(key, config, dataset, scope, coco_keys, read):
     """What is wrong inside the COCO file of a dataset or of a metric on that dataset.
 
     Args:
         config, dataset: The config with the ``ann_file``, and the one with classes and images;
             for a dataset both are the same.
-        registry, base: Where ``config`` is registered, and the class it must derive from.
+        coco_keys (list[str]): What the file must hold.
         read (dict): Outcomes of files already read, extended here.
     """
     path = config.get('ann_file')
-    if not isinstance(path, str) or not _derives_from(config, registry, base, scope):
+    base, registry = (('CocoDataset', DATASETS) if config is dataset else ('CocoMetric', METRICS))
+    if not isinstance(path, str) or not _derives_from(config, base, registry, scope):
         return None
     path = _join(config.get('data_root'), path, scope)
     if not _is_local(path, config) or not osp.isfile(path):
@@ -237,8 +234,8 @@ def _coco_problem(key, config, dataset, registry, base, scope, coco_keys, read):
         return f'{where} {problem}'
     lacking = [name for name in coco_keys if name not in coco['keys']]
     if lacking:
-        return f'{where} lacks {", ".join(repr(name) for name in lacking)}; it must hold the ' \
-               f'lists {", ".join(coco_keys)}'
+        return (f'{where} lacks {", ".join(map(repr, lacking))}; it must hold the lists '
+                f'{", ".join(coco_keys)}')
     problem = _class_problem(where, coco, dataset, scope)
     if not problem and config is dataset:
         problem = _image_problem(where, coco, dataset, scope)
@@ -255,8 +252,8 @@ def _read_coco(path):
     except UnicodeDecodeError as error:
         return None, f'is not JSON: byte {error.start} is no UTF-8 text'
     if not isinstance(content, dict):
-        return None, f'is not in COCO format: its top level is a {type(content).__name__}, not ' \
-                     f'an object with {", ".join(COCO_KEYS)}'
+        return None, (f'is not in COCO format: its top level is a {type(content).__name__}, not '
+                      f'an object with {", ".join(COCO_KEYS)}')
     names = [item.get('name') for item in content.get('categories') or ()]
     images = content.get('images') or [{}]
     return dict(keys=set(content), names=names, file_name=images[0].get('file_name')), None
@@ -290,10 +287,10 @@ def _image_problem(where, coco, dataset, scope):
         return None
     for _, value in _prefixes(dataset):
         folder = _join(dataset.get('data_root'), value, scope)
-        if (_images_local(folder, dataset)
-                and not osp.isfile(osp.join(folder, coco['file_name']))):
-            return f'{where} lists {coco["file_name"]}, which is not in the image folder ' \
-                   f'{osp.abspath(folder)}'
+        image = osp.join(folder, coco['file_name'])
+        if _images_local(folder, dataset) and not osp.isfile(image):
+            return (f'{where} lists {coco["file_name"]}, which is not in the image folder '
+                    f'{osp.abspath(folder)}')
     return None
 
 
@@ -305,8 +302,6 @@ def _resolve(config, registry, scope):
         return scoped.get(config['type'])
 
 
-def _derives_from(config, registry, base, scope):
-    if _type_name(config) == base:
-        return True
-    return any(parent.__name__ == base for parent in
-               getattr(_resolve(config, registry, scope), '__mro__', ()))
+def _derives_from(config, base, registry, scope):
+    return _type_name(config) == base or base in (
+        parent.__name__ for parent in getattr(_resolve(config, registry, scope), '__mro__', ()))

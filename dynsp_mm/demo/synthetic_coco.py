@@ -229,15 +229,15 @@ def generate(out_dir: str | os.PathLike, num_train: int = 120, num_val: int = 32
     arguments is reused, which is logged at level INFO.
 
     Args:
-        out_dir: Folder to make, with its parents. It may exist if it is
-            empty or holds such a set.
+        out_dir: Folder to make, with its parents. It may exist if it is empty or holds such a
+            set.
         num_train: Training images, >= 1.
         num_val: Validation images, >= 1.
-        size: Height and width of the images in px, each >= 64. Objects are
-            20 to 60 px across at the default, and scale with the shorter side down to 20 px.
+        size: Height and width of the images in px, each >= 64. Objects are 20 to 60 px across at
+            the default, and scale with the shorter side, but not below 20 px.
         seed: >= 0.
-        force: Make the set anew in place of one that is there, of whatever arguments,
-            whole or damaged. Files of other origin are never removed.
+        force: Make the set anew in place of one that is there, of whatever arguments, whole or
+            damaged. A folder without this module's manifest is never replaced.
 
     Raises:
         ValueError: An argument is out of its range.

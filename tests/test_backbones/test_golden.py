@@ -86,7 +86,7 @@ def test_training_equals_release(name, weights, deterministic_gumbel):
             + 0.5 * F.kl_div(logits.log_softmax(-1), golden['teacher_logits'].log_softmax(-1),
                              log_target=True, reduction='batchmean')
             + 0.5 * F.mse_loss(ours, teacher))
-    assert abs(float(loss) / float(golden['loss']) - 1) < TOLERANCE
+    assert abs(loss.item() / golden['loss'].item() - 1) < TOLERANCE
 
     loss.backward()
     renamed = dict(convert_state_dict(

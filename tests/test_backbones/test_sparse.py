@@ -1,0 +1,241 @@
+"""Properties of every registered backbone when it is sparse."""
+import copy
+
+import pytest
+import torch
+from golden import relative_error
+from mmengine.registry import MODELS
+
+from dynsp_mm import DynamicConvNeXt, DynamicSwin, record_decisions
+
+ALL = (0, 1, 2, 3)
+SWIN = dict(arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
+CONVNEXT = dict(arch=dict(depths=(1, 1, 4, 1), channels=(16, 32, 64, 128)),
+                gap_before_final_norm=False, layer_scale_init_value=1.0)
+SMALL = {
+    'swin': (DynamicSwin, SWIN),
+    'swin_mmdet_style': (DynamicSwin, SWIN['arch']),
+    'convnext': (DynamicConvNeXt, CONVNEXT),
+    'convnext_v2': (DynamicConvNeXt,
+                    {**CONVNEXT, 'use_grn': True, 'layer_scale_init_value': 0.0}),
+}
+THRESHOLD = dict(type='threshold', threshold=0.5)
+
+
+def build(name, **kwargs):
+    cls, args = SMALL[name]
+    model = cls(**{'keep_ratios': (0.7, 0.5, 0.3), 'out_indices': ALL, 'drop_path_rate': 0.0,
+                   **args, **kwargs})
+    # Predictors that tell positions apart, so that selections are not degenerate.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+        for predictor in model.token_predictors:
+            for layer in (predictor.proj, *predictor.head[::2]):
+                layer.weight.mul_(8)
+            predictor.head[-1].bias.zero_()
+    return model
+
+
+@pytest.fixture(params=SMALL)
+def name(request):
+    return request.param
+
+
+SIZES = [(32, 32), (33, 65), (64, 100), (127, 224)]
+
+
+@pytest.mark.parametrize('selection', ['topk', THRESHOLD], ids=['topk', 'threshold'])
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('batch', [1, 2, 3])
+def test_any_size_and_batch(name, selection, size, batch):
+    """An image's maps do not depend on its neighbours in the batch."""
+    model = build(name, selection=selection).eval()
+    image = torch.randn(batch, 3, *size)
+    with torch.no_grad(), record_decisions(model) as log:
+        together = model(image)
+    assert [m.shape[1] for m in together] == [16, 32, 64, 128]
+    for decision, ratio in zip(log.decisions, (0.7, 0.5, 0.3)):
+        count = decision.hw[0] * decision.hw[1]
+        assert decision.keep.shape == (batch, *decision.hw)
+        if selection == 'topk':
+            assert decision.keep.flatten(1).sum(1).tolist() == [int(count * ratio)] * batch
+        else:
+            assert torch.equal(decision.keep.flatten(1), decision.scores.exp() >= 0.5)
+    with torch.no_grad():
+        for i in range(batch):
+            for whole, alone in zip(together, model(image[i:i + 1])):
+                assert relative_error(whole[i:i + 1], alone) < 1e-5
+
+
+def test_ragged_budgets_differ(name):
+    model = build(name, selection=THRESHOLD).eval()
+    image = torch.randn(3, 3, 96, 96) * torch.tensor([0.1, 1.0, 3.0]).view(3, 1, 1, 1)
+    with torch.no_grad(), record_decisions(model) as log:
+        model(image)
+    ratios = torch.stack([decision.keep_ratio for decision in log.decisions])
+    assert (ratios.amax(1) > ratios.amin(1)).any()
+
+
+@pytest.mark.parametrize('keep', [0.0, 1.0])
+def test_training_and_inference_agree_while_decisions_stand(name, keep):
+    """Two streams and gathering are the same network when all predictors decide alike."""
+    model = build(name)
+    shift = 1000.0 if keep else -1000.0
+    with torch.no_grad():
+        for predictor in model.token_predictors:
+            predictor.head[-1].bias.copy_(torch.tensor([shift, -shift]))
+    model.selection = type(model.selection)('threshold', 0.5)
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        trained, inferred = model.train()(image), model.eval()(image)
+    for a, b in zip(trained, inferred):
+        assert relative_error(a, b) < 1e-5
+
+
+def test_training_and_inference_agree_on_one_mixed_decision(name, deterministic_gumbel):
+    """With a single predictor the decision cannot change, so the forms agree on any mask."""
+    model = build(name, keep_ratios=(0.5, ), prune_blocks=(1, ), selection=THRESHOLD)
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad(), record_decisions(model) as log:
+        model.eval()(image)
+        middle = log[0].decision.scores.exp().logit().median()
+        model.token_predictors[0].head[-1].bias -= torch.stack([middle, -middle]) / 2
+        log.clear()
+        trained = model.train()(image)
+        inferred = model.eval()(image)
+    assert torch.equal(log[0].decision.keep, log[1].decision.keep)
+    assert 0 < log[0].decision.keep.float().mean() < 1
+    for a, b in zip(trained, inferred):
+        assert relative_error(a, b) < 1e-5
+
+
+def test_gradient_reaches_each_parameter(name):
+    model = build(name).train()
+    sum(m.square().mean() for m in model(torch.randn(2, 3, 64, 96))).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, \
+            f'no gradient for {key}'
+
+
+@pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
+def test_checkpointing_changes_nothing(name, mode, deterministic_gumbel):
+    plain, image = build(name).train(mode), torch.randn(2, 3, 64, 64)
+    cls, args = SMALL[name]
+    saving = cls(**{'keep_ratios': (0.7, 0.5, 0.3), 'out_indices': ALL, 'drop_path_rate': 0.0,
+                    **args, 'with_cp': True}).train(mode)
+    saving.load_state_dict(plain.state_dict())
+    gradients = []
+    for model in (plain, saving):
+        sum(m.square().mean() for m in model(image)).backward()
+        gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for key in gradients[0]:
+        torch.testing.assert_close(gradients[0][key], gradients[1][key])
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
+def test_autocast(name, dtype, mode):
+    """Maps stay close to float32's: low precision may move a few positions between paths."""
+    model, image = build(name).train(mode), torch.randn(2, 3, 64, 96)
+    with torch.autocast('cpu', dtype):
+        maps = model(image)
+        loss = sum(m.float().square().mean() for m in maps)
+    assert all(m.isfinite().all() for m in maps)
+    loss.backward()
+    for key, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert parameter.grad.isfinite().all(), key
+    if not mode:
+        with torch.no_grad():
+            exact = model(image)
+        for low, full in zip(maps[:2], exact[:2]):  # before any decision
+            assert relative_error(low.float(), full) < 0.1
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+def test_whole_model_in_another_dtype(name, dtype):
+    model = build(name).to(dtype)
+    for mode in (True, False):
+        maps = model.train(mode)(torch.randn(2, 3, 64, 64, dtype=dtype))
+        assert all(m.dtype == dtype and m.isfinite().all() for m in maps)
+
+
+def test_frozen_sparse_stage_decides_as_at_inference(name):
+    # Both count up to and including the sparse stage, index 2.
+    model = build(name, frozen_stages=2 if name == 'swin' else 3).train()
+    with record_decisions(model) as log:
+        maps = model(torch.randn(2, 3, 64, 64))
+    assert all(decision.mask is None for decision in log.decisions)
+    maps[3].sum().backward()
+    assert all(p.grad is None for p in model.token_predictors.parameters())
+    assert any(p.grad is not None for p in model.parameters())
+
+
+def test_nan_in_one_image_stays_there(name):
+    model = build(name).eval()
+    image = torch.randn(2, 3, 64, 64)
+    clean = model(image)
+    broken = image.clone()
+    broken[0, :, :10] = float('nan')
+    maps = model(broken)
+    assert maps[3][0].isnan().any()
+    for a, b in zip(maps, clean):
+        torch.testing.assert_close(a[1], b[1])
+
+
+def test_keep_ratios_may_be_set_later(name):
+    model, image = build(name).eval(), torch.randn(1, 3, 64, 64)
+    model.keep_ratios = 0.9
+    assert model.keep_ratios == (0.9, 0.7, 0.5)
+    with record_decisions(model) as log:
+        model(image)
+    assert [int(d.keep.sum()) for d in log.decisions] == [14, 11, 8]
+    model.keep_ratios = 1.0
+    with record_decisions(model) as log:
+        model(image)
+    assert all(d.keep.all() for d in log.decisions)
+    with pytest.raises(ValueError, match='built dense'):
+        build(name, keep_ratios=None).keep_ratios = 0.7
+
+
+def test_copies_and_state_dicts(name):
+    model, image = build(name).eval(), torch.randn(1, 3, 64, 64)
+    twin = copy.deepcopy(model)
+    other = build(name)
+    other.load_state_dict(model.state_dict(), strict=True)
+    expected = model(image)[3]
+    assert torch.equal(twin(image)[3], expected)
+    assert torch.equal(other.eval()(image)[3], expected)
+    assert not any('index' in key or 'mask' in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize('type_', ['DynamicSwin', 'DynamicConvNeXt'])
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_registered_for_all_libraries(type_, scope):
+    import importlib
+    registry = importlib.import_module(f'{scope}.registry').MODELS
+    model = registry.build(dict(type=type_, arch='tiny', keep_ratios=0.7))
+    assert type(model) is MODELS.get(type_)
+    assert model.keep_ratios == (0.7, 0.5, 0.3)
+
+
+ARCHS = [('DynamicSwin', a) for a in ('tiny', 'small', 'base', 'large')] + \
+        [('DynamicConvNeXt', a) for a in ('tiny', 'small', 'base', 'large', 'xlarge')]
+PRUNE_BLOCKS = {('DynamicSwin', 'tiny'): (1, 2, 3), ('DynamicSwin', 'other'): (2, 4, 6),
+                ('DynamicConvNeXt', 'tiny'): (1, 2, 3), ('DynamicConvNeXt', 'other'): (3, 6, 9)}
+
+
+@pytest.mark.parametrize('type_,arch', ARCHS)
+def test_every_arch_runs(type_, arch):
+    with torch.device('cpu'):
+        model = MODELS.build(dict(type=type_, arch=arch, keep_ratios=0.7, out_indices=ALL)).eval()
+    assert model.prune_blocks == PRUNE_BLOCKS.get((type_, arch), PRUNE_BLOCKS[type_, 'other'])
+    with torch.no_grad():
+        maps = model(torch.randn(1, 3, 64, 64)) if type_ == 'DynamicSwin' else None
+        if maps is None:
+            model.gap_before_final_norm = False
+            maps = model(torch.randn(1, 3, 64, 64))
+    assert [tuple(m.shape[2:]) for m in maps] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    assert all(m.isfinite().all() for m in maps)

@@ -1,0 +1,413 @@
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+
+from dynsp_mm import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+SCOPE = next((lib for lib in cli.LIBRARIES if importlib.util.find_spec(lib)), 'mmengine')
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config file and return its path."""
+    def write(text, name='net.py'):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+    return write
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    def set_visible(visible):
+        monkeypatch.setattr(cli, 'has_accelerator', lambda: visible)
+    return set_visible
+
+
+def make(scope='mmdet', **entries):
+    return Config(dict(default_scope=scope, **entries), cfg_text='# no file', filename='net.py')
+
+
+def fails(function, *args, **kwargs):
+    with pytest.raises(cli.UserError) as caught:
+        function(*args, **kwargs)
+    return str(caught.value)
+
+
+# loading
+
+def test_load_config_merges_options(write):
+    path = write(f'default_scope = {SCOPE!r}\na = dict(b=1, c=[1, dict(d=2)])')
+    cfg = cli.load_config(path, {'a.b': 3, 'a.c.1.d': 5})
+    assert cfg.a == dict(b=3, c=[1, dict(d=5)])
+    assert fails(cli.load_config, path, {'a.c.0': 2}) == (
+        '--cfg-options a.c.0: an index replaces only entries that are dicts; give the whole list')
+    assert cli.load_config(write('x = 1'), {'default_scope': SCOPE}).x == 1
+
+
+@pytest.mark.parametrize('name', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_library_configs_load_as_bases_and_by_name(write, name):
+    pytest.importorskip(name)
+    base = dict(
+        mmdet='mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        mmseg='swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
+        mmpretrain='swin_transformer/swin-tiny_16xb64_in1k.py')[name]
+    for path in (f'{name}::{base}', write(f'_base_ = ["{name}::{base}"]')):
+        cfg = cli.load_config(path)
+        assert cfg.default_scope == name
+        cli.set_work_dir(cfg)
+        assert cfg.work_dir == os.path.join('work_dirs', Path(cfg.filename).stem)
+
+
+def test_load_config_errors(write, tmp_path):
+    missing = str(tmp_path / 'no.py')
+    assert fails(cli.load_config, missing) == f'config file {missing} does not exist'
+    assert 'Only py/yml/yaml/json' in fails(cli.load_config, write('', 'net.txt'))
+    assert ', or a file in its _base_: ' in fails(cli.load_config, write('model = dict('))
+    text = fails(cli.load_config, write('_base_ = "other.py"'))
+    assert text.startswith(str(tmp_path / 'net.py')) and 'other.py' in text
+    assert 'mmrotate is not installed' in fails(
+        cli.load_config, write('_base_ = "mmrotate::a/b.py"'))
+    assert fails(cli.load_config, 'mmaction::a/b.py') == (
+        "mmaction::a/b.py: configs come from mmdet, mmseg, mmpretrain; got 'mmaction'")
+    path = write(f'default_scope = {SCOPE!r}\na = 1')
+    text = fails(cli.load_config, path, {'a.b': 1})
+    assert text.startswith('--cfg-options a.b: ') and "a={'b': 1}" in text
+
+
+def test_named_config_of_missing_package(monkeypatch):
+    monkeypatch.setattr(cli, 'enable_mmseg_base_configs', lambda: None)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    assert fails(cli.load_config, 'mmdet::a/b.py') == (
+        'mmdet::a/b.py: package mmdet is not installed')
+
+
+def test_failed_import_inside_a_config_keeps_its_traceback(write):
+    with pytest.raises(ModuleNotFoundError, match='no_such_module'):
+        cli.load_config(write('x = __import__("no_such_module")'))
+
+
+def test_default_scope_is_required(write):
+    for text in ('model = dict()', 'default_scope = None'):
+        path = write(text)
+        assert fails(cli.load_config, path) == (
+            f'{path}: default_scope is not set; the config must name the library that its types '
+            "come from: default_scope = 'mmdet', 'mmseg' or 'mmpretrain'")
+    path = write('default_scope = "mmnothing"')
+    assert fails(cli.load_config, path) == (
+        f"{path}: default_scope='mmnothing', but package mmnothing is not installed")
+
+
+def test_require():
+    cfg = make(model=dict(type='A'), train_cfg=None)
+    cli.require(cfg, 'model')
+    assert fails(cli.require, cfg, 'model', 'train_cfg', 'x') == (
+        'net.py: train_cfg, x must be set')
+
+
+# options
+
+def test_work_dir_order():
+    cfg = make()
+    cli.set_work_dir(cfg)
+    assert cfg.work_dir == os.path.join('work_dirs', 'net')
+    cfg = make(work_dir='mine')
+    cli.set_work_dir(cfg)
+    assert cfg.work_dir == 'mine'
+    cli.set_work_dir(cfg, 'given')
+    assert cfg.work_dir == 'given'
+
+
+def test_launcher(accelerator, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.delenv('LOCAL_RANK')
+    accelerator(False)
+    cfg = make()
+    assert fails(cli.set_launcher, cfg, 'slurm') == (
+        '--launcher slurm needs an accelerator for each process: '
+        'no CUDA/NPU/MLU/MUSA device is visible')
+    cli.set_launcher(cfg, 'none')
+    assert cfg.launcher == 'none' and os.environ['LOCAL_RANK'] == '0'
+    accelerator(True)
+    monkeypatch.delenv('LOCAL_RANK')
+    cli.set_launcher(cfg, 'pytorch', 3)
+    assert cfg.launcher == 'pytorch' and os.environ['LOCAL_RANK'] == '3'
+    cli.set_launcher(cfg, 'pytorch', 5)
+    assert os.environ['LOCAL_RANK'] == '3'
+
+
+def test_dataloader_defaults_of_mmpretrain(accelerator):
+    loaders = dict(train_dataloader=dict(num_workers=2, pin_memory=False),
+                   val_dataloader=dict(num_workers=0))
+    cfg = make('mmdet', **loaders)
+    cli.set_dataloader_defaults(cfg)
+    assert cfg.val_dataloader == dict(num_workers=0)
+    accelerator(True)
+    cfg = make('mmpretrain', **loaders)
+    cli.set_dataloader_defaults(cfg)
+    collate = dict(type='default_collate')
+    assert cfg.train_dataloader == dict(
+        num_workers=2, pin_memory=False, persistent_workers=True, collate_fn=collate)
+    assert cfg.val_dataloader == dict(
+        num_workers=0, pin_memory=True, persistent_workers=False, collate_fn=collate)
+
+
+def test_amp(accelerator):
+    accelerator(True)
+    for wrapper in (dict(optimizer={}), dict(type='OptimWrapper'), dict(type='AmpOptimWrapper'),
+                    dict(type='mmengine.OptimWrapper')):
+        cfg = make(optim_wrapper=wrapper)
+        cli.enable_amp(cfg)
+        assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+        assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    cfg = make(optim_wrapper=dict(type='AmpOptimWrapper', loss_scale=512.))
+    cli.enable_amp(cfg)
+    assert cfg.optim_wrapper.loss_scale == 512.
+    cfg = make(optim_wrapper=dict(type='OptimWrapper'))
+    cli.enable_amp(cfg, requested=False)
+    assert cfg.optim_wrapper == dict(type='OptimWrapper')
+    assert fails(cli.enable_amp, make(optim_wrapper=dict(type='ApexOptimWrapper'))) == (
+        'net.py: --amp replaces an optim_wrapper of type OptimWrapper; got ApexOptimWrapper')
+    assert fails(cli.enable_amp, make()) == 'net.py: optim_wrapper must be set'
+
+
+def test_amp_without_accelerator(accelerator):
+    accelerator(False)
+    cfg = make(optim_wrapper=dict(type='OptimWrapper'))
+    cli.enable_amp(cfg, requested=False)
+    assert fails(cli.enable_amp, cfg) == (
+        '--amp needs an accelerator: no CUDA/NPU/MLU/MUSA device is visible')
+    cfg = make(optim_wrapper=dict(type='AmpOptimWrapper'))
+    assert fails(cli.enable_amp, cfg, requested=False) == (
+        "optim_wrapper.type='AmpOptimWrapper' needs an accelerator: "
+        'no CUDA/NPU/MLU/MUSA device is visible')
+
+
+def test_auto_scale_lr():
+    cfg = make(auto_scale_lr=dict(base_batch_size=16))
+    cli.enable_auto_scale_lr(cfg)
+    assert cfg.auto_scale_lr == dict(base_batch_size=16, enable=True)
+    for cfg in (make(), make(auto_scale_lr=dict(enable=False))):
+        assert fails(cli.enable_auto_scale_lr, cfg) == (
+            'net.py: --auto-scale-lr needs the batch size that the learning rate was chosen for: '
+            'auto_scale_lr = dict(base_batch_size=...)')
+
+
+def test_resume(tmp_path):
+    cfg = make(load_from='init.pth', resume=False)
+    cli.enable_resume(cfg, None)
+    assert not cfg.resume and cfg.load_from == 'init.pth'
+    cli.enable_resume(cfg, 'auto')
+    assert cfg.resume and cfg.load_from is None
+    path = tmp_path / 'epoch_1.pth'
+    path.touch()
+    cli.enable_resume(cfg, str(path))
+    assert cfg.resume and cfg.load_from == str(path)
+    assert fails(cli.enable_resume, cfg, 'no.pth') == '--resume no.pth does not exist'
+
+
+def test_check_checkpoint():
+    for url in ('https://host/a.pth', 'torchvision://resnet50'):
+        assert cli.check_checkpoint(url) == url
+    assert fails(cli.check_checkpoint, 'no.pth') == 'checkpoint no.pth does not exist'
+
+
+# visualization
+
+def make_visual(scope):
+    return make(scope, default_hooks=dict(visualization=dict(type='Hook')),
+                visualizer=dict(type='Visualizer'))
+
+
+@pytest.fixture
+def display(monkeypatch):
+    monkeypatch.setenv('DISPLAY', ':0')
+
+
+@pytest.mark.parametrize('scope, expected', [
+    ('mmdet', dict(draw=True)),
+    ('mmseg', dict(draw=True)),
+    ('mmpretrain', dict(enable=True, interval=1)),
+])
+def test_show(display, scope, expected):
+    cfg = make_visual(scope)
+    cli.enable_visualization(cfg)
+    assert cfg.default_hooks.visualization == dict(type='Hook')
+    cli.enable_visualization(cfg, show=True, wait_time=0.5)
+    assert cfg.default_hooks.visualization == dict(
+        type='Hook', show=True, wait_time=0.5, **expected)
+    assert cfg.visualizer == dict(type='Visualizer')
+
+
+def test_show_dir():
+    expected = os.path.abspath('painted')
+    cfgs = {scope: make_visual(scope) for scope in cli.LIBRARIES}
+    for cfg in cfgs.values():
+        cli.enable_visualization(cfg, show_dir='painted')
+    hooks = {scope: cfg.default_hooks.visualization for scope, cfg in cfgs.items()}
+    assert hooks['mmdet'] == dict(type='Hook', draw=True, test_out_dir=expected)
+    assert hooks['mmseg'] == dict(type='Hook', draw=True)
+    assert hooks['mmpretrain'] == dict(type='Hook', enable=True, interval=1, out_dir=expected)
+    assert cfgs['mmseg'].visualizer.save_dir == expected
+    assert 'save_dir' not in cfgs['mmdet'].visualizer
+
+
+def test_show_and_show_dir(display):
+    for scope in ('mmdet', 'mmpretrain'):
+        cfg = make_visual(scope)
+        cli.enable_visualization(cfg, show=True, show_dir='painted')
+        assert cfg.default_hooks.visualization.show
+    assert fails(cli.enable_visualization, make_visual('mmseg'), True, 'painted') == (
+        '--show and --show-dir exclude each other with mmseg: '
+        'its hook stops saving when it shows')
+
+
+def test_visualization_errors(monkeypatch):
+    cfg = make('mmdet', default_hooks=dict(timer=dict(type='IterTimerHook')))
+    assert fails(cli.enable_visualization, cfg, show_dir='painted') == (
+        'net.py: --show-dir needs a visualization hook: '
+        "default_hooks = dict(visualization=dict(type='DetVisualizationHook'))")
+    assert 'SegVisualizationHook' in fails(cli.enable_visualization, make('mmseg'), show=True)
+    cfg = make('mmseg', default_hooks=dict(visualization=dict(type='Hook')))
+    assert fails(cli.enable_visualization, cfg, show_dir='a') == 'net.py: visualizer must be set'
+    assert fails(cli.enable_visualization, make_visual('mmother'), show=True) == (
+        "net.py: --show works with mmdet, mmseg, mmpretrain; got default_scope='mmother'")
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY', 'MPLBACKEND'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, 'platform', 'linux')
+    assert fails(cli.enable_visualization, make_visual('mmdet'), show=True) == (
+        '--show opens windows, but DISPLAY is not set; use --show-dir DIR')
+
+
+# test-time augmentation, predictions
+
+def test_tta_reaches_the_innermost_datasets():
+    old, new = [dict(type='Old')], [dict(type='New')]
+    dataset = dict(type='ConcatDataset', datasets=[
+        dict(type='A', pipeline=old),
+        dict(type='RepeatDataset', dataset=dict(type='B', pipeline=old))])
+    cfg = make(model=dict(type='Net', depth=1), tta_model=dict(type='TTA', mode='mean'),
+               tta_pipeline=new, test_dataloader=dict(dataset=dataset))
+    cli.enable_tta(cfg)
+    assert cfg.model == dict(type='TTA', mode='mean', module=dict(type='Net', depth=1))
+    leaves = dict(cli.leaf_datasets(cfg.test_dataloader.dataset))
+    assert list(leaves) == ['dataset.datasets.0', 'dataset.datasets.1.dataset']
+    assert all(leaf.pipeline == new for leaf in leaves.values())
+    assert 'pipeline' not in cfg.test_dataloader.dataset
+
+
+def test_tta_errors():
+    start = 'net.py: --tta needs tta_model and tta_pipeline in the config; '
+    assert fails(cli.enable_tta, make()) == start + 'tta_model and tta_pipeline not set'
+    assert fails(cli.enable_tta, make(tta_model=dict(type='A'))) == start + 'tta_pipeline not set'
+
+
+@pytest.mark.parametrize('scope, dump', [
+    ('mmdet', 'DumpDetResults'), ('mmseg', 'DumpResults'), ('mmpretrain', 'DumpResults')])
+def test_dump(scope, dump):
+    dump = dict(type=dump, out_file_path='a.pkl')
+    one, two = dict(type='One'), dict(type='Two')
+    for evaluator, expected in (
+            (one, [one, dump]), ([one, two], [one, two, dump]),
+            (dict(type='E', metrics=one), dict(type='E', metrics=[one, dump]))):
+        cfg = make(scope, val_evaluator=one, test_evaluator=evaluator)
+        cli.enable_dump(cfg, 'a.pkl')
+        assert cfg.test_evaluator == expected
+        assert cfg.val_evaluator == one
+
+
+def test_dump_errors():
+    text = '--out takes a file that ends in .pkl or .pickle; got a.json'
+    assert fails(cli.enable_dump, make(), 'a.json') == text
+    assert fails(cli.enable_dump, make('mmseg'), 'a.json') == (
+        text + '; label maps as PNG: --cfg-options test_evaluator.output_dir=DIR')
+    assert fails(cli.enable_dump, make(), 'a.pkl') == 'net.py: test_evaluator must be set'
+
+
+# runner
+
+def test_build_runner(monkeypatch):
+    monkeypatch.setattr(cli.Runner, 'from_cfg', lambda cfg: ('default', cfg))
+    cfg = make(SCOPE)
+    assert cli.build_runner(cfg) == ('default', cfg)
+    cfg.runner_type = 'NoSuchRunner'
+    assert fails(cli.build_runner, cfg) == (
+        "net.py: runner_type='NoSuchRunner' is not registered")
+
+    class CliTestRunner:
+        @classmethod
+        def from_cfg(cls, cfg):
+            return cls, cfg
+    monkeypatch.setitem(RUNNERS.module_dict, 'CliTestRunner', CliTestRunner)
+    cfg.runner_type = 'CliTestRunner'
+    assert cli.build_runner(cfg) == (CliTestRunner, cfg)
+
+
+# the programs
+
+def test_run_tool(capsys):
+    def main():
+        raise cli.UserError('no luck')
+    with pytest.raises(SystemExit) as caught:
+        cli.run_tool(main)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == 'ERROR: no luck\n'
+    with pytest.raises(ZeroDivisionError):
+        cli.run_tool(lambda: 1 / 0)
+
+
+def run_python(tool, *args, cwd):
+    return subprocess.run([sys.executable, str(ROOT / 'tools' / tool), *args], cwd=cwd, text=True,
+                          capture_output=True, env={**os.environ, 'PYTHONPATH': ''})
+
+
+CONFIG = f'''
+default_scope = {SCOPE!r}
+model = optim_wrapper = train_cfg = test_cfg = test_evaluator = dict(type='A')
+train_dataloader = test_dataloader = dict(dataset=dict(type='CocoDataset', data_root='none'))
+'''
+
+
+def test_tools_report_mistakes_without_traceback(write, tmp_path):
+    write(CONFIG)
+    for tool, args, expected in (
+            ('train.py', ['net.py'], f'ERROR: data directory {tmp_path}/none is missing'),
+            ('test.py', ['net.py', 'no.pth'], 'ERROR: checkpoint no.pth does not exist\n')):
+        done = run_python(tool, *args, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert expected in done.stderr and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('script, args, tool, expected', [
+    ('dist_train.sh', ['c.py', '4', '--amp'], 'train.py',
+     '--nproc_per_node=4 {tool} c.py --launcher pytorch --amp'),
+    ('dist_test.sh', ['c.py', 'a b.pth', '4', '--tta'], 'test.py',
+     '--nproc_per_node=4 {tool} c.py a b.pth --launcher pytorch --tta'),
+    ('slurm_train.sh', ['part', 'job', 'c.py', 'work', '--amp'], 'train.py',
+     'python -u {tool} c.py --work-dir work --launcher slurm --amp'),
+    ('slurm_test.sh', ['part', 'job', 'c.py', 'a b.pth'], 'test.py',
+     'python -u {tool} c.py a b.pth --launcher slurm'),
+])
+def test_launch_scripts(tmp_path, script, args, tool, expected):
+    for name in ('python', 'srun'):
+        program = tmp_path / name
+        program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        program.chmod(0o755)
+    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '4', 'SRUN_ARGS': '-x n1'}
+    path = ROOT / 'tools' / script
+    done = subprocess.run([path, *args], env=env, text=True, capture_output=True)
+    words = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert ' '.join(words).endswith(expected.format(tool=ROOT / 'tools' / tool))
+    assert ('a b.pth' in words) == ('a b.pth' in args)
+    if script.startswith('slurm'):
+        assert {'--partition=part', '--job-name=job', '--ntasks=4', '--gres=gpu:4',
+                '-x', 'n1'} <= set(words)
+    done = subprocess.run([path, 'c.py'], env=env, text=True, capture_output=True)
+    assert done.returncode == 2 and done.stderr.startswith('usage: ')

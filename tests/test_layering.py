@@ -1,0 +1,47 @@
+"""Imports point downwards only (the order in ``LAYERS``)."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import dynsp_mm
+
+PACKAGE = Path(dynsp_mm.__file__).parent
+LIBRARIES = {'mmdet', 'mmseg', 'mmpretrain'}
+# A module imports from earlier groups or its own; data_check and cli serve the tools.
+LAYERS = ['version', 'compat', 'ops', 'layers', 'checkpoints', 'recording', 'backbones',
+          'training', 'analysis', 'visualization', 'demo', 'cli', 'data_check', '__init__']
+
+
+def imports(path):
+    """(absolute module names, names of groups of this package) that a file imports."""
+    outside, inside = set(), set()
+    depth = len(path.relative_to(PACKAGE).parts) - 1
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            outside |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                outside.add(node.module)
+            elif node.level == depth + 1:
+                inside |= ({node.module.split('.')[0]} if node.module
+                           else {alias.name for alias in node.names})
+    return outside, inside
+
+
+def test_imports_point_downwards():
+    for path in PACKAGE.rglob('*.py'):
+        group = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+        outside, inside = imports(path)
+        assert not {name.split('.')[0] for name in outside} & (LIBRARIES | {'dynsp_mm'}), path
+        for other in inside:
+            assert LAYERS.index(other) <= LAYERS.index(group), f'{path} imports {other}'
+        if group == 'ops':
+            assert not any(name.split('.')[0].startswith('mm') for name in outside), path
+
+
+def test_importing_the_package_imports_no_task_library():
+    code = ('import sys, dynsp_mm; '
+            f'print([m for m in {sorted(LIBRARIES)!r} if m in sys.modules])')
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == '[]'

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from dynsp_mm.ops import Selection, gumbel_keep_mask, keep_map, split_positions
+
+TOPK = Selection()
+
+
+@pytest.mark.parametrize('batch', [1, 2, 3])
+@pytest.mark.parametrize('count,ratio,kept', [(196, 0.7, 137), (196, 0.5, 98), (196, 0.3, 58),
+                                              (4, 0.2, 0), (5, 1.0, 5), (1, 0.5, 0)])
+def test_topk_keeps_the_highest_scores(batch, count, ratio, kept):
+    scores = torch.randn(batch, count)
+    keep = keep_map(scores, ratio, TOPK)
+    assert keep.sum(1).tolist() == [kept] * batch
+    for s, k in zip(scores, keep):
+        if 0 < kept < count:
+            assert s[k].min() >= s[~k].max()
+
+
+def test_topk_follows_a_permutation():
+    scores = torch.randn(2, 50)
+    order = torch.randperm(50)
+    assert torch.equal(keep_map(scores, 0.4, TOPK)[:, order],
+                       keep_map(scores[:, order], 0.4, TOPK))
+
+
+def test_images_do_not_influence_each_other():
+    scores = torch.randn(3, 40)
+    together = keep_map(scores, 0.3, TOPK)
+    for i in range(3):
+        assert torch.equal(together[i:i + 1], keep_map(scores[i:i + 1], 0.3, TOPK))
+
+
+def test_ties_and_nan_keep_the_budget():
+    assert keep_map(torch.zeros(2, 10), 0.5, TOPK).sum(1).tolist() == [5, 5]
+    assert keep_map(torch.full((2, 10), float('nan')), 0.5, TOPK).sum(1).tolist() == [5, 5]
+
+
+def test_threshold_gives_each_image_its_own_budget():
+    probability = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.3, 0.4], [0.5, 0.99, 0.7]])
+    keep = keep_map(probability.log(), 0.1, Selection('threshold', 0.5))
+    assert keep.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+
+
+def test_split_is_a_permutation_with_flat_indices():
+    keep = torch.tensor([[True, False, False], [True, True, True]])
+    slow, fast = split_positions(keep)
+    assert slow.tolist() == [0, 3, 4, 5] and fast.tolist() == [1, 2]
+
+
+def test_gumbel_mask_is_hard_and_differentiable():
+    logits = torch.randn(2, 1000, 2, requires_grad=True)
+    mask = gumbel_keep_mask(logits.log_softmax(-1))
+    assert mask.shape == (2, 1000, 1)
+    assert torch.equal(mask.detach().round(), mask.detach().round().clamp(0, 1))
+    assert (mask.detach() - mask.detach().round()).abs().max() < 1e-6
+    mask.sum().backward()
+    assert logits.grad.abs().max() > 0
+    # The sample follows the probabilities.
+    sure = torch.tensor([2.0, -2.0]).log_softmax(-1).expand(1, 20000, 2)
+    assert abs(gumbel_keep_mask(sure).mean().item() - 0.982) < 0.01
+
+
+@pytest.mark.parametrize('value', ['random', dict(type='topk', k=3), dict(threshold=0.5), 3,
+                                   dict(type='threshold', threshold=1.0),
+                                   dict(type='threshold', threshold='0.5')])
+def test_bad_selection(value):
+    with pytest.raises(ValueError, match='selection'):
+        Selection.parse(value)

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from dynsp_mm.ops import (cyclic_shift_mask, partition_windows, relative_position_index,
+                          reverse_windows, window_attention)
+
+
+@pytest.mark.parametrize('hw', [(7, 7), (14, 21), (8, 20), (3, 5), (1, 1), (50, 76)])
+@pytest.mark.parametrize('window,shift', [(7, 0), (7, 3), (4, 2), (1, 0)])
+def test_reverse_undoes_partition(hw, window, shift):
+    x = torch.randn(2, *hw, 3)
+    windows = partition_windows(x, window, shift)
+    count = -(-hw[0] // window) * -(-hw[1] // window)
+    assert windows.shape == (2 * count, window * window, 3)
+    assert torch.equal(reverse_windows(windows, window, shift, hw), x)
+
+
+@pytest.mark.parametrize('hw', [(14, 14), (9, 20), (21, 8)])
+def test_mask_separates_what_the_shift_brought_together(hw):
+    window, shift = 7, 3
+    # Coordinates of each position; padding continues the map.
+    Hp, Wp = (-(-s // window) * window for s in hw)
+    rows, cols = torch.meshgrid(torch.arange(Hp), torch.arange(Wp), indexing='ij')
+    coords = torch.stack([rows, cols], -1)[None].float()
+    shifted = partition_windows(coords, window, shift)
+    near = (shifted[:, :, None] - shifted[:, None]).abs().max(-1)[0] < window
+    mask = cyclic_shift_mask(hw, window, shift, torch.device('cpu')).squeeze(1)
+    assert torch.equal(mask == 0, near)
+    assert set(mask.unique().tolist()) <= {-100.0, 0.0}
+
+
+def test_mask_of_a_lone_window_still_has_a_seam():
+    mask = cyclic_shift_mask((7, 7), 7, 3, torch.device('cpu')).squeeze()
+    region = (torch.arange(7) >= 4).long()
+    region = (region[:, None] * 2 + region[None]).flatten()
+    assert torch.equal(mask == 0, region[:, None] == region[None])
+
+
+def test_mask_made_in_inference_mode_serves_training():
+    with torch.inference_mode():
+        mask = cyclic_shift_mask((23, 29), 7, 3, torch.device('cpu'))
+    assert not mask.is_inference()
+
+
+def test_relative_position_index():
+    index = relative_position_index(3)
+    assert index.shape == (9, 9)
+    assert index[0, 0] == index[4, 4] == 12  # offset (0, 0) is the middle of the 5 x 5 table
+    assert index[0, 8] == 0 and index[8, 0] == 24
+
+
+def test_attention_equals_its_definition():
+    q, k, v = torch.randn(3, 8, 2, 9, 4)
+    bias, mask = torch.randn(2, 9, 9), torch.randn(4, 1, 9, 9)
+    logits = q @ k.transpose(-1, -2) * 0.3 + bias + mask.repeat(2, 1, 1, 1)
+    expected = (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(window_attention(q, k, v, bias, mask, 0.3), expected)

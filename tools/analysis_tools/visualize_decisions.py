@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+"""Draw which regions of images a trained sparse model keeps on its slow path.
+
+    python tools/analysis_tools/visualize_decisions.py CONFIG CHECKPOINT --out-dir maps
+    python tools/analysis_tools/visualize_decisions.py CONFIG CHECKPOINT --images a.jpg b.png
+
+Without --images it draws the first --num images of the config's test set. Each picture shows
+the network's input, then one panel per decision: kept regions outlined and in colour, the
+others dimmed.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+# The checkout serves without being installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
+from dynsp_mm import cli  # noqa: E402
+from dynsp_mm.data_check import explain_data_errors, find_data_problem  # noqa: E402
+from dynsp_mm.visualization.run import draw_batches, image_batches  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Draw kept regions')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    cli.add_common_arguments(parser)
+    parser.add_argument('--images', nargs='+', metavar='FILE', help='images to draw')
+    parser.add_argument('--num', type=int, default=8, help='how many of the test set '
+                        '(default: %(default)s)')
+    parser.add_argument('--out-dir', default='keep_maps', help='where the pictures go '
+                        '(default: %(default)s)')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    cfg = cli.load_config(args.config, args.cfg_options)
+    cli.require(cfg, 'model', 'test_dataloader')
+    cli.set_work_dir(cfg, args.work_dir)
+    cli.set_launcher(cfg, args.launcher, args.local_rank)
+    cli.set_dataloader_defaults(cfg)
+    cfg.load_from = cli.check_checkpoint(args.checkpoint)
+    missing = [path for path in args.images or [] if not Path(path).is_file()]
+    if missing:
+        raise cli.UserError(f'--images: {missing[0]} does not exist')
+    if args.images is None:
+        problem = find_data_problem(cfg, ('test', ))
+        if problem:
+            raise cli.UserError(problem)
+    # A runner for its model, loaded weights and data; none of its loops runs.
+    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
+                 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_evaluator', 'test_cfg'):
+        cfg[name] = None
+    loader, cfg.test_dataloader = cfg.test_dataloader, None
+    runner = cli.build_runner(cfg)
+    runner.load_or_resume()
+    if args.images:
+        batches = image_batches(loader.dataset, args.images)
+    else:
+        with explain_data_errors(cfg, ('test', )):
+            batches = runner.build_dataloader(loader)
+    try:
+        paths = draw_batches(runner.model, batches, Path(args.out_dir), args.num if not args.images
+                             else len(args.images))
+    except ValueError as error:
+        raise cli.UserError(str(error)) from error
+    for path in paths:
+        print(path)
+
+
+if __name__ == '__main__':
+    cli.run_tool(main)
