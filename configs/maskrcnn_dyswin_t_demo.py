@@ -54,7 +54,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_iters = 140
+max_iters = 110
 train_cfg = dict(
     _delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
@@ -63,7 +63,7 @@ param_scheduler = [
 ]
 optim_wrapper = dict(optimizer=dict(lr=3e-4), clip_grad=dict(max_norm=1.0))
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1),
+    checkpoint=dict(by_epoch=False, interval=55, max_keep_ckpts=1, save_last=True),
     logger=dict(interval=10))
 log_processor = dict(by_epoch=False, window_size=10)
 randomness = dict(seed=0)

@@ -44,7 +44,7 @@ def read(src: str):
     except pickle.UnpicklingError as error:
         raise UserError(f'SRC {src} was not read: it holds more than tensors and plain values, or '
                         f'is no checkpoint ({str(error).splitlines()[0]})') from error
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, OSError) as error:
         raise UserError(f'SRC {src} is damaged or no checkpoint: '
                         f'{str(error).splitlines()[0]}') from error
 

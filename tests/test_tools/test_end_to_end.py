@@ -1,0 +1,172 @@
+"""The tools as a user runs them, on tiny data: train, kill, resume, test, draw."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dynsp_mm.demo.synthetic_coco import CLASSES, generate
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+CONFIG = '''
+_base_ = '{root}/configs/maskrcnn_{family}_t.py'
+data_root = '{data}/'
+metainfo = dict(classes={classes})
+model = dict(
+    backbone={backbone},
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
+    rpn_head=dict(in_channels=32, feat_channels=32, anchor_generator=dict(scales=[4])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=32),
+        bbox_head=dict(num_classes=4, in_channels=32, fc_out_channels=64),
+        mask_roi_extractor=dict(out_channels=32),
+        mask_head=dict(num_classes=4, in_channels=32, conv_out_channels=32)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=100, max_per_img=50)),
+    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50), rcnn=dict(score_thr=0.0)))
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(
+    data_root=data_root, metainfo=metainfo))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(
+    data_root=data_root, metainfo=metainfo))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=2)
+default_hooks = dict(logger=dict(interval=1))
+'''
+BACKBONES = dict(
+    dyswin='dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4], init_cfg=None)',
+    dyconvnext='dict(arch=dict(_delete_=True, depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), init_cfg=None)')
+
+
+def tool(name, *args, check=True, **kwargs):
+    done = subprocess.run([sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
+                          capture_output=True, text=True, **kwargs)
+    if check:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp('coco') / 'data', num_train=6, num_val=2)
+
+
+def write_config(folder, data, family):
+    path = folder / f'{family}.py'
+    path.write_text(CONFIG.format(root=ROOT, data=data, classes=CLASSES, family=family,
+                                  backbone=BACKBONES[family]))
+    return path
+
+
+def train_log(work_dir):
+    """All logged training steps of a work directory, oldest run first."""
+    steps = []
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        steps += [json.loads(line) for line in file.read_text().splitlines()]
+    return [step for step in steps if 'loss' in step]
+
+
+@pytest.mark.parametrize('family', BACKBONES)
+def test_mask_rcnn_trains_and_evaluates(family, data, tmp_path):
+    config, work_dir = write_config(tmp_path, data, family), tmp_path / 'work'
+    tool('train.py', config, '--work-dir', work_dir, cwd=tmp_path)
+    steps = train_log(work_dir)
+    assert len(steps) == 6  # 6 images, 2 a step, 2 epochs
+    for step in steps:
+        for key in ('loss_rpn_cls', 'loss_cls', 'loss_bbox', 'loss_mask', 'loss_keep_ratio',
+                    'keep_ratio_0', 'keep_ratio_1', 'keep_ratio_2'):
+            assert 0 <= step[key] < 1e3, (key, step)
+    assert any(step['loss_mask'] > 0 for step in steps)  # masks were not ignored
+    checkpoint = work_dir / 'epoch_2.pth'
+    keys = torch.load(checkpoint, weights_only=False)['state_dict']
+    assert any('token_predictors.0' in key for key in keys)
+
+    pickled = tmp_path / 'out.pkl'
+    done = tool('test.py', config, checkpoint, '--work-dir', tmp_path / 'test', '--out', pickled,
+                '--show-dir', tmp_path / 'shown', '--cfg-options',
+                'model.backbone.keep_ratios=(0.9,0.6,0.5)', cwd=tmp_path)
+    assert re.search(r'coco/segm_mAP: \d', done.stdout + done.stderr)
+    assert pickled.stat().st_size > 0 and len(list((tmp_path / 'shown').glob('*.png'))) == 2
+
+    images = sorted(Path(data, 'val2017').iterdir())
+    for extra, count in (((), 2), (('--images', images[0]), 1)):
+        out = tmp_path / f'maps{count}'
+        done = tool('analysis_tools/visualize_decisions.py', config, checkpoint, '--out-dir', out,
+                    *extra, cwd=tmp_path)
+        assert len(list(out.iterdir())) == count
+        assert set(done.stdout.split('\n')) >= {str(p) for p in out.iterdir()}
+
+
+def test_a_killed_run_is_resumed(data, tmp_path):
+    config, work_dir = write_config(tmp_path, data, 'dyswin'), tmp_path / 'work'
+    command = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir',
+               str(work_dir), '--cfg-options', 'train_cfg.max_epochs=4', 'randomness.seed=0']
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               cwd=tmp_path, start_new_session=True)
+    deadline = time.time() + 300
+    while not (work_dir / 'last_checkpoint').exists() and time.time() < deadline:
+        assert process.poll() is None
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = len(train_log(work_dir))
+    assert before < 12
+    resumed = subprocess.run([*command, '--resume'], capture_output=True, text=True, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert 'resumed epoch: ' in resumed.stdout + resumed.stderr
+    steps = [step['step'] for step in train_log(work_dir)]
+    assert steps[-1] == 12 and len(steps) < before + 12
+    assert (work_dir / 'epoch_4.pth').exists()
+
+
+def test_dense_checkpoint_of_the_library_loads_as_it_is(data, tmp_path):
+    """A dense mmdet detector's checkpoint starts a sparse training with load_from."""
+    config = write_config(tmp_path, data, 'dyswin')
+    dense = tmp_path / 'dense.py'
+    dense.write_text(config.read_text().replace(
+        'backbone=dict(', "backbone=dict(type='SwinTransformer', _delete_=True, "
+        'out_indices=(0, 1, 2, 3), ') + 'custom_hooks = []\ntrain_cfg = dict(max_epochs=1)\n')
+    tool('train.py', dense, '--work-dir', tmp_path / 'dense', cwd=tmp_path)
+    done = tool('train.py', config, '--work-dir', tmp_path / 'sparse', '--cfg-options',
+                f'load_from={tmp_path}/dense/epoch_1.pth', 'train_cfg.max_epochs=1', cwd=tmp_path)
+    text = done.stdout + done.stderr
+    assert 'Load checkpoint from' in text
+    missing = text.split('missing keys in source state_dict:')[1].split('\n')[0]
+    assert all('token_predictors' in k or 'fast_path' in k for k in missing.split(','))
+
+
+@pytest.mark.parametrize('spoil,text', [
+    (lambda data: None, 'data/coco'),
+    (lambda data: (data / 'annotations/instances_train2017.json').write_text('{"images": ['),
+     'is not JSON'),
+    (lambda data: (data / 'annotations/instances_train2017.json').write_text(
+        '{"images": [], "annotations": []}'), "lacks 'categories'"),
+])
+def test_bad_data_is_one_line(spoil, text, tmp_path):
+    if text == 'data/coco':
+        config = ROOT / 'configs/maskrcnn_dyswin_t.py'
+    else:
+        data = generate(tmp_path / 'data', num_train=2, num_val=1)
+        spoil(data)
+        config = write_config(tmp_path, data, 'dyswin')
+    done = tool('train.py', config, '--work-dir', tmp_path / 'work', check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    error = [line for line in done.stderr.splitlines() if line.startswith('ERROR: ')]
+    assert len(error) == 1 and text in error[0], done.stderr[-2000:]
+    assert 'Traceback' not in done.stderr
+
+
+def test_bad_ratio_on_the_command_line(data, tmp_path):
+    done = tool('train.py', write_config(tmp_path, data, 'dyswin'), '--work-dir', tmp_path / 'w',
+                '--cfg-options', 'model.backbone.keep_ratios=(0.7,1.5,0.3)', check=False,
+                cwd=tmp_path)
+    assert done.returncode != 0
+    assert 'each ratio must lie in (0, 1]; got 1.5 at position 1' in done.stderr

@@ -1,0 +1,194 @@
+import logging
+
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import Runner
+
+from dynsp_mm import DynamicSwin, SparseTrainingHook, record_decisions
+from dynsp_mm.training import keep_ratio_loss
+
+SWIN = dict(type='DynamicSwin', keep_ratios=(0.7, 0.5, 0.3), drop_path_rate=0.0,
+            arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
+
+
+class ToyModel(BaseModel):
+    """The smallest model that trains through a runner."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = MODELS.build(backbone)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        features = self.backbone(torch.stack(list(inputs)))[-1]
+        if mode == 'loss':
+            return dict(loss_task=features.square().mean())
+        return features
+
+
+class Images(torch.utils.data.Dataset):
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return dict(inputs=torch.randn(3, 64, 64, generator=generator))
+
+
+def attached(backbone=SWIN, **kwargs):
+    model, hook = ToyModel(backbone).train(), SparseTrainingHook(**kwargs)
+    hook.attach(model)
+    return model, hook
+
+
+def test_adds_the_loss_and_the_ratios():
+    model, _ = attached()
+    with record_decisions(model) as log:
+        losses = model([torch.randn(3, 64, 64)] * 2, mode='loss')
+    assert list(losses) == ['loss_task', 'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_1',
+                            'keep_ratio_2']
+    expected = 10 * keep_ratio_loss([d.mask for d in log.decisions], [0.7, 0.5, 0.3])
+    torch.testing.assert_close(losses['loss_keep_ratio'], expected)
+    for k, decision in enumerate(log.decisions):
+        torch.testing.assert_close(losses[f'keep_ratio_{k}'], decision.keep_ratio.mean())
+    total, log_vars = model.parse_losses(losses)
+    torch.testing.assert_close(total, losses['loss_task'] + losses['loss_keep_ratio'])
+    assert 'keep_ratio_2' in log_vars
+    losses['loss_keep_ratio'].backward()
+    for name, parameter in model.backbone.token_predictors[0].named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize('args,kwargs', [((), {}), ((), dict(mode='tensor')), ((None, 'tensor'), {})])
+def test_other_modes_are_left_alone(args, kwargs):
+    model, _ = attached()
+    assert isinstance(model([torch.randn(3, 64, 64)], *args, **kwargs), torch.Tensor)
+    assert not model.backbone.token_predictors[0]._forward_hooks
+
+
+def test_mode_given_by_position():
+    model, _ = attached()
+    assert 'loss_keep_ratio' in model([torch.randn(3, 64, 64)], None, 'loss')
+
+
+def test_weight_zero_only_logs():
+    model, _ = attached(keep_ratio_weight=0)
+    losses = model([torch.randn(3, 64, 64)], mode='loss')
+    assert 'loss_keep_ratio' not in losses and 'keep_ratio_0' in losses
+
+
+def test_after_an_error_the_next_step_is_clean():
+    model, _ = attached()
+    with pytest.raises(ValueError, match='at least 32'):
+        model([torch.randn(3, 16, 16)], mode='loss')
+    assert not model.backbone.token_predictors[0]._forward_hooks
+    losses = model([torch.randn(3, 64, 64)], mode='loss')
+    assert sum(key.startswith('keep_ratio') for key in losses) == 3
+
+
+def test_detach_leaves_no_trace():
+    model, hook = attached()
+    hook.detach()
+    assert list(model([torch.randn(3, 64, 64)], mode='loss')) == ['loss_task']
+    assert not model._forward_hooks and not model._forward_pre_hooks
+
+
+def test_the_loss_moves_the_ratios_to_their_targets():
+    """The ratio loss alone trains the predictors from keeping everything to the budget."""
+    torch.manual_seed(0)
+    model, _ = attached()
+    optimizer = torch.optim.AdamW(model.backbone.token_predictors.parameters(), lr=3e-3)
+    images = [torch.randn(3, 128, 128) for _ in range(2)]
+    history = []
+    for _ in range(60):
+        losses = model(images, mode='loss')
+        optimizer.zero_grad()
+        losses['loss_keep_ratio'].backward()
+        optimizer.step()
+        history.append([losses[f'keep_ratio_{k}'].item() for k in range(3)])
+    assert min(history[0]) > 0.8
+    late = torch.tensor(history[-15:]).mean(0)
+    assert (late - torch.tensor([0.7, 0.5, 0.3])).abs().max() < 0.15
+
+
+def run(tmp_path, hooks, backbone=SWIN, iterations=2):
+    kept = {}
+
+    class Keep(Hook):
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            kept.update(outputs)
+
+    runner = Runner(
+        model=ToyModel(backbone),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(dataset=Images(), batch_size=2,
+                              collate_fn=lambda batch: pseudo_collate(batch),
+                              sampler=dict(type='DefaultSampler', shuffle=False)),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+        custom_hooks=[*hooks, Keep()],
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        experiment_name=f'test_{tmp_path.name}',
+        default_scope='mmengine')
+    runner.train()
+    return runner, kept
+
+
+def test_in_a_runner(tmp_path):
+    runner, outputs = run(tmp_path, [dict(type='SparseTrainingHook')])
+    assert {'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_1', 'keep_ratio_2'} <= set(outputs)
+    log = next(tmp_path.glob('*/vis_data/*.json')).read_text()
+    assert 'keep_ratio_2' in log
+    # Model and checkpoint know nothing of the hook.
+    assert not runner.model._forward_hooks
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    plain = ToyModel(SWIN)
+    assert set(checkpoint['state_dict']) == set(plain.state_dict())
+
+
+def test_without_the_hook_training_says_once_that_nothing_holds_the_ratio(tmp_path, caplog):
+    model = ToyModel(SWIN).train()
+    with caplog.at_level(logging.WARNING):
+        from mmengine.logging import MMLogger
+        logger = MMLogger.get_instance(f'warn_{tmp_path.name}')
+        records = []
+        handler = logging.Handler()
+        handler.emit = lambda record: records.append(record.getMessage())
+        logger.addHandler(handler)
+        for _ in range(3):
+            model([torch.randn(3, 64, 64)], mode='loss')
+    said = [text for text in records if 'nothing holds its keep ratio' in text]
+    assert len(said) == 1 and 'SparseTrainingHook' in said[0]
+
+
+def test_with_the_hook_it_does_not(tmp_path):
+    from mmengine.logging import MMLogger
+    logger = MMLogger.get_instance(f'quiet_{tmp_path.name}')
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logger.addHandler(handler)
+    model, _ = attached()
+    model([torch.randn(3, 64, 64)], mode='loss')
+    assert not any('keep ratio' in text for text in records)
+
+
+@pytest.mark.parametrize('weight', [-1, float('nan'), float('inf'), '10', True])
+def test_bad_weight(weight):
+    with pytest.raises(ValueError, match='keep_ratio_weight'):
+        HOOKS.build(dict(type='SparseTrainingHook', keep_ratio_weight=weight))
+
+
+def test_a_model_without_predictors_is_an_error_before_training(tmp_path):
+    with pytest.raises(ValueError, match='ToyModel has no token predictors'):
+        run(tmp_path, [dict(type='SparseTrainingHook')], {**SWIN, 'keep_ratios': None})
+
+
+def test_name_is_registered():
+    assert HOOKS.get('SparseTrainingHook') is SparseTrainingHook
+    assert MODELS.get('DynamicSwin') is DynamicSwin
