@@ -15,4 +15,4 @@ demo: install
 
 # -p no:cacheprovider leaves no files behind; arguments: make test ARGS="-k golden"
 test: install
-	@$(PYTHON_ENV) -m pytest -p no:cacheprovider $(ARGS)
+	@OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(PYTHON_ENV) -m pytest -p no:cacheprovider $(ARGS)

@@ -1,6 +1,7 @@
 """The one place that knows about library versions."""
 import importlib.metadata
 import importlib.util
+from contextlib import nullcontext
 
 import torch
 from mmengine import device
@@ -36,6 +37,15 @@ def math_attention():
         return torch.backends.cuda.sdp_kernel(
             enable_flash=False, enable_math=True, enable_mem_efficient=False)
     return sdpa_kernel(SDPBackend.MATH)
+
+
+def loading_also(types):
+    """Context manager in which ``torch.load(weights_only=True)`` also takes these types.
+
+    Before torch 2.5 it cannot, and files that hold such objects are refused.
+    """
+    safe_globals = getattr(torch.serialization, 'safe_globals', None)
+    return nullcontext() if safe_globals is None else safe_globals(types)
 
 
 def has_accelerator():

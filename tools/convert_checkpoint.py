@@ -22,6 +22,7 @@ import torch  # noqa: E402
 
 from dynsp_mm.checkpoints import convert_state_dict, unwrap  # noqa: E402
 from dynsp_mm.cli import UserError, run_tool  # noqa: E402
+from dynsp_mm.compat import loading_also  # noqa: E402
 
 
 def parse_args():
@@ -39,7 +40,7 @@ def read(src: str):
         raise UserError(f'SRC {src} does not exist')
     try:
         # The releases hold their command line, harmless, as an argparse namespace.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with loading_also([argparse.Namespace]):
             return torch.load(src, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f'SRC {src} was not read: it holds more than tensors and plain values, or '

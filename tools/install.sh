@@ -88,7 +88,7 @@ requirement() { grep "^$1==" requirements/openmmlab.txt; }
 install_mmcv() {
   # -v makes pip pass on the compiler's "[12/118]" lines.
   MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" with_progress "compiling mmcv's operators" \
-    "${PIP[@]}" install -v --no-deps --no-build-isolation "$(requirement onedl-mmcv)" ||
+    "${PIP[@]}" install -v --no-deps --no-build-isolation "$@" "$(requirement onedl-mmcv)" ||
     { tail -n 30 "$LOG" >&2; die "mmcv did not build; the whole output is in $LOG"; }
 }
 
@@ -120,10 +120,15 @@ say "mmengine and mmcv; without a cached build mmcv takes about 10 minutes on 2 
 "${PIP[@]}" install -q --no-deps "$(requirement onedl-mmengine)" 2>>"$LOG"
 install_mmcv
 if ! mmcv_works; then
-  say "this mmcv has no working operators (a stale or operator-less cached build); building it anew"
-  "${PIP[@]}" uninstall -q -y onedl-mmcv mmcv mmcv-lite >>"$LOG" 2>&1
+  say "this mmcv has no working operators; installing it again"
+  "${PIP[@]}" uninstall -q -y mmcv mmcv-lite mmcv-full >>"$LOG" 2>&1 || true
+  install_mmcv --force-reinstall
+fi
+if ! mmcv_works; then
+  # pip caches what it built, also where torch was missing and the operators were left out.
+  say "the cached build has no operators either; compiling it anew"
   "${PIP[@]}" cache remove onedl_mmcv >>"$LOG" 2>&1 || true
-  install_mmcv
+  install_mmcv --force-reinstall
   mmcv_works || { tail -n 20 "$LOG" >&2; die "mmcv's operators still do not run; see $LOG"; }
 fi
 
