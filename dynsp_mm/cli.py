@@ -8,6 +8,7 @@ import importlib.util
 import os
 import os.path as osp
 import sys
+import traceback
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.hub import get_config
@@ -24,12 +25,31 @@ class UserError(Exception):
 
 
 def run_tool(main):
-    """Call ``main``; turn a :class:`UserError` into one line on stderr and exit status 2."""
+    """Call ``main``; turn mistakes of the user into one line on stderr and exit status 2.
+
+    These are :class:`UserError` and each ValueError that this package itself raised, such as for
+    an argument of a backbone.
+    """
     try:
         main()
-    except UserError as error:
-        print(f'ERROR: {error}', file=sys.stderr)
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else _own_message(error)
+        if message is None:
+            raise
+        print(f'ERROR: {message}', file=sys.stderr)
         sys.exit(2)
+
+
+def _own_message(error):
+    """Text of the ValueError from this package in a chain of exceptions, or None."""
+    while error is not None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        module = frames[-1].f_globals.get('__name__', '') if frames else ''
+        if isinstance(error, ValueError) and module.split('.')[0] == __package__:
+            return str(error)
+        # Some releases of mmengine re-raise what a constructor raised, with other words.
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def add_common_arguments(parser):
@@ -279,11 +299,15 @@ def leaf_datasets(dataset, key='dataset'):
 
 
 def build_runner(cfg):
-    """Build the runner, of ``cfg.runner_type`` if that is set."""
-    if 'runner_type' not in cfg:
-        return Runner.from_cfg(cfg)
-    with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
-        runner_class = registry.get(cfg.runner_type)
-    if runner_class is None:
-        raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
+    """Build the runner, of ``cfg.runner_type`` if that is set.
+
+    Raises:
+        UserError: the runner is unknown.
+    """
+    runner_class = Runner
+    if 'runner_type' in cfg:
+        with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
+            runner_class = registry.get(cfg.runner_type)
+        if runner_class is None:
+            raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
     return runner_class.from_cfg(cfg)

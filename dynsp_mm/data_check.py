@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, METRICS
 
-from .cli import UserError, leaf_datasets
+from .cli import UserError, build_runner, leaf_datasets
 
 # Where a configured dataset type is the original, and not somebody's own data in its format.
 DATASET_NAMES = {
@@ -85,6 +85,23 @@ def explain_data_errors(cfg, splits=('train',)):
         if problem is None:
             raise
         raise UserError(problem) from error
+
+
+def run_checked(cfg, splits, action):
+    """Build a runner and call its method ``action``, with data problems explained.
+
+    Args:
+        cfg (Config): The complete config.
+        splits (Sequence[str]): Whose data is needed, of 'train', 'val', 'test'.
+        action (str): 'train' or 'test'.
+    """
+    problem = find_data_problem(cfg, splits)
+    if problem:
+        raise UserError(problem)
+    with explain_data_errors(cfg, splits) as first_iteration:
+        runner = build_runner(cfg)
+        runner.register_hook(first_iteration)
+        getattr(runner, action)()
 
 
 class _FirstIteration(Hook):

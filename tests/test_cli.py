@@ -411,3 +411,23 @@ def test_launch_scripts(tmp_path, script, args, tool, expected):
                 '-x', 'n1'} <= set(words)
     done = subprocess.run([path, 'c.py'], env=env, text=True, capture_output=True)
     assert done.returncode == 2 and done.stderr.startswith('usage: ')
+
+
+# errors of this package's own classes
+
+def test_run_tool_prints_our_value_errors_and_passes_others_on(capsys):
+    from dynsp_mm.ops import Selection
+
+    def ours():
+        try:
+            Selection('random')
+        except ValueError as error:  # as mmengine's registry does
+            raise type(error)(f'class `X` in y.py: {error}')
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run_tool(ours)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "ERROR: selection type='random': must be 'topk' or 'threshold'\n")
+    with pytest.raises(ValueError, match='invalid literal'):
+        cli.run_tool(lambda: int('x'))

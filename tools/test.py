@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
 from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.data_check import explain_data_errors, find_data_problem  # noqa: E402
+from dynsp_mm.data_check import run_checked  # noqa: E402
 
 
 def parse_args():
@@ -46,15 +46,7 @@ def main():
         cli.enable_tta(cfg)
     if args.out:
         cli.enable_dump(cfg, args.out)
-
-    splits = ('test',)
-    problem = find_data_problem(cfg, splits)
-    if problem:
-        raise cli.UserError(problem)
-    with explain_data_errors(cfg, splits) as first_iteration:
-        runner = cli.build_runner(cfg)
-        runner.register_hook(first_iteration)
-        runner.test()
+    run_checked(cfg, ('test', ), 'test')
 
 
 if __name__ == '__main__':
