@@ -10,6 +10,7 @@ from ..layers import Decision
 
 OUTLINE = (255, 196, 0)  # RGB, around kept regions
 CAPTION_HEIGHT = 18
+MIN_PANEL_SIDE = 240  # px; smaller images are enlarged by a whole factor
 
 
 def input_as_image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
@@ -62,9 +63,13 @@ def draw_decisions(image: np.ndarray, decisions: Sequence[Decision], index: int 
         content: Height and width without padding; (0, 0) means all of it.
 
     Returns:
-        (H' + caption, n * W', 3) uint8, RGB, for n = 1 + number of decisions.
+        (f * H' + caption, n * f * W', 3) uint8, RGB, for n = 1 + number of decisions, H' and W'
+        the content's size and f the factor that enlarges small images.
     """
     height, width = (c or s for c, s in zip(content, image.shape[:2]))
+    factor = -(-MIN_PANEL_SIDE // min(height, width))
+    height, width = height * factor, width * factor
+    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
     panels, captions = [image], ['input']
     for k, decision in enumerate(decisions):
         panels.append(draw_keep_map(image, decision.keep[index].cpu().numpy()))

@@ -28,5 +28,8 @@ def test_panels():
     image = np.zeros((32, 48, 3), np.uint8)
     decision = Decision(torch.zeros(2, 6), (2, 3), 0.5, slow=torch.tensor([0, 6, 7]),
                         fast=torch.tensor([1, 2, 3, 4, 5, 8, 9, 10, 11]))
-    assert draw_decisions(image, [decision] * 3, 1).shape == (32 + 18, 48 * 4, 3)
-    assert draw_decisions(image, [decision], 0, (20, 30)).shape == (20 + 18, 30 * 2, 3)
+    # Small images are enlarged, 8 and 12 times here, to 240 px or more.
+    assert draw_decisions(image, [decision] * 3, 1).shape == (32 * 8 + 18, 48 * 8 * 4, 3)
+    assert draw_decisions(image, [decision], 0, (20, 30)).shape == (240 + 18, 360 * 2, 3)
+    image = np.zeros((256, 384, 3), np.uint8)
+    assert draw_decisions(image, [decision], 0, (250, 300)).shape == (250 + 18, 600, 3)
