@@ -13,9 +13,10 @@ import traceback
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.hub import get_config
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from .compat import enable_mmseg_base_configs, has_accelerator
+from .config_tree import leaf_datasets
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
@@ -52,14 +53,19 @@ def _own_message(error):
     return None
 
 
-def add_common_arguments(parser):
-    """Add the options that training and testing have in common."""
-    parser.add_argument('--work-dir', help='directory of logs, checkpoints and metrics '
-                        '(default: work_dir of the config, else work_dirs/<config name>)')
+def add_config_options(parser):
+    """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='entries of the config to override, e.g. train_dataloader.batch_size=4; lists as '
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", quoted, without spaces')
+
+
+def add_common_arguments(parser):
+    """Add the options that training and testing have in common."""
+    parser.add_argument('--work-dir', help='directory of logs, checkpoints and metrics '
+                        '(default: work_dir of the config, else work_dirs/<config name>)')
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed run were started')
     # torch.distributed.launch passes the second spelling since torch 2.0.
@@ -194,11 +200,19 @@ def enable_auto_scale_lr(cfg):
 
 def enable_resume(cfg, resume):
     """Continue from checkpoint ``resume``; 'auto' is the latest in work_dir, None changes nothing.
+
+    With 'auto' and no checkpoint yet, training starts as without the option, from ``load_from``
+    if that is set: so a job may always ask to resume.
     """
     if resume is None:
         return
+    if resume != 'auto':
+        cfg.load_from = check_checkpoint(resume, '--resume')
+    elif find_latest_checkpoint(cfg.work_dir):
+        cfg.load_from = None
+    else:
+        return
     cfg.resume = True
-    cfg.load_from = None if resume == 'auto' else check_checkpoint(resume, '--resume')
 
 
 def check_checkpoint(path, name='checkpoint'):
@@ -283,19 +297,6 @@ def enable_dump(cfg, out):
 
 def _as_list(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def leaf_datasets(dataset, key='dataset'):
-    """Yield (dotted config key, config) of each dataset inside wrappers such as ConcatDataset."""
-    if isinstance(dataset, (list, tuple)):
-        for i, item in enumerate(dataset):
-            yield from leaf_datasets(item, f'{key}.{i}')
-    elif isinstance(dataset, dict):
-        nested = [name for name in ('dataset', 'datasets') if dataset.get(name) is not None]
-        for name in nested:
-            yield from leaf_datasets(dataset[name], f'{key}.{name}')
-        if not nested:
-            yield key, dataset
 
 
 def build_runner(cfg):

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, METRICS
 
-from .cli import UserError, build_runner, leaf_datasets
+from .cli import UserError, build_runner
+from .config_tree import leaf_datasets
 
 # Where a configured dataset type is the original, and not somebody's own data in its format.
 DATASET_NAMES = {

@@ -200,9 +200,12 @@ def test_auto_scale_lr():
 
 
 def test_resume(tmp_path):
-    cfg = make(load_from='init.pth', resume=False)
+    cfg = make(load_from='init.pth', resume=False, work_dir=str(tmp_path))
     cli.enable_resume(cfg, None)
     assert not cfg.resume and cfg.load_from == 'init.pth'
+    cli.enable_resume(cfg, 'auto')  # nothing to resume yet: load_from stands
+    assert not cfg.resume and cfg.load_from == 'init.pth'
+    (tmp_path / 'last_checkpoint').write_text('epoch_1.pth')
     cli.enable_resume(cfg, 'auto')
     assert cfg.resume and cfg.load_from is None
     path = tmp_path / 'epoch_1.pth'

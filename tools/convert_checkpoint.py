@@ -44,10 +44,13 @@ def read(src: str):
             return torch.load(src, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f'SRC {src} was not read: it holds more than tensors and plain values, or '
-                        f'is no checkpoint ({str(error).splitlines()[0]})') from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f'SRC {src} is damaged or no checkpoint: '
-                        f'{str(error).splitlines()[0]}') from error
+                        f'is no checkpoint ({first_line(error)})') from error
+    except Exception as error:  # torch raises whatever its parser trips over
+        raise UserError(f'SRC {src} is damaged or no checkpoint: {first_line(error)}') from error
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [''])[0] or type(error).__name__
 
 
 def write(checkpoint: dict, dst: Path) -> None:
@@ -73,6 +76,8 @@ def _umask() -> int:
 def main():
     args = parse_args()
     dst = Path(args.dst)
+    if dst.is_dir():
+        raise UserError(f'DST {dst} is a directory: must be a file')
     if dst.exists() and not (args.force or args.dry_run):
         raise UserError(f'DST {dst} exists; --force replaces it')
     try:
@@ -86,7 +91,11 @@ def main():
     print(f'{conversion.source}: {len(conversion.mapped)} keys mapped, '
           f'{len(conversion.dropped)} dropped')
     if not args.dry_run:
-        write(dict(meta=dict(source=conversion.source), state_dict=conversion.state_dict), dst)
+        checkpoint = dict(meta=dict(source=conversion.source), state_dict=conversion.state_dict)
+        try:
+            write(checkpoint, dst)
+        except OSError as error:
+            raise UserError(f'DST {dst} was not written: {error}') from error
         print(f'wrote {dst}')
 
 

@@ -56,7 +56,7 @@ def main() -> None:
     run('3/4 COCO evaluation', 'tools/test.py', CONFIG, checkpoint, '--work-dir', f'{OUT}/test',
         '--show-dir', f'{OUT}/detections', env=env)
     run('4/4 kept regions', 'tools/analysis_tools/visualize_decisions.py', CONFIG, checkpoint,
-        '--out-dir', f'{OUT}/keep_maps', '--num', '8', '--work-dir', f'{OUT}/test', env=env)
+        '--out-dir', f'{OUT}/keep_maps', '--num', '8', env=env)
     result = scores()
     print(f'''
 === Done in {(time.time() - start) / 60:.1f} minutes

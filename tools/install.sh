@@ -64,8 +64,8 @@ stack_works() {
   mmcv_works && "$VENV/bin/python" -c 'import mmengine, mmdet, mmseg, mmpretrain, dynsp_mm' >>"$LOG" 2>&1
 }
 
-# Runs a long command with its output in the log, and says every few seconds how far the
-# compiler is.
+# Runs a long command with its output in the log, and says now and then that it works and how
+# far the compiler is.
 with_progress() {
   local label=$1 start=$SECONDS from pid done_files
   shift
@@ -76,7 +76,7 @@ with_progress() {
   while kill -0 "$pid" 2>/dev/null; do
     for _ in $(seq 20); do kill -0 "$pid" 2>/dev/null && sleep 1; done
     done_files=$(tail -c +"$from" "$LOG" | grep -aoE '\[[0-9]+/[0-9]+\]' | tail -n 1 || true)
-    kill -0 "$pid" 2>/dev/null && say "$label: ${done_files:-preparing} after $((SECONDS - start)) s"
+    kill -0 "$pid" 2>/dev/null && say "$label: ${done_files:-working} after $((SECONDS - start)) s"
   done
   trap - INT TERM
   wait "$pid"
@@ -94,7 +94,7 @@ install_mmcv() {
 
 check_compiler
 find_python
-fingerprint=$(cat requirements/*.txt setup.py | sha256sum | cut -d' ' -f1)
+fingerprint=$(cat requirements/*.txt setup.py pyproject.toml tools/install.sh | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$STAMP" 2>/dev/null)" = "$fingerprint" ]; then
   if stack_works; then say "using the environment in $VENV"; exit 0; fi
   say "the environment in $VENV no longer works; repairing it"
@@ -109,8 +109,8 @@ say "creating $VENV with $("$PY" --version) (about 5 GB of disk; 15 to 20 minute
 : >"$LOG"
 "$VENV/bin/python" -m pip install -q --upgrade 'pip>=25,<27' 2>>"$LOG" || die "pip cannot reach a package index; see $LOG"
 say "downloading and installing torch and the libraries (1 of 4)"
-"${PIP[@]}" install --no-deps -r requirements/lock.txt 2>>"$LOG" | grep -E '^(Collecting|Installing|ERROR)' || true
-"$VENV/bin/python" -c 'import torch, torchvision' 2>>"$LOG" || { tail -n 20 "$LOG" >&2; die "torch was not installed; see $LOG"; }
+with_progress "torch and the libraries" "${PIP[@]}" install --no-deps -r requirements/lock.txt ||
+  { tail -n 20 "$LOG" >&2; die "the libraries were not installed; see $LOG"; }
 
 if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU && ! command -v nvcc >/dev/null; then
   say "WARNING: a GPU is here but no CUDA compiler (nvcc): mmcv's operators are built for the CPU alone. Install the CUDA toolkit that 'torch.version.cuda' names, delete .venv and run again to train on the GPU."

@@ -1,12 +1,18 @@
+#!/usr/bin/env python
 """Makes a small synthetic instance-segmentation data set in COCO 2017 layout."""
 
 import argparse
 import json
 import logging
+import sys
 from collections import Counter
 from pathlib import Path
 
-from dynsp_mm.demo.synthetic_coco import CLASSES, generate
+# The checkout serves without being installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dynsp_mm.cli import UserError, run_tool  # noqa: E402
+from dynsp_mm.demo.synthetic_coco import CLASSES, generate  # noqa: E402
 
 
 def summary(out_dir, split):
@@ -41,10 +47,10 @@ def main(argv=None):
         out_dir = generate(args.out_dir, args.num_train, args.num_val, args.size, args.seed,
                            args.force)
     except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise UserError(str(error)) from error
     for split in ("train2017", "val2017"):
         print(summary(out_dir, split))
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -21,12 +21,13 @@ def count_macs(model: nn.Module, *inputs: Any) -> int:
     Returns:
         Multiply-adds; half of the FLOPs that torch's counter reports.
     """
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         # Fused attention kernels on the CPU count as nothing: use the one made of products.
         with torch.no_grad(), math_attention(), FlopCounterMode(display=False) as counter:
             model(*inputs)
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     return counter.get_total_flops() // 2

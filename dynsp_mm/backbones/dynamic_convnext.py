@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..layers import ConvNeXtBlock, LayerNorm2d, run_stage
-from .sparse_backbone import KeepRatios, SparseBackbone
+from .sparse_backbone import KeepRatios, SparseBackbone, check_counts, check_rates
 
 ARCHS = {
     'atto': dict(depths=(2, 2, 6, 2), channels=(40, 80, 160, 320)),
@@ -81,6 +81,8 @@ class DynamicConvNeXt(SparseBackbone):
                  with_cp: bool = False,
                  init_cfg=None):
         super().__init__(init_cfg)
+        check_counts(in_channels=in_channels, stem_patch_size=stem_patch_size)
+        check_rates(drop_path_rate=drop_path_rate)
         if isinstance(arch, str):
             if arch not in ARCHS:
                 raise ValueError(f'arch={arch!r}: must be one of {", ".join(ARCHS)}')
@@ -97,7 +99,7 @@ class DynamicConvNeXt(SparseBackbone):
         if not isinstance(frozen_stages, int) or not 0 <= frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages={frozen_stages!r}: must lie in 0 .. {num_stages}')
         self.frozen_stages = frozen_stages
-        if norm_cfg.get('type') not in ('LN2d', 'LN') or set(norm_cfg) - {'type', 'eps'}:
+        if not isinstance(norm_cfg, Mapping) or norm_cfg.get('type') not in ('LN2d', 'LN') or set(norm_cfg) - {'type', 'eps'}:
             raise ValueError(f"norm_cfg={norm_cfg!r}: must be dict(type='LN2d' or 'LN', eps=...)")
         eps = norm_cfg.get('eps', 1e-5)
         self._setup_sparsity(self.depths, self.channels, keep_ratios, prune_stage, prune_blocks,

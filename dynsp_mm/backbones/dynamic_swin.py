@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..layers import SwinBlock, TokenPredictor, WindowAttention, run_stage
 from ..ops import Selection
-from .sparse_backbone import KeepRatios, SparseBackbone
+from .sparse_backbone import KeepRatios, SparseBackbone, check_counts, check_rates
 
 ARCHS = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -157,6 +157,9 @@ class DynamicSwin(SparseBackbone):
                 raise ValueError(f'pretrained={pretrained!r}: give either pretrained or init_cfg')
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         super().__init__(init_cfg)
+        check_counts(in_channels=in_channels, patch_size=patch_size, window_size=window_size)
+        check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
+                    drop_path_rate=drop_path_rate)
         widths = dict(embed_dims=embed_dims, depths=depths, num_heads=num_heads)
         self.mmdet_style = any(value is not None for value in widths.values())
         arch = self._resolve_arch(arch, widths)
@@ -208,6 +211,9 @@ class DynamicSwin(SparseBackbone):
         for i, width in enumerate(stage_widths):
             extra = self._stage_extra(stage_cfgs, i, num_stages)
             block_cfgs = extra.get('block_cfgs', {})
+            if isinstance(block_cfgs, (list, tuple)) and len(block_cfgs) != self.depths[i]:
+                raise ValueError(f'stage_cfgs: block_cfgs has {len(block_cfgs)} entries: stage {i} '
+                                 f'has {self.depths[i]} blocks')
             blocks = []
             for j in range(self.depths[i]):
                 blocks.append({

@@ -1,4 +1,5 @@
 """What the hierarchical sparse backbones share: arguments, predictors, input checks, weights."""
+import logging
 from numbers import Integral, Real
 from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
 
@@ -40,13 +41,13 @@ def parse_keep_ratios(keep_ratios: KeepRatios, count: int) -> Optional[Tuple[flo
     if is_dense(keep_ratios):
         return None
     if isinstance(keep_ratios, Real) and not isinstance(keep_ratios, bool):
-        lowest = round(0.2 * (count - 1), 6)
-        if not lowest < keep_ratios < 1:
+        ratios = tuple(round(float(keep_ratios) - 0.2 * k, 6) for k in range(count))
+        if not (keep_ratios < 1 and ratios[-1] > 0):
             raise ValueError(
                 f'keep_ratios={keep_ratios!r}: one number r stands for r - 0.2 * k at predictor '
-                f'k = 0 .. {count - 1}, so it must lie in ({lowest:g}, 1]; give a tuple of {count} '
-                'ratios for other budgets')
-        return tuple(round(float(keep_ratios) - 0.2 * k, 6) for k in range(count))
+                f'k = 0 .. {count - 1}, so it must lie in ({0.2 * (count - 1):g}, 1]; give a tuple '
+                f'of {count} ratios for other budgets')
+        return ratios
     if not isinstance(keep_ratios, (list, tuple)):
         raise ValueError(f'keep_ratios={keep_ratios!r}: must be None, a number or a tuple of '
                          f'{count} numbers, one per predictor')
@@ -87,6 +88,20 @@ def parse_prune_blocks(prune_blocks: Optional[Sequence[int]], depth: int) -> Tup
             raise ValueError(f'prune_blocks={blocks!r}: block {block} is beyond the sparse stage, '
                              f'which has blocks 0 .. {depth - 1}')
     return tuple(int(block) for block in blocks)
+
+
+def check_counts(**counts: int) -> None:
+    """Raises ValueError unless each named argument is a positive whole number."""
+    for name, value in counts.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f'{name}={value!r}: must be a whole number >= 1')
+
+
+def check_rates(**rates: float) -> None:
+    """Raises ValueError unless each named argument is a probability below 1."""
+    for name, value in rates.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
+            raise ValueError(f'{name}={value!r}: must be a number in [0, 1)')
 
 
 class SparseBackbone(BaseModule):
@@ -150,6 +165,8 @@ class SparseBackbone(BaseModule):
     def _resolve_out_indices(out_indices: Union[int, Sequence[int]],
                              num_stages: int) -> Tuple[int, ...]:
         """Non-negative stage indices."""
+        if not isinstance(out_indices, (int, list, tuple)):
+            raise ValueError(f'out_indices={out_indices!r}: must be a stage index or a sequence')
         indices = (out_indices, ) if isinstance(out_indices, int) else tuple(out_indices)
         for index in indices:
             if not isinstance(index, int) or not -num_stages <= index < num_stages:
@@ -175,11 +192,16 @@ class SparseBackbone(BaseModule):
             if predictor.training and not predictor._forward_hooks:
                 print_log(f'{name} is trained with keep_ratios={self.keep_ratios} but nothing '
                           'holds its keep ratio; add custom_hooks = '
-                          "[dict(type='SparseTrainingHook')] to the config.", 'current', 30)
+                          "[dict(type='SparseTrainingHook')] to the config.", 'current',
+                          logging.WARNING)
 
     # ------------------------------------------------------------------ weights
     def init_weights(self) -> None:
         """Initialises, then loads ``init_cfg=dict(type='Pretrained', checkpoint=...)``."""
+        if self._is_init:  # as mmengine's modules do
+            print_log(f'init_weights of {type(self).__name__} was called again; weights are kept',
+                      'current', logging.WARNING)
+            return
         configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
         pretrained = [c for c in configs if c and c['type'] == 'Pretrained']
         if pretrained or not self.init_cfg:

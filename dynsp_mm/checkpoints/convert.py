@@ -64,7 +64,8 @@ def unwrap(checkpoint: Any) -> Dict[str, Tensor]:
             checkpoint = checkpoint[key]
             break
     if not isinstance(checkpoint, Mapping) or not checkpoint \
-            or not all(isinstance(v, Tensor) for v in checkpoint.values()):
+            or not all(isinstance(k, str) and isinstance(v, Tensor)
+                       for k, v in checkpoint.items()):
         raise ValueError('the checkpoint holds no state dict: expected names with tensors, at the '
                          "top or under 'state_dict', 'model' or 'model_ema'")
     return {key[7:] if key.startswith('module.') else key: value

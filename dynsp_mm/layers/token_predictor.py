@@ -14,7 +14,7 @@ from ..ops import Selection, gumbel_keep_mask, keep_map, split_positions
 KEEP_LOGIT = 1.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no single truth value
 class Decision:
     """Which positions of a map take the slow path.
 

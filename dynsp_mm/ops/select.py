@@ -66,7 +66,7 @@ def keep_map(log_probs: Tensor, ratio: float, selection: Selection) -> Tensor:
     num_keep = int(log_probs.shape[1] * ratio)
     kept = log_probs.argsort(dim=1, descending=True, stable=True)[:, :num_keep]
     keep = torch.zeros_like(log_probs, dtype=torch.bool)
-    return keep.scatter_(1, kept, True)
+    return keep.scatter_(1, kept, torch.ones_like(kept, dtype=torch.bool))
 
 
 def split_positions(keep: Tensor) -> Tuple[Tensor, Tensor]:

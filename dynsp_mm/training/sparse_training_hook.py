@@ -56,6 +56,7 @@ class SparseTrainingHook(Hook):
 
     def attach(self, model: nn.Module) -> None:
         """Registers the hook on a model; :meth:`before_train` does it in a runner."""
+        self.detach()
         if not any(isinstance(module, TokenPredictor) for module in model.modules()):
             raise ValueError(f'SparseTrainingHook: {type(model).__name__} has no token predictors; '
                              'give its backbone keep_ratios below 1 or remove the hook')
@@ -85,16 +86,21 @@ class SparseTrainingHook(Hook):
         self._recording.close()
         self._recording = None
         log, self._log = self._log, DecisionLog()
-        if isinstance(output, dict):  # not so when the forward raised
-            self._add_losses(output, log)
+        if output is None:  # the forward raised
+            return
+        if not isinstance(output, dict):
+            raise TypeError(f"SparseTrainingHook: {type(model).__name__}.forward(mode='loss') "
+                            f'returned a {type(output).__name__}: must be a dict of losses')
+        self._add_losses(output, log)
 
     def _add_losses(self, losses: Dict[str, Any], log: DecisionLog) -> None:
-        trained = [decision for decision in log.decisions if decision.mask is not None]
+        # Frozen predictors, a teacher's for instance, decide as at inference.
+        trained = DecisionLog(record for record in log if record.decision.mask is not None)
         if trained and self.keep_ratio_weight:
             losses['loss_keep_ratio'] = self.keep_ratio_weight * keep_ratio_loss(
-                [decision.mask for decision in trained],
-                [decision.target for decision in trained])
+                [decision.mask for decision in trained.decisions],
+                [decision.target for decision in trained.decisions])
         # No "loss" in the name: the runner logs it and does not add it to the sum.
-        for k, decisions in enumerate(log.by_predictor().values()):
+        for k, decisions in enumerate((trained or log).by_predictor().values()):
             ratios = [decision.keep_ratio.mean() for decision in decisions]
             losses[f'keep_ratio_{k}'] = sum(ratios) / len(ratios)

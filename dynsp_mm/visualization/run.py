@@ -1,5 +1,5 @@
 """Runs a model of any of the libraries and draws its decisions."""
-from itertools import islice
+from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Sequence
 
@@ -9,6 +9,7 @@ import torch.nn as nn
 from mmengine.dataset import Compose, pseudo_collate
 
 from ..backbones.sparse_backbone import SparseBackbone
+from ..config_tree import leaf_datasets
 from ..recording import record_decisions
 from .keep_maps import draw_decisions, input_as_image
 
@@ -19,21 +20,28 @@ def image_batches(dataset: Dict[str, Any], paths: Sequence[str]) -> Iterator[Dic
     Steps that load annotations are left out.
 
     Args:
-        dataset: Config of a dataset with a ``pipeline``; inside wrappers the innermost counts.
+        dataset: Config of a dataset; inside wrappers the first innermost one gives the pipeline.
         paths: Image files.
+
+    Raises:
+        ValueError: For a file that is no image, naming it.
     """
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    steps = [step for step in dataset['pipeline'] if 'Annotations' not in str(step['type'])]
-    pipeline = Compose(steps)
+    _, innermost = next(leaf_datasets(dataset))
+    pipeline = Compose([step for step in innermost['pipeline']
+                        if 'Annotations' not in str(step['type'])])
     for index, path in enumerate(paths):
+        if cv2.imread(str(path)) is None:
+            raise ValueError(f'image {path}: is not an image that OpenCV can read')
         yield pseudo_collate([pipeline(dict(img_path=str(path), img_id=index))])
 
 
 @torch.no_grad()
 def draw_batches(model: nn.Module, batches: Iterable[Dict], out_dir: Path,
-                 count: int) -> List[Path]:
+                 count: int) -> Iterator[Path]:
     """Draws the decisions on the first images.
+
+    Pictures have the images' names; where two images have the same, or one image is run through
+    the network in parts (sliding windows, augmentation), a number is appended.
 
     Args:
         model: A detector, segmentor or classifier with a sparse backbone and a
@@ -42,8 +50,8 @@ def draw_batches(model: nn.Module, batches: Iterable[Dict], out_dir: Path,
         out_dir: Made if need be; existing pictures of the same names are replaced.
         count: How many images.
 
-    Returns:
-        The pictures' paths.
+    Yields:
+        The pictures' paths, as they are written.
 
     Raises:
         ValueError: If the model takes no decisions.
@@ -55,27 +63,32 @@ def draw_batches(model: nn.Module, batches: Iterable[Dict], out_dir: Path,
                          '(keep_ratios is None)')
     model.eval()
     out_dir.mkdir(parents=True, exist_ok=True)
-    paths: List[Path] = []
-    for batch in islice(batches, count):
+    names: Counter = Counter()
+    drawn = 0
+    for batch in batches:
         inputs: List[torch.Tensor] = []
         handle = backbone.register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
-        with record_decisions(backbone) as log:
-            samples = model.test_step(batch)
-        handle.remove()
-        # Sliding windows and augmentation run the backbone several times on one image.
+        try:
+            with record_decisions(backbone) as log:
+                samples = model.test_step(batch)
+        finally:
+            handle.remove()
         per_forward = len(log) // len(inputs)
+        # One forward with one input an image is the usual case; only then is padding known.
+        whole = len(inputs) == 1 and len(inputs[0]) == len(samples)
         for f, x in enumerate(inputs):
             decisions = log.decisions[f * per_forward:(f + 1) * per_forward]
-            for i in range(len(x)):
-                if len(paths) == count and len(inputs) == 1:
-                    return paths
-                meta = samples[min(i, len(samples) - 1)].metainfo
-                whole = len(inputs) == 1 and len(x) == len(samples)
+            for i in range(min(len(x), count - drawn) if whole else len(x)):
+                meta = samples[i if whole else min(i, len(samples) - 1)].metainfo
                 content = tuple(meta.get('img_shape', (0, 0)))[:2] if whole else (0, 0)
                 picture = draw_decisions(input_as_image(x[i], model.data_preprocessor), decisions,
                                          i, content)
-                stem = Path(meta.get('img_path') or f'image{len(paths)}').stem
-                path = out_dir / (f'{stem}.png' if whole else f'{stem}_{f}_{i}.png')
+                stem = Path(meta.get('img_path') or 'image').stem
+                names[stem] += 1
+                path = out_dir / (f'{stem}.png' if names[stem] == 1
+                                  else f'{stem}_{names[stem]}.png')
                 cv2.imwrite(str(path), picture[..., ::-1])
-                paths.append(path)
-    return paths
+                yield path
+        drawn += len(samples)
+        if drawn >= count:
+            return

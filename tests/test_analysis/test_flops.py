@@ -35,3 +35,10 @@ def test_counts_what_runs():
     model.keep_ratios = 0.5
     assert count_macs(model, image) < more
     assert model.training
+
+
+def test_modes_are_restored_module_by_module():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).train()
+    model[1].eval()
+    count_macs(model, torch.zeros(3, 2))
+    assert model.training and model[0].training and not model[1].training

@@ -20,6 +20,7 @@ def cls(request):
     ((0.7, 0.5), r'keep_ratios=\(0.7, 0.5\): needs one ratio for each of the 3 predictors; got 2'),
     ((), r'keep_ratios=\(\): needs one ratio'),
     ((0.5, 0.7, 0.3), r'must not increase .* got 0.7 after 0.5 at position 1'),
+    (0.4000001, r'keep_ratios=0.4000001: one number r'),
     (0.4, r'keep_ratios=0.4: one number r .* must lie in \(0.4, 1\]'),
     (1.2, r'keep_ratios=1.2'),
     (-0.5, r'keep_ratios=-0.5'),
@@ -44,6 +45,9 @@ def test_keep_ratios(cls, ratios, text):
     (dict(arch=dict(depths=(1, 2))), r'arch=.*a dict needs'),
     (dict(out_indices=(0, 4)), r'out_indices=\(0, 4\): stage 4 does not exist'),
     (dict(frozen_stages=7), r'frozen_stages=7: must lie in'),
+    (dict(out_indices=None), r'out_indices=None: must be a stage index'),
+    (dict(drop_path_rate=1.5), r'drop_path_rate=1.5: must be a number in \[0, 1\)'),
+    (dict(in_channels=0), r'in_channels=0: must be a whole number >= 1'),
 ])
 def test_arguments(cls, kwargs, text):
     with pytest.raises(ValueError, match=text):
@@ -55,6 +59,9 @@ def test_arguments(cls, kwargs, text):
     (dict(strides=(2, 2, 2, 2)), r'strides=\(2, 2, 2, 2\)'),
     (dict(stage_cfgs=dict(blocks=3)), 'stage_cfgs: unknown keys blocks'),
     (dict(stage_cfgs=[dict()] * 3), 'stage_cfgs has 3 entries'),
+    (dict(stage_cfgs=dict(block_cfgs=[{}])), 'block_cfgs has 1 entries: stage 0 has 2 blocks'),
+    (dict(patch_size=0), 'patch_size=0: must be a whole number >= 1'),
+    (dict(window_size=0), 'window_size=0: must be a whole number >= 1'),
     (dict(embed_dims=30), 'num_heads=3'),
     (dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')),
      "pretrained='a.pth': give either"),
@@ -69,6 +76,8 @@ def test_swin_arguments(kwargs, text):
 def test_convnext_norm():
     with pytest.raises(ValueError, match="norm_cfg={'type': 'BN'}"):
         DynamicConvNeXt(norm_cfg=dict(type='BN'))
+    with pytest.raises(ValueError, match='norm_cfg=None'):
+        DynamicConvNeXt(norm_cfg=None)
 
 
 @pytest.mark.parametrize('shape,text', [

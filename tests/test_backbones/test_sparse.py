@@ -119,7 +119,14 @@ def test_gradient_reaches_each_parameter(name):
 
 
 @pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
-def test_checkpointing_changes_nothing(name, mode, deterministic_gumbel):
+def test_checkpointing_changes_nothing(name, mode, deterministic_gumbel, monkeypatch):
+    calls, checkpoint = [], torch.utils.checkpoint.checkpoint
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', counted)
     plain, image = build(name).train(mode), torch.randn(2, 3, 64, 64)
     cls, args = SMALL[name]
     saving = cls(**{'keep_ratios': (0.7, 0.5, 0.3), 'out_indices': ALL, 'drop_path_rate': 0.0,
@@ -129,9 +136,82 @@ def test_checkpointing_changes_nothing(name, mode, deterministic_gumbel):
     for model in (plain, saving):
         sum(m.square().mean() for m in model(image)).backward()
         gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
+    assert len(calls) == 7  # each block of the saving model, none of the plain one
     assert gradients[0].keys() == gradients[1].keys()
     for key in gradients[0]:
         torch.testing.assert_close(gradients[0][key], gradients[1][key])
+
+
+def test_stochastic_depth(name):
+    """Rates rise linearly to the last block, and dense and two-stream blocks obey theirs."""
+    model = build(name, drop_path_rate=0.6).train()
+    blocks = [block for stage in model.stages for block in getattr(stage, 'blocks', stage)]
+    rates = [getattr(block.drop_path, 'drop_prob', 0.0) for block in blocks]
+    assert rates == pytest.approx([0.6 * k / 6 for k in range(7)])
+    tokens = torch.randn(64, 16, model.stages[2][1].norm.normalized_shape[0]
+                         if hasattr(model, 'downsample_layers') else 64)
+    block = blocks[3]
+    mask = (torch.rand(64, 16, 1) < 0.5).float()
+    block.drop_path.drop_prob = 0.999999
+    slow, fast = block._forward_streams(tokens, tokens + 1, mask, (4, 4))
+    merged = mask * tokens + (1 - mask) * (tokens + 1)
+    kept = (merged, merged) if 'swin' in name else (tokens, tokens + 1)
+    torch.testing.assert_close(slow, kept[0])
+    torch.testing.assert_close(fast, kept[1])
+    torch.testing.assert_close(block._forward_dense(tokens, (4, 4)), tokens)
+
+
+@pytest.mark.parametrize('how', ['scratch', 'list', 'pretrained'])
+def test_initialised_to_start_by_keeping(name, how, tmp_path):
+    cls, args = SMALL[name]
+    args = dict(args, out_indices=ALL)
+    init_cfg = None
+    if how == 'list':
+        init_cfg = [dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.5, bias=0.3)]
+    elif how == 'pretrained':
+        torch.save(cls(**args).state_dict(), tmp_path / 'dense.pth')
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'dense.pth'))
+    model = cls(**args, keep_ratios=(0.7, 0.5, 0.3), init_cfg=init_cfg)
+    model.init_weights()
+    for predictor in model.token_predictors:
+        assert predictor.head[-1].bias.tolist() == [1.5, -1.5]
+        assert predictor.proj.weight.std() < 0.03
+    with record_decisions(model.train()) as log:
+        model(torch.randn(2, 3, 128, 128))
+    assert all(decision.keep_ratio.mean() > 0.8 for decision in log.decisions)
+    if 'swin' in name and how == 'scratch':
+        table = model.stages[2].blocks[1].attn.w_msa.relative_position_bias_table
+        assert 0.01 < table.std() < 0.03
+    # A second call keeps the weights, as mmengine's modules do.
+    before = copy.deepcopy(model.state_dict())
+    model.init_weights()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_epsilons(name):
+    """Golden files cannot see them all: 1e-5 in Swin, 1e-6 in ConvNeXt (SPEC section 1)."""
+    model = build(name)
+    expected = 1e-5 if 'swin' in name else 1e-6
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert len(norms) > 10 and {norm.eps for norm in norms} == {expected}
+
+
+def test_dropout_of_swin_acts_in_training():
+    args = dict(SWIN['arch'], keep_ratios=(0.7, 0.5, 0.3), drop_path_rate=0.0)
+    model = DynamicSwin(**args, drop_rate=0.5)
+    path = model.stages[2].blocks[1].fast_path.train()
+    assert (path(torch.randn(10, 64)) == 0).float().mean() > 0.3
+    attention = DynamicSwin(**args, attn_drop_rate=0.5).stages[0].blocks[0].attn
+    tokens = torch.randn(1, 49, 16)
+    assert not torch.equal(attention.train()(tokens, (7, 7)), attention(tokens, (7, 7)))
+    assert torch.equal(attention.eval()(tokens, (7, 7)), attention(tokens, (7, 7)))
+
+
+def test_norm_eval():
+    args = dict(SWIN, norm_cfg=dict(type='BN'), out_indices=(3, ))
+    for norm_eval in (True, False):
+        model = DynamicSwin(**args, norm_eval=norm_eval).train()
+        assert model.norm3.training != norm_eval and model.stages.training
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

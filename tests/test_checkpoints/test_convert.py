@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden import Classifier, load, relative_error
 
 from dynsp_mm import DynamicSwin
@@ -73,6 +74,7 @@ def test_tool_and_init_cfg(name, tmp_path):
         model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path))
         if prefix:
             model.backbone.init_cfg['prefix'] = prefix
+        model.backbone._is_init = False  # mmengine initialises once
         model.backbone.init_weights()
         with torch.no_grad():
             logits = model.eval()(golden['input'])
@@ -121,6 +123,14 @@ def test_tool_refuses_what_is_no_checkpoint(tmp_path):
     src.write_bytes(src.read_bytes()[:5000])
     assert 'damaged or no checkpoint' in convert(src, dst).stderr
 
+    for content in (b'', b'not a checkpoint'):
+        src.write_bytes(content)
+        done = convert(src, dst)
+        assert done.returncode == 2 and done.stderr.startswith(f'ERROR: SRC {src}')
+    torch.save(dict(model={1: torch.zeros(1)}), src)
+    assert 'holds no state dict' in convert(src, dst).stderr
+    assert f'DST {tmp_path} is a directory' in convert(src, tmp_path, '--force').stderr
+
     ran = tmp_path / 'ran'
     src.write_bytes(pickle.dumps(Hostile(ran)))
     done = convert(src, dst)
@@ -147,6 +157,9 @@ def small(**kwargs):
 def test_loading_repairs_what_differs(tmp_path):
     """Other windows and position embeddings are interpolated, old names translated."""
     source = small(window_size=7, use_abs_pos_embed=True, img_size=64)
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.normal_()
     weights = {'backbone.' + k: v for k, v in source.state_dict().items()}
     weights['backbone.norm.weight'] = weights.pop('backbone.norm3.weight') + 1
     weights['backbone.stages.0.blocks.0.attn.w_msa.relative_position_index'] = torch.zeros(49, 49)
@@ -154,8 +167,13 @@ def test_loading_repairs_what_differs(tmp_path):
     model = small(window_size=5, use_abs_pos_embed=True, img_size=(96, 64), keep_ratios=0.7)
     load_pretrained(model, str(tmp_path / 'a.pth'))
     assert torch.equal(model.norm3.weight, weights['backbone.norm.weight'])
-    table = model.stages[2].blocks[0].attn.w_msa.relative_position_bias_table
-    assert table.shape == (81, 2)
+    name = 'stages.2.blocks.0.attn.w_msa.relative_position_bias_table'
+    table = weights['backbone.' + name].T.reshape(1, 2, 13, 13)
+    expected = F.interpolate(table, (9, 9), mode='bicubic').reshape(2, 81).T
+    torch.testing.assert_close(model.get_parameter(name), expected)
+    embedding = weights['backbone.absolute_pos_embed'].reshape(1, 16, 16, 16).permute(0, 3, 1, 2)
+    expected = F.interpolate(embedding, (24, 16), mode='bicubic').flatten(2).transpose(1, 2)
+    torch.testing.assert_close(model.absolute_pos_embed, expected)
 
 
 def test_errors_of_pretrained(tmp_path):

@@ -23,7 +23,8 @@ def install(tmp_path, programs=(), fake=()):
         (folder / name).chmod(0o755)
     for part in ('tools', 'requirements'):
         shutil.copytree(ROOT / part, checkout / part)
-    shutil.copy(ROOT / 'setup.py', checkout)
+    for part in ('setup.py', 'pyproject.toml'):
+        shutil.copy(ROOT / part, checkout)
     env = {k: v for k, v in os.environ.items() if k not in ('PYTHON', 'CXX')}
     done = subprocess.run(['bash', 'tools/install.sh'], cwd=checkout, capture_output=True,
                           text=True, env=dict(env, PATH=str(folder)))

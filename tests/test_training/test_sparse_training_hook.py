@@ -189,6 +189,59 @@ def test_a_model_without_predictors_is_an_error_before_training(tmp_path):
         run(tmp_path, [dict(type='SparseTrainingHook')], {**SWIN, 'keep_ratios': None})
 
 
+def test_a_wrapped_model_is_unwrapped():
+    """As in distributed training: the hook listens on the module inside."""
+    from types import SimpleNamespace
+
+    from mmengine.model import BaseModel as Inner
+    from mmengine.registry import MODEL_WRAPPERS
+
+    class Wrapper(torch.nn.Module):
+
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    MODEL_WRAPPERS.register_module(name='WrapperOfATest', module=Wrapper, force=True)
+    model = ToyModel(SWIN).train()
+    assert isinstance(model, Inner)
+    hook = SparseTrainingHook()
+    hook.before_train(SimpleNamespace(model=Wrapper(model)))
+    assert 'loss_keep_ratio' in model([torch.randn(3, 64, 64)], mode='loss')
+    hook.before_train(SimpleNamespace(model=Wrapper(model)))  # a second time does not add up
+    hook.after_train(None)
+    assert not model._forward_hooks and not model._forward_pre_hooks
+
+
+def test_frozen_predictors_do_not_count():
+    """A teacher inside the model decides as at inference and is neither trained nor logged."""
+    model, _ = attached()
+    model.teacher = MODELS.build(SWIN).eval()
+    student = model.backbone
+    model.backbone = torch.nn.Sequential(Both(model.teacher, student))
+    losses = model([torch.randn(3, 64, 64)], mode='loss')
+    assert sum(key.startswith('keep_ratio') for key in losses) == 3
+    assert losses['keep_ratio_0'] > 0.75  # the student's; the teacher keeps 0.69 of 16
+
+
+class Both(torch.nn.Module):
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x):
+        self.first(x)
+        return self.second(x)
+
+
+def test_a_loss_that_is_no_dict_is_an_error():
+    model, _ = attached()
+    model.forward = lambda inputs, data_samples=None, mode='tensor': torch.zeros(1)
+    with pytest.raises(TypeError, match="ToyModel.forward.* returned a Tensor: must be a dict"):
+        model([torch.randn(3, 64, 64)], mode='loss')
+
+
 def test_name_is_registered():
     assert HOOKS.get('SparseTrainingHook') is SparseTrainingHook
     assert MODELS.get('DynamicSwin') is DynamicSwin

@@ -31,5 +31,9 @@ def test_panels():
     # Small images are enlarged, 8 and 12 times here, to 240 px or more.
     assert draw_decisions(image, [decision] * 3, 1).shape == (32 * 8 + 18, 48 * 8 * 4, 3)
     assert draw_decisions(image, [decision], 0, (20, 30)).shape == (240 + 18, 360 * 2, 3)
+    # Each image of the batch gets its own map: the first keeps one position, the second two.
+    bright = np.full((32, 48, 3), 200, np.uint8)
+    shares = [(draw_decisions(bright, [decision], i)[30:, 384:] == 200).mean() for i in range(2)]
+    assert shares[1] > 1.7 * shares[0] > 0
     image = np.zeros((256, 384, 3), np.uint8)
     assert draw_decisions(image, [decision], 0, (250, 300)).shape == (250 + 18, 600, 3)

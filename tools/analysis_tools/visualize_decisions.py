@@ -10,10 +10,13 @@ others dimmed.
 """
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmengine.runner import load_checkpoint  # noqa: E402
 
 import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
 from dynsp_mm import cli  # noqa: E402
@@ -25,7 +28,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description='Draw kept regions')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
-    cli.add_common_arguments(parser)
+    cli.add_config_options(parser)
     parser.add_argument('--images', nargs='+', metavar='FILE', help='images to draw')
     parser.add_argument('--num', type=int, default=8, help='how many of the test set '
                         '(default: %(default)s)')
@@ -38,10 +41,10 @@ def main():
     args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
     cli.require(cfg, 'model', 'test_dataloader')
-    cli.set_work_dir(cfg, args.work_dir)
-    cli.set_launcher(cfg, args.launcher, args.local_rank)
     cli.set_dataloader_defaults(cfg)
-    cfg.load_from = cli.check_checkpoint(args.checkpoint)
+    cli.check_checkpoint(args.checkpoint)
+    if args.num < 1:
+        raise cli.UserError(f'--num {args.num}: must be 1 or more')
     missing = [path for path in args.images or [] if not Path(path).is_file()]
     if missing:
         raise cli.UserError(f'--images: {missing[0]} does not exist')
@@ -49,25 +52,24 @@ def main():
         problem = find_data_problem(cfg, ('test', ))
         if problem:
             raise cli.UserError(problem)
-    # A runner for its model, loaded weights and data; none of its loops runs.
+    loader = cfg.test_dataloader
+    # A runner for its model and data; no loop or hook of the config runs.
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
-                 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_evaluator', 'test_cfg'):
+                 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_evaluator',
+                 'test_cfg', 'custom_hooks'):
         cfg[name] = None
-    loader, cfg.test_dataloader = cfg.test_dataloader, None
-    runner = cli.build_runner(cfg)
-    runner.load_or_resume()
-    if args.images:
-        batches = image_batches(loader.dataset, args.images)
-    else:
-        with explain_data_errors(cfg, ('test', )):
-            batches = runner.build_dataloader(loader)
-    try:
-        paths = draw_batches(runner.model, batches, Path(args.out_dir), args.num if not args.images
-                             else len(args.images))
-    except ValueError as error:
-        raise cli.UserError(str(error)) from error
-    for path in paths:
-        print(path)
+    cfg.log_level = 'WARNING'
+    with tempfile.TemporaryDirectory() as cfg.work_dir:
+        runner = cli.build_runner(cfg)
+        load_checkpoint(runner.model, args.checkpoint, map_location='cpu', logger='silent')
+        if args.images:
+            batches, count = image_batches(loader.dataset, args.images), len(args.images)
+        else:
+            cfg.test_dataloader = loader
+            with explain_data_errors(cfg, ('test', )):
+                batches, count = runner.build_dataloader(loader), args.num
+        for path in draw_batches(runner.model, batches, Path(args.out_dir), count):
+            print(path)
 
 
 if __name__ == '__main__':

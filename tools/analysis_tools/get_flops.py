@@ -1,0 +1,49 @@
+#!/usr/bin/env python
+"""Multiply-adds of a config's backbone, sparse and dense.
+
+    python tools/analysis_tools/get_flops.py configs/maskrcnn_dyswin_t.py --shape 224 224
+    python tools/analysis_tools/get_flops.py CONFIG --cfg-options model.backbone.keep_ratios=0.5
+"""
+import argparse
+import sys
+from pathlib import Path
+
+# The checkout serves without being installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+
+import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
+from dynsp_mm import cli  # noqa: E402
+from dynsp_mm.analysis import count_macs  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description="Count a backbone's multiply-adds")
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1216), metavar=('H', 'W'),
+                        help='image size in pixels (default: 800 1216)')
+    cli.add_config_options(parser)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    cfg = cli.load_config(args.config, args.cfg_options)
+    cli.require(cfg, 'model')
+    init_default_scope(cfg.default_scope)
+    config = dict(cfg.model.backbone, init_cfg=None)
+    image = torch.zeros(1, config.get('in_channels', 3), *args.shape)
+    backbone = MODELS.build(config)
+    macs = count_macs(backbone, image)
+    line = f'{config["type"]} at {args.shape[0]} x {args.shape[1]}: {macs / 1e9:.3f} GMACs'
+    if getattr(backbone, 'keep_ratios', None):
+        dense = count_macs(MODELS.build(dict(config, keep_ratios=None)), image)
+        line += (f' at keep ratios {backbone.keep_ratios}; dense {dense / 1e9:.3f}, '
+                 f'ratio {macs / dense:.3f}')
+    print(line)
+
+
+if __name__ == '__main__':
+    cli.run_tool(main)
