@@ -111,3 +111,10 @@ def test_published_swin_names_are_recognised():
     """The official keys that the Swin configs' checkpoints have."""
     keys = {'patch_embed.proj.weight': 0, 'layers.0.blocks.0.attn.qkv.weight': 0}
     assert find_source(keys).name == 'official Swin'
+
+
+def test_demo_config_names_the_generated_classes():
+    from dynsp_mm.demo.synthetic_coco import CLASSES, PALETTE
+    metainfo = Config.fromfile(ROOT / 'configs/maskrcnn_dyswin_t_demo.py').metainfo
+    assert tuple(metainfo.classes) == CLASSES
+    assert [tuple(color) for color in metainfo.palette] == [tuple(color) for color in PALETTE]

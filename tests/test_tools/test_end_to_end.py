@@ -2,12 +2,15 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -171,3 +174,101 @@ def test_bad_ratio_on_the_command_line(data, tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == (
         'ERROR: keep_ratios=(0.7, 1.5, 0.3): each ratio must lie in (0, 1]; got 1.5 at position 1')
+
+
+CLASSIFIER = '''
+_base_ = ['mmpretrain::_base_/models/swin_transformer/tiny_224.py',
+          'mmpretrain::_base_/default_runtime.py', '{root}/configs/_base_/sparse_training.py']
+model = dict(
+    backbone=dict(type='DynamicSwin', keep_ratios=0.7, img_size=64,
+                  arch=dict(_delete_=True, embed_dims=16, depths=[1, 1, 4, 1],
+                            num_heads=[1, 1, 2, 4])),
+    head=dict(num_classes=2, in_channels=128), train_cfg=None)
+data_preprocessor = dict(num_classes=2, mean=[127.5] * 3, std=[60.0] * 3, to_rgb=True)
+pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)),
+            dict(type='PackInputs')]
+train_dataloader = dict(
+    batch_size=3, num_workers=0, persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='CustomDataset', data_root='{data}', pipeline=pipeline))
+test_dataloader = dict(train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False))
+val_dataloader = test_dataloader
+test_evaluator = dict(type='Accuracy')
+val_evaluator = test_evaluator
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
+train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+default_hooks = dict(logger=dict(interval=1))
+'''
+SEGMENTOR = '''
+_base_ = ['mmseg::_base_/models/fpn_r50.py', 'mmseg::_base_/default_runtime.py',
+          '{root}/configs/_base_/sparse_training.py']
+norm_cfg = dict(type='BN')
+data_preprocessor = dict(size=(64, 64))
+model = dict(
+    data_preprocessor=data_preprocessor, pretrained=None,
+    backbone=dict(_delete_=True, type='DynamicConvNeXt', keep_ratios=0.7,
+                  arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]),
+                  out_indices=[0, 1, 2, 3], gap_before_final_norm=False),
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
+    decode_head=dict(in_channels=[32] * 4, channels=32, num_classes=2, norm_cfg=norm_cfg))
+pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+            dict(type='Resize', scale=(64, 64)), dict(type='PackSegInputs')]
+train_dataloader = dict(
+    batch_size=3, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='BaseSegDataset', data_root='{data}', pipeline=pipeline,
+                 metainfo=dict(classes=('ground', 'thing'), palette=[(0, 0, 0), (255, 0, 0)]),
+                 data_prefix=dict(img_path='img', seg_map_path='ann')))
+# Label maps are evaluated at their own size: loaded after resizing.
+test_dataloader = dict(
+    train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(train_dataloader['dataset'], pipeline=[pipeline[k] for k in (0, 2, 1, 3)]))
+val_dataloader = test_dataloader
+test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = test_evaluator
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1),
+                     visualization=dict(type='SegVisualizationHook'))
+'''
+
+
+def write_pictures(folder):
+    """Six pictures, half of them with a bright square, as class folders and with label maps."""
+    rng = np.random.default_rng(0)
+    for name in ('dark', 'bright', 'img', 'ann'):
+        (folder / name).mkdir()
+    for i in range(6):
+        image, label = rng.integers(0, 90, (70, 80, 3), np.uint8), np.zeros((70, 80), np.uint8)
+        if i % 2:
+            image[20:50, 20:60] = 230
+            label[20:50, 20:60] = 1
+        cv2.imwrite(str(folder / ('bright' if i % 2 else 'dark') / f'{i}.jpg'), image)
+        cv2.imwrite(str(folder / 'img' / f'{i}.jpg'), image)
+        cv2.imwrite(str(folder / 'ann' / f'{i}.png'), label)
+
+
+@pytest.mark.parametrize('template,metric', [(CLASSIFIER, 'accuracy/top1'), (SEGMENTOR, 'mIoU')],
+                         ids=['mmpretrain', 'mmseg'])
+def test_the_same_tools_serve_the_other_libraries(template, metric, tmp_path):
+    data = tmp_path / 'data'
+    data.mkdir()
+    write_pictures(data)
+    if template is CLASSIFIER:
+        for name in ('img', 'ann'):
+            shutil.rmtree(data / name)
+    config, work_dir = tmp_path / 'net.py', tmp_path / 'work'
+    config.write_text(template.format(root=ROOT, data=data))
+    tool('train.py', config, '--work-dir', work_dir, cwd=tmp_path)
+    steps = train_log(work_dir)
+    assert len(steps) == 2
+    assert all({'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_2'} <= set(s) for s in steps)
+    done = tool('test.py', config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test',
+                cwd=tmp_path)
+    assert metric in done.stdout + done.stderr
+    done = tool('analysis_tools/visualize_decisions.py', config, work_dir / 'epoch_1.pth',
+                '--num', '6', '--out-dir', tmp_path / 'maps', cwd=tmp_path)
+    assert len(list((tmp_path / 'maps').iterdir())) == done.stdout.count('.png') == 6
