@@ -17,7 +17,8 @@ def load(name: str) -> dict:
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """Largest difference over the largest value."""
     assert ours.shape == theirs.shape, f'{tuple(ours.shape)} is not {tuple(theirs.shape)}'
-    return float((ours.detach().double() - theirs.double()).abs().max() / theirs.double().abs().max())
+    ours, theirs = ours.detach().double(), theirs.double()
+    return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
 class Classifier(nn.Module):

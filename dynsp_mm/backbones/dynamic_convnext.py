@@ -99,7 +99,8 @@ class DynamicConvNeXt(SparseBackbone):
         if not isinstance(frozen_stages, int) or not 0 <= frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages={frozen_stages!r}: must lie in 0 .. {num_stages}')
         self.frozen_stages = frozen_stages
-        if not isinstance(norm_cfg, Mapping) or norm_cfg.get('type') not in ('LN2d', 'LN') or set(norm_cfg) - {'type', 'eps'}:
+        if not isinstance(norm_cfg, Mapping) or norm_cfg.get('type') not in ('LN2d', 'LN') \
+                or set(norm_cfg) - {'type', 'eps'}:
             raise ValueError(f"norm_cfg={norm_cfg!r}: must be dict(type='LN2d' or 'LN', eps=...)")
         eps = norm_cfg.get('eps', 1e-5)
         self._setup_sparsity(self.depths, self.channels, keep_ratios, prune_stage, prune_blocks,

@@ -3,7 +3,6 @@ import logging
 from numbers import Integral, Real
 from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
 
-import torch
 import torch.nn as nn
 from mmengine.logging import print_log
 from mmengine.model import BaseModule

@@ -8,6 +8,6 @@ from .token_predictor import Decision, TokenPredictor
 from .window_attention import ShiftWindowAttention, WindowAttention
 
 __all__ = [
-    'ConvNeXtBlock', 'Decision', 'DualPathBlock', 'FastPath', 'GRN', 'LayerNorm2d', 'ShiftWindowAttention',
-    'Streams', 'SwinBlock', 'TokenPredictor', 'WindowAttention', 'run_stage'
+    'ConvNeXtBlock', 'Decision', 'DualPathBlock', 'FastPath', 'GRN', 'LayerNorm2d',
+    'ShiftWindowAttention', 'Streams', 'SwinBlock', 'TokenPredictor', 'WindowAttention', 'run_stage'
 ]

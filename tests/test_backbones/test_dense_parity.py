@@ -164,7 +164,7 @@ def test_frozen_stages_of_convnext():
 
 @pytest.mark.parametrize('pair', ['swin', 'convnext'])
 def test_layer_depth(pair):
-    """Dense parameters have the depth the library gives them; new ones lie at their block or last."""
+    """Dense parameters have the library's depths; new ones lie at their block or last."""
     if pair == 'swin':
         dense, ours = ClsSwin('tiny', out_indices=ALL), DynamicSwin(
             'tiny', keep_ratios=0.7, out_indices=ALL)

@@ -46,7 +46,8 @@ default_hooks = dict(logger=dict(interval=1))
 '''
 BACKBONES = dict(
     dyswin='dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4], init_cfg=None)',
-    dyconvnext='dict(arch=dict(_delete_=True, depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), init_cfg=None)')
+    dyconvnext='dict(arch=dict(_delete_=True, depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), '
+               'init_cfg=None)')
 
 
 def tool(name, *args, check=True, **kwargs):

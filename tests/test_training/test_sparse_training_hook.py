@@ -63,7 +63,8 @@ def test_adds_the_loss_and_the_ratios():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize('args,kwargs', [((), {}), ((), dict(mode='tensor')), ((None, 'tensor'), {})])
+@pytest.mark.parametrize('args,kwargs', [((), {}), ((), dict(mode='tensor')),
+                                         ((None, 'tensor'), {})])
 def test_other_modes_are_left_alone(args, kwargs):
     model, _ = attached()
     assert isinstance(model([torch.randn(3, 64, 64)], *args, **kwargs), torch.Tensor)
