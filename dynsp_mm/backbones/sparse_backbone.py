@@ -51,13 +51,14 @@ def parse_keep_ratios(keep_ratios: KeepRatios, count: int) -> Optional[Tuple[flo
         raise ValueError(f'keep_ratios={keep_ratios!r}: must be None, a number or a tuple of '
                          f'{count} numbers, one per predictor')
     ratios = tuple(keep_ratios)
-    if len(ratios) != count:
-        raise ValueError(f'keep_ratios={ratios!r}: needs one ratio for each of the {count} '
-                         f'predictors; got {len(ratios)}')
     for k, ratio in enumerate(ratios):
         if not isinstance(ratio, Real) or isinstance(ratio, bool) or not 0 < ratio <= 1:
             raise ValueError(f'keep_ratios={ratios!r}: each ratio must lie in (0, 1]; '
                              f'got {ratio!r} at position {k}')
+    if len(ratios) != count:
+        raise ValueError(f'keep_ratios={ratios!r}: needs one ratio for each of the {count} '
+                         f'predictors; got {len(ratios)}')
+    for k, ratio in enumerate(ratios):
         if k and ratio > ratios[k - 1]:
             raise ValueError(f'keep_ratios={ratios!r}: ratios must not increase from one predictor '
                              f'to the next; got {ratio!r} after {ratios[k - 1]!r} at position {k}')
