@@ -63,7 +63,7 @@ param_scheduler = [
 ]
 optim_wrapper = dict(optimizer=dict(lr=3e-4), clip_grad=dict(max_norm=1.0))
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=55, max_keep_ckpts=1, save_last=True),
+    checkpoint=dict(by_epoch=False, interval=55, max_keep_ckpts=2, save_last=True),
     logger=dict(interval=10))
 log_processor = dict(by_epoch=False, window_size=10)
 randomness = dict(seed=0)
