@@ -13,7 +13,7 @@ import traceback
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.hub import get_config
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from .compat import enable_mmseg_base_configs, has_accelerator
 from .config_tree import leaf_datasets
@@ -33,6 +33,9 @@ def run_tool(main):
     """
     try:
         main()
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else _own_message(error)
         if message is None:
@@ -179,7 +182,9 @@ def enable_amp(cfg, requested=True):
         return
     if not has_accelerator():
         source = '--amp' if requested else "optim_wrapper.type='AmpOptimWrapper'"
-        raise UserError(f'{source} needs an accelerator: no CUDA/NPU/MLU/MUSA device is visible')
+        raise UserError(f'{source} needs an accelerator: no CUDA/NPU/MLU/MUSA device is visible'
+                        + ('' if requested else
+                           '; without one, --cfg-options optim_wrapper.type=OptimWrapper'))
     if not requested:
         return
     require(cfg, 'optim_wrapper')
@@ -208,7 +213,7 @@ def enable_resume(cfg, resume):
         return
     if resume != 'auto':
         cfg.load_from = check_checkpoint(resume, '--resume')
-    elif find_latest_checkpoint(cfg.work_dir):
+    elif osp.isfile(osp.join(cfg.work_dir, 'last_checkpoint')):
         cfg.load_from = None
     else:
         return

@@ -254,6 +254,8 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
     if lacking:
         return (f'{where} lacks {", ".join(map(repr, lacking))}; it must hold the lists '
                 f'{", ".join(coco_keys)}')
+    if key.startswith('train') and not coco['num_annotations']:
+        return f'{where} holds {coco["num_images"]} images and no annotation: there is nothing to train on'
     problem = _class_problem(where, coco, dataset, scope)
     if not problem and config is dataset:
         problem = _image_problem(where, coco, dataset, scope)
@@ -274,7 +276,9 @@ def _read_coco(path):
                       f'an object with {", ".join(COCO_KEYS)}')
     names = [item.get('name') for item in content.get('categories') or ()]
     images = content.get('images') or [{}]
-    return dict(keys=set(content), names=names, file_name=images[0].get('file_name')), None
+    return dict(keys=set(content), names=names, file_name=images[0].get('file_name'),
+                num_images=len(content.get('images') or ()),
+                num_annotations=len(content.get('annotations') or ())), None
 
 
 def _class_problem(where, coco, dataset, scope):

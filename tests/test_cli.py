@@ -186,7 +186,8 @@ def test_amp_without_accelerator(accelerator):
     cfg = make(optim_wrapper=dict(type='AmpOptimWrapper'))
     assert fails(cli.enable_amp, cfg, requested=False) == (
         "optim_wrapper.type='AmpOptimWrapper' needs an accelerator: "
-        'no CUDA/NPU/MLU/MUSA device is visible')
+        'no CUDA/NPU/MLU/MUSA device is visible; without one, '
+        '--cfg-options optim_wrapper.type=OptimWrapper')
 
 
 def test_auto_scale_lr():

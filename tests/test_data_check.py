@@ -221,6 +221,13 @@ def test_submissions_need_no_annotations(root):
     assert find_data_problem(cfg, ('test',), deep=True) is None
 
 
+def test_nothing_to_train_on(root):
+    write_ann(root, dict(COCO, annotations=[]))
+    problem = check_train(make_dataset(root), deep=True)
+    assert problem.endswith('1 images and no annotation: there is nothing to train on')
+    assert find_data_problem(make(make_dataset(root), 'test'), ('test',), deep=True) is None
+
+
 def test_no_common_class(root):
     dataset = make_dataset(root, metainfo=dict(classes=('person', 'car')))
     assert check_train(dataset, deep=True) == (

@@ -44,7 +44,7 @@ def read(src: str):
             return torch.load(src, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f'SRC {src} was not read: it holds more than tensors and plain values, or '
-                        f'is no checkpoint ({first_line(error)})') from error
+                        'is no checkpoint') from error
     except Exception as error:  # torch raises whatever its parser trips over
         raise UserError(f'SRC {src} is damaged or no checkpoint: {first_line(error)}') from error
 

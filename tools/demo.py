@@ -35,7 +35,10 @@ def environment() -> dict:
 
 def run(title: str, *args: str, env: dict) -> None:
     print(f'\n=== {title}: python {" ".join(args)}', flush=True)
-    done = subprocess.run([sys.executable, *args], cwd=ROOT, env=env)
+    try:
+        done = subprocess.run([sys.executable, *args], cwd=ROOT, env=env)
+    except KeyboardInterrupt:
+        sys.exit('\nstopped; run it again to go on from the last checkpoint')
     if done.returncode:
         sys.exit(f'ERROR: this step of the demo failed with status {done.returncode}: '
                  f'python {" ".join(args)}')

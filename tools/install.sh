@@ -104,7 +104,7 @@ if [ -e "$VENV" ] && [ -n "$(python_problem "$VENV/bin/python")" ]; then
   rm -rf "$VENV"
 fi
 
-say "creating $VENV with $("$PY" --version) (about 5 GB of disk; 15 to 20 minutes the first time on 2 cores)"
+say "creating $VENV with $("$PY" --version) (about 6 GB of disk; 10 to 20 minutes the first time on 2 cores)"
 [ -x "$VENV/bin/python" ] || "$PY" -m venv "$VENV"
 : >"$LOG"
 "$VENV/bin/python" -m pip install -q --upgrade 'pip>=25,<27' 2>>"$LOG" || die "pip cannot reach a package index; see $LOG"

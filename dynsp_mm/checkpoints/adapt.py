@@ -70,10 +70,16 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
         prefix: Where the backbone's names begin in the file; None looks for ``'backbone.'``.
 
     Raises:
-        ValueError: If the file holds no weights for this backbone, or weights of another shape.
+        ValueError: If the file cannot be had, holds no weights for this backbone, or weights of another shape.
     """
-    state_dict = unwrap(CheckpointLoader.load_checkpoint(
-        checkpoint, map_location='cpu', logger='current'))
+    try:
+        loaded = CheckpointLoader.load_checkpoint(
+            checkpoint, map_location='cpu', logger='current')
+    except OSError as error:  # missing, or no network
+        raise ValueError(f'init_cfg.checkpoint={checkpoint!r} cannot be loaded ({error}); name a '
+                         'file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or start '
+                         'from scratch with model.backbone.init_cfg=None') from error
+    state_dict = unwrap(loaded)
     source = find_source(state_dict)
     if source is not None:
         state_dict, prefix = convert_state_dict(state_dict, source).state_dict, 'backbone.'

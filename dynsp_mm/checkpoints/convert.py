@@ -99,7 +99,9 @@ def convert_state_dict(state_dict: Mapping[str, Tensor],
     if source is None:
         some = ', '.join(list(state_dict)[:3])
         raise ValueError(f'unknown kind of checkpoint (keys such as {some}); known are: '
-                         + '; '.join(s.name for s in known_sources()))
+                         + '; '.join(s.name for s in known_sources())
+                         + ('. It has the names of OpenMMLab already: nothing to convert'
+                            if any(k.startswith('backbone.') for k in state_dict) else ''))
     result = Conversion(source.name)
     unknown = []
     for key, value in state_dict.items():

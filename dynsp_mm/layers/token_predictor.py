@@ -36,6 +36,11 @@ class Decision:
     slow: Optional[Tensor] = None
     fast: Optional[Tensor] = None
 
+    def __repr__(self) -> str:
+        shares = ', '.join(f'{share:.3f}' for share in self.keep_ratio.tolist())
+        kind = 'inference' if self.mask is None else 'training'
+        return f'Decision({kind}, hw={self.hw}, target={self.target}, keep_ratio=({shares}))'
+
     @property
     def keep(self) -> Tensor:
         """(B, H, W) bool, True where slow."""

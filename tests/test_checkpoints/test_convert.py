@@ -182,5 +182,9 @@ def test_errors_of_pretrained(tmp_path):
     wide = DynamicSwin(arch=dict(embed_dims=32, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
     with pytest.raises(ValueError, match='has shape .* another arch'):
         load_pretrained(wide, path)
+    with pytest.raises(ValueError, match=r"init_cfg.checkpoint='no.pth' cannot be loaded"):
+        load_pretrained(small(), 'no.pth')
+    with pytest.raises(ValueError, match='names of OpenMMLab already'):
+        convert_state_dict({'backbone.norm3.weight': torch.zeros(1)})
     with pytest.raises(ValueError, match="no weights for DynamicSwin under the prefix 'neck.'"):
         load_pretrained(small(), path, 'neck')

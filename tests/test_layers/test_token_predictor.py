@@ -40,6 +40,7 @@ def test_decision_of_training_and_inference():
     decision = predictor.train()(tokens, (3, 4), 0.5, Selection())
     assert decision.slow is None and decision.mask.shape == (3, 12, 1)
     assert torch.equal(decision.keep.flatten(1), decision.mask.squeeze(-1) > 0.5)
+    assert repr(decision).startswith('Decision(training, hw=(3, 4), target=0.5, keep_ratio=(')
     decision.mask.sum().backward()
     assert tokens.grad.abs().sum() > 0
 

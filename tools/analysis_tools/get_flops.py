@@ -3,6 +3,8 @@
 
     python tools/analysis_tools/get_flops.py configs/maskrcnn_dyswin_t.py --shape 224 224
     python tools/analysis_tools/get_flops.py CONFIG --cfg-options model.backbone.keep_ratios=0.5
+
+Counts fixed budgets (selection='topk'), also where the config selects by threshold.
 """
 import argparse
 import sys
@@ -33,7 +35,10 @@ def main():
     cfg = cli.load_config(args.config, args.cfg_options)
     cli.require(cfg, 'model')
     init_default_scope(cfg.default_scope)
-    config = dict(cfg.model.backbone, init_cfg=None)
+    # With a threshold the cost depends on the image; the ratios are counted as fixed budgets.
+    config = dict(cfg.model.backbone, init_cfg=None, selection='topk')
+    if 'keep_ratios' not in config:
+        del config['selection']  # a dense class of another library
     image = torch.zeros(1, config.get('in_channels', 3), *args.shape)
     backbone = MODELS.build(config)
     macs = count_macs(backbone, image)
