@@ -80,7 +80,7 @@ class DynamicSwin(SparseBackbone):
         pretrain_img_size: Image side of the pretraining, sizes the position embedding.
         img_size: The same under mmpretrain's name.
         in_channels: Image channels.
-        patch_size: Side of the first patches.
+        patch_size: Side of the first patches, or (height, width).
         window_size: Attention window side.
         mlp_ratio: Hidden channels of the MLPs / channels.
         strides: Strides of the patch embedding and of each patch merging.
@@ -127,7 +127,7 @@ class DynamicSwin(SparseBackbone):
                  pretrain_img_size: Union[int, Sequence[int]] = 224,
                  img_size: Union[None, int, Sequence[int]] = None,
                  in_channels: int = 3,
-                 patch_size: int = 4,
+                 patch_size: Union[int, Sequence[int]] = 4,
                  window_size: int = 7,
                  mlp_ratio: float = 4.0,
                  strides: Optional[Sequence[int]] = None,
@@ -157,7 +157,11 @@ class DynamicSwin(SparseBackbone):
                 raise ValueError(f'pretrained={pretrained!r}: give either pretrained or init_cfg')
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         super().__init__(init_cfg)
-        check_counts(in_channels=in_channels, patch_size=patch_size, window_size=window_size)
+        if isinstance(patch_size, list):
+            patch_size = tuple(patch_size)
+        check_counts(in_channels=in_channels, window_size=window_size)
+        for side in patch_size if isinstance(patch_size, tuple) else (patch_size, ):
+            check_counts(patch_size=side)
         check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
                     drop_path_rate=drop_path_rate)
         widths = dict(embed_dims=embed_dims, depths=depths, num_heads=num_heads)
