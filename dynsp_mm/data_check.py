@@ -255,7 +255,8 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
         return (f'{where} lacks {", ".join(map(repr, lacking))}; it must hold the lists '
                 f'{", ".join(coco_keys)}')
     if key.startswith('train') and not coco['num_annotations']:
-        return f'{where} holds {coco["num_images"]} images and no annotation: there is nothing to train on'
+        return (f'{where} holds {coco["num_images"]} images and no annotation: there is nothing to '
+                'train on')
     problem = _class_problem(where, coco, dataset, scope)
     if not problem and config is dataset:
         problem = _image_problem(where, coco, dataset, scope)

@@ -70,7 +70,8 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
         prefix: Where the backbone's names begin in the file; None looks for ``'backbone.'``.
 
     Raises:
-        ValueError: If the file cannot be had, holds no weights for this backbone, or weights of another shape.
+        ValueError: If the file cannot be had, holds no weights for this backbone, or weights of
+            another shape.
     """
     try:
         loaded = CheckpointLoader.load_checkpoint(

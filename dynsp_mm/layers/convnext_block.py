@@ -17,9 +17,9 @@ class ConvNeXtBlock(DualPathBlock):
     """7x7 depthwise convolution, then an MLP on slow and a linear layer on fast positions.
 
     Without a decision it is the ordinary ConvNeXt block (arXiv 2201.03545); with one it is the
-    dual-path block of arXiv 2207.01580, section 3.3. The convolution always covers the whole
-    map. With GRN (ConvNeXt-V2) the channel energies of the slow path are taken over the slow
-    positions of each image; the fast path has none.
+    dual-path block of arXiv 2207.01580 (``AdaBlock`` of its code). The convolution always covers
+    the whole map. With GRN (ConvNeXt-V2) the channel energies of the slow path are taken over the
+    slow positions of each image; the fast path has none.
 
     Args:
         channels: Channels C.

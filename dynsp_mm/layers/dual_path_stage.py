@@ -10,7 +10,7 @@ from .token_predictor import Decision, TokenPredictor
 
 
 class Streams(NamedTuple):
-    """Slow and fast map of the training forward (SPEC section 3), each (B, N, C)."""
+    """Slow and fast map of the training forward (arXiv 2207.01580), each (B, N, C)."""
     slow: Tensor
     fast: Tensor
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class FastPath(nn.Module):
-    """One normalised linear layer, ``W LN(x) + b`` (arXiv 2207.01580, section 3.3).
+    """One normalised linear layer, ``W LN(x) + b`` (arXiv 2207.01580).
 
     Args:
         embed_dims: Channels C.

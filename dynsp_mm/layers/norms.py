@@ -17,7 +17,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class GRN(nn.Module):
-    """Global response normalisation on tokens (ConvNeXt-V2, arXiv 2301.00808, equations 1-3).
+    """Global response normalisation on tokens (ConvNeXt-V2, arXiv 2301.00808).
 
     Channel energies are summed over the tokens of an image that are given: all of them in a
     dense block, the slow ones in the slow path of a dual-path block.

@@ -17,7 +17,8 @@ class SwinBlock(DualPathBlock):
     """Window attention, then an MLP on slow positions and a linear layer on fast ones.
 
     Without a decision it is the ordinary Swin block (arXiv 2103.14030); with one it is the
-    dual-path block of arXiv 2207.01580, section 3.3. Attention always covers the whole map.
+    dual-path block of arXiv 2207.01580 (``AdaSwinTransformerBlock`` of its code). Attention always
+    covers the whole map.
 
     Args:
         embed_dims: Channels C.

@@ -1,4 +1,4 @@
-"""Score predictor and its decision (arXiv 2207.01580, section 3.2; SPEC sections 1 and 2)."""
+"""Score predictor and its decision (arXiv 2207.01580; ``PredictorLG`` of its code)."""
 from dataclasses import dataclass
 from typing import Optional, Tuple
 

@@ -43,7 +43,7 @@ def merge_streams(mask: Tensor, slow: Tensor, fast: Tensor) -> Tensor:
 
 def route_streams(mask: Tensor, merged: Tensor, slow: Tensor,
                   fast: Tensor) -> Tuple[Tensor, Tensor]:
-    """Inputs of the two paths in training (SPEC section 3).
+    """Inputs of the two paths in training (arXiv 2207.01580, as its code computes them).
 
     Each stream takes ``merged`` where it is the chosen one and keeps its own value elsewhere,
     so that the future a position did not take stays differentiable.

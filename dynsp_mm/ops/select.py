@@ -51,7 +51,7 @@ class Selection:
 
 
 def keep_map(log_probs: Tensor, ratio: float, selection: Selection) -> Tensor:
-    """Marks the slow positions of each image (SPEC section 2; arXiv 2207.01580, 3.2).
+    """Marks the slow positions of each image (arXiv 2207.01580, as its code does).
 
     Args:
         log_probs: (B, N) log-probability of "slow", any float dtype.

@@ -6,9 +6,10 @@ from torch import Tensor
 
 
 def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
-    """Holds each image's share of slow positions at its target (SPEC section 5).
+    """Holds each image's share of slow positions at its target.
 
-    ``mean_k mean_b (mean_pos(m_k) - ratio_k)^2``, arXiv 2106.02034, equation 12.
+    ``mean_k mean_b (mean_pos(m_k) - ratio_k)^2``, the ratio loss of
+    arXiv 2106.02034 as the code of arXiv 2207.01580 computes it.
 
     Args:
         masks: For each decision k a (B, N_k, 1) mask of 0 and 1 with gradients.

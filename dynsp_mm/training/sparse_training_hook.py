@@ -26,8 +26,8 @@ class SparseTrainingHook(Hook):
     realised share of slow positions, ``keep_ratio_k``.
 
     Args:
-        keep_ratio_weight: Weight of the keep-ratio loss (10 in arXiv 2207.01580); 0 switches
-            it off.
+        keep_ratio_weight: Weight of the keep-ratio loss (10 in the code of arXiv 2207.01580); 0
+            switches it off.
 
     Raises:
         ValueError: For a negative weight; before training, for a model without predictors.

@@ -4,7 +4,7 @@ import torch
 from dynsp_mm import DynamicConvNeXt, DynamicSwin
 from dynsp_mm.analysis import count_macs
 
-# Published models at 224 x 224: GMACs of SPEC section 6 (multiply-adds of the release's programs).
+# Published models at 224 x 224: GMACs of the authors' programs, multiply-adds alone.
 PUBLISHED = [
     (DynamicSwin, 'tiny', 0.7, 4.041), (DynamicSwin, 'small', 0.7, 6.846),
     (DynamicSwin, 'base', 0.7, 12.063), (DynamicConvNeXt, 'tiny', 0.7, 3.579),

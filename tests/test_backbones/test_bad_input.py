@@ -13,7 +13,8 @@ def cls(request):
 @pytest.mark.parametrize('ratios,text', [
     ((0.7, 1.5, 0.3), r'keep_ratios=\(0.7, 1.5, 0.3\): each ratio must lie in \(0, 1\]; '
      r'got 1.5 at position 1'),
-    ((0.7, 1.5), r'keep_ratios=\(0.7, 1.5\): each ratio must lie in \(0, 1\]; got 1.5 at position 1'),
+    ((0.7, 1.5), r'keep_ratios=\(0.7, 1.5\): each ratio must lie in \(0, 1\]; '
+     r'got 1.5 at position 1'),
     ((0.7, 0.5, 0.0), r'got 0.0 at position 2'),
     ((0.7, float('nan'), 0.3), r'got nan at position 1'),
     ((0.7, '0.5', 0.3), r"got '0.5' at position 1"),

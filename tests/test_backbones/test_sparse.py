@@ -189,7 +189,7 @@ def test_initialised_to_start_by_keeping(name, how, tmp_path):
 
 
 def test_epsilons(name):
-    """Golden files cannot see them all: 1e-5 in Swin, 1e-6 in ConvNeXt (SPEC section 1)."""
+    """Golden files cannot see them all: 1e-5 in Swin, 1e-6 in ConvNeXt (as in the releases)."""
     model = build(name)
     expected = 1e-5 if 'swin' in name else 1e-6
     norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]

@@ -197,6 +197,7 @@ val_dataloader = test_dataloader
 test_evaluator = dict(type='Accuracy')
 val_evaluator = test_evaluator
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
+custom_hooks = [dict(type='EMAHook'), *_base_.custom_hooks]
 train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
