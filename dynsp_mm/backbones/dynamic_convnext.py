@@ -11,7 +11,8 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..layers import ConvNeXtBlock, LayerNorm2d, run_stage
-from .sparse_backbone import KeepRatios, SparseBackbone, check_counts, check_rates
+from .base import check_counts, check_rates
+from .sparse_backbone import KeepRatios, SparseBackbone
 
 ARCHS = {
     'atto': dict(depths=(2, 2, 6, 2), channels=(40, 80, 160, 320)),

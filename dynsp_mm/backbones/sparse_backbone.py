@@ -1,19 +1,17 @@
-"""What the hierarchical sparse backbones share: arguments, predictors, input checks, weights."""
+"""What backbones with fast and slow paths share: arguments and predictors."""
 import logging
 from numbers import Integral, Real
 from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import torch.nn as nn
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..checkpoints import adapt_state_dict, load_pretrained
 from ..layers import FastPath, TokenPredictor
 from ..ops import Selection
+from .base import Backbone
 
 KeepRatios = Union[None, float, Sequence[float]]
-MIN_SIDE = 32
 
 
 def is_dense(keep_ratios: KeepRatios) -> bool:
@@ -90,21 +88,7 @@ def parse_prune_blocks(prune_blocks: Optional[Sequence[int]], depth: int) -> Tup
     return tuple(int(block) for block in blocks)
 
 
-def check_counts(**counts: int) -> None:
-    """Raises ValueError unless each named argument is a positive whole number."""
-    for name, value in counts.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f'{name}={value!r}: must be a whole number >= 1')
-
-
-def check_rates(**rates: float) -> None:
-    """Raises ValueError unless each named argument is a probability below 1."""
-    for name, value in rates.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
-            raise ValueError(f'{name}={value!r}: must be a number in [0, 1)')
-
-
-class SparseBackbone(BaseModule):
+class SparseBackbone(Backbone):
     """Base of backbones in which one stage has fast and slow paths.
 
     A subclass calls :meth:`_setup_sparsity` before it builds its stages, gives those blocks of
@@ -112,8 +96,8 @@ class SparseBackbone(BaseModule):
     :meth:`_predictors_of` to ``run_stage``.
     """
 
-    def __init__(self, init_cfg=None):
-        super().__init__(init_cfg)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self._warned = False
 
     # ------------------------------------------------------------------ sparsity
@@ -161,70 +145,20 @@ class SparseBackbone(BaseModule):
             return {}
         return dict(zip(self.prune_blocks, zip(self.token_predictors, self._keep_ratios)))
 
-    @staticmethod
-    def _resolve_out_indices(out_indices: Union[int, Sequence[int]],
-                             num_stages: int) -> Tuple[int, ...]:
-        """Non-negative stage indices."""
-        if not isinstance(out_indices, (int, list, tuple)):
-            raise ValueError(f'out_indices={out_indices!r}: must be a stage index or a sequence')
-        indices = (out_indices, ) if isinstance(out_indices, int) else tuple(out_indices)
-        for index in indices:
-            if not isinstance(index, int) or not -num_stages <= index < num_stages:
-                raise ValueError(f'out_indices={indices!r}: stage {index!r} does not exist; the '
-                                 f'stages are 0 .. {num_stages - 1}')
-        return tuple(index % num_stages for index in indices)
-
-    # ------------------------------------------------------------------ input
+    # ------------------------------------------------------------------ hooks of Backbone
     def _check_input(self, x: Tensor, channels: int) -> None:
-        """Raises ValueError for what no stage could process."""
-        name = type(self).__name__
-        if x.dim() != 4 or x.shape[1] != channels:
-            raise ValueError(f'{name}: input shape {tuple(x.shape)}: must be (B, {channels}, H, W)')
-        if x.shape[0] == 0:
-            raise ValueError(f'{name}: input shape {tuple(x.shape)}: the batch is empty')
-        if min(x.shape[2:]) < MIN_SIDE:
-            raise ValueError(f'{name}: input shape {tuple(x.shape)}: each side must have at least '
-                             f'{MIN_SIDE} pixels')
+        super()._check_input(x, channels)
         if self.training and self.prune_blocks and not self._warned:
             self._warned = True
             # Whoever holds the keep ratio listens to the decisions: SparseTrainingHook does.
             predictor = self.token_predictors[0]
             if predictor.training and not predictor._forward_hooks:
-                print_log(f'{name} is trained with keep_ratios={self.keep_ratios} but nothing '
-                          'holds its keep ratio; add custom_hooks = '
+                print_log(f'{type(self).__name__} is trained with keep_ratios={self.keep_ratios} '
+                          'but nothing holds its keep ratio; add custom_hooks = '
                           "[dict(type='SparseTrainingHook')] to the config.", 'current',
                           logging.WARNING)
 
-    # ------------------------------------------------------------------ weights
-    def init_weights(self) -> None:
-        """Initialises, then loads ``init_cfg=dict(type='Pretrained', checkpoint=...)``."""
-        if self._is_init:  # as mmengine's modules do
-            print_log(f'init_weights of {type(self).__name__} was called again; weights are kept',
-                      'current', logging.WARNING)
-            return
-        configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
-        pretrained = [c for c in configs if c and c['type'] == 'Pretrained']
-        if pretrained or not self.init_cfg:
-            self._init_from_scratch()
-        else:
-            super().init_weights()
+    def _init_new_parts(self) -> None:
         for module in self.modules():
             if isinstance(module, (TokenPredictor, FastPath)):
                 module.reset_parameters()
-        for config in pretrained:
-            load_pretrained(self, config['checkpoint'], config.get('prefix'))
-        self._is_init = True
-
-    def _init_from_scratch(self) -> None:
-        raise NotImplementedError
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        adapt_state_dict(state_dict, prefix, self)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    @staticmethod
-    def _freeze(*modules: nn.Module) -> None:
-        for module in modules:
-            module.eval()
-            for parameter in module.parameters():
-                parameter.requires_grad = False

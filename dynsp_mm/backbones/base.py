@@ -1,0 +1,91 @@
+"""What all backbones share: checks of arguments and inputs, weights."""
+import logging
+from numbers import Integral, Real
+from typing import Sequence, Tuple, Union
+
+import torch.nn as nn
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..checkpoints import adapt_state_dict, load_pretrained
+
+MIN_SIDE = 32
+
+
+def check_counts(**counts: int) -> None:
+    """Raises ValueError unless each named argument is a positive whole number."""
+    for name, value in counts.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f'{name}={value!r}: must be a whole number >= 1')
+
+
+def check_rates(**rates: float) -> None:
+    """Raises ValueError unless each named argument is a probability below 1."""
+    for name, value in rates.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
+            raise ValueError(f'{name}={value!r}: must be a number in [0, 1)')
+
+
+class Backbone(BaseModule):
+    """Base of the backbones: output stages, input checks, initialisation and loading."""
+
+    @staticmethod
+    def _resolve_out_indices(out_indices: Union[int, Sequence[int]],
+                             num_stages: int) -> Tuple[int, ...]:
+        """Non-negative stage indices."""
+        if not isinstance(out_indices, (int, list, tuple)):
+            raise ValueError(f'out_indices={out_indices!r}: must be a stage index or a sequence')
+        indices = (out_indices, ) if isinstance(out_indices, int) else tuple(out_indices)
+        for index in indices:
+            if not isinstance(index, int) or not -num_stages <= index < num_stages:
+                raise ValueError(f'out_indices={indices!r}: stage {index!r} does not exist; the '
+                                 f'stages are 0 .. {num_stages - 1}')
+        return tuple(index % num_stages for index in indices)
+
+    # ------------------------------------------------------------------ input
+    def _check_input(self, x: Tensor, channels: int) -> None:
+        """Raises ValueError for what no stage could process."""
+        name = type(self).__name__
+        if x.dim() != 4 or x.shape[1] != channels:
+            raise ValueError(f'{name}: input shape {tuple(x.shape)}: must be (B, {channels}, H, W)')
+        if x.shape[0] == 0:
+            raise ValueError(f'{name}: input shape {tuple(x.shape)}: the batch is empty')
+        if min(x.shape[2:]) < MIN_SIDE:
+            raise ValueError(f'{name}: input shape {tuple(x.shape)}: each side must have at least '
+                             f'{MIN_SIDE} pixels')
+
+    # ------------------------------------------------------------------ weights
+    def init_weights(self) -> None:
+        """Initialises, then loads ``init_cfg=dict(type='Pretrained', checkpoint=...)``."""
+        if self._is_init:  # as mmengine's modules do
+            print_log(f'init_weights of {type(self).__name__} was called again; weights are kept',
+                      'current', logging.WARNING)
+            return
+        configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
+        pretrained = [c for c in configs if c and c['type'] == 'Pretrained']
+        if pretrained or not self.init_cfg:
+            self._init_from_scratch()
+        else:
+            super().init_weights()
+        self._init_new_parts()
+        for config in pretrained:
+            load_pretrained(self, config['checkpoint'], config.get('prefix'))
+        self._is_init = True
+
+    def _init_from_scratch(self) -> None:
+        raise NotImplementedError
+
+    def _init_new_parts(self) -> None:
+        """Gives the parts that no init_cfg may alter their own start."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        adapt_state_dict(state_dict, prefix, self)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    @staticmethod
+    def _freeze(*modules: nn.Module) -> None:
+        for module in modules:
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False

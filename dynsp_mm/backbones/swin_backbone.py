@@ -1,0 +1,389 @@
+"""What the Swin families share: the arguments, parameter names and outputs of the Swin of mmdet,
+mmseg and mmpretrain (arXiv 2103.14030).
+"""
+from copy import deepcopy
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
+from mmengine.model import BaseModule, ModuleList
+from mmengine.model.weight_init import trunc_normal_
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import Tensor
+
+from ..layers import TokenPredictor, WindowAttention, run_stage
+from ..ops import Selection
+from .base import Backbone, check_counts, check_rates
+
+ARCHS = {
+    'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
+    'small': dict(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
+    'base': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
+    'large': dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
+}
+ALIASES = dict(t='tiny', s='small', b='base', l='large')
+STAGE_KEYS = {'block_cfgs', 'downsample_cfg', 'window_size', 'with_cp', 'pad_small_map'}
+
+
+class SwinStage(BaseModule):
+    """Swin blocks at one resolution and the patch merging after them.
+
+    Args:
+        blocks: The blocks.
+        downsample_cfg: Arguments of mmcv's ``PatchMerging``; None in the last stage.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], downsample_cfg: Optional[dict]):
+        super().__init__()
+        self.blocks = ModuleList(blocks)
+        self.downsample = PatchMerging(**downsample_cfg) if downsample_cfg else None
+
+    def forward(self, tokens: Tensor, hw: Tuple[int, int],
+                predictors: Mapping[int, Tuple[TokenPredictor, float]] = {},
+                selection: Optional[Selection] = None) -> Tensor:
+        """(B, N, C) -> (B, N, C), before patch merging."""
+        return run_stage(self.blocks, tokens, hw, predictors, selection)
+
+    def merge(self, tokens: Tensor, hw: Tuple[int, int]) -> Tuple[Tensor, Tuple[int, int]]:
+        """Patch merging where the stage has one."""
+        return (tokens, hw) if self.downsample is None else self.downsample(tokens, hw)
+
+
+class SwinBackbone(Backbone):
+    """Base of backbones that are Swin but for some of their blocks.
+
+    A subclass calls :meth:`_build_stages` at the end of its ``__init__`` and makes the blocks in
+    :meth:`_make_block`.
+
+    Takes every argument of mmdet's / mmseg's and of mmpretrain's ``SwinTransformer``. Given
+    ``arch`` it behaves as mmpretrain's does, given ``embed_dims``, ``depths`` and ``num_heads``
+    as mmdet's, in the places where the libraries differ: which stages ``frozen_stages`` counts,
+    what ``norm_cfg`` and ``drop_rate`` apply to, and ``pad_small_map``. Parameter names of the
+    dense part are theirs, so their checkpoints load as they are.
+
+    Args:
+        arch: 'tiny', 'small', 'base', 'large' (or the first letter), or a dict with
+            ``embed_dims``, ``depths``, ``num_heads``. Default 'tiny' unless widths are given.
+        embed_dims: Channels of the first stage (mmdet style).
+        depths: Blocks of each stage (mmdet style).
+        num_heads: Attention heads of each stage (mmdet style).
+        pretrain_img_size: Image side of the pretraining, sizes the position embedding.
+        img_size: The same under mmpretrain's name.
+        in_channels: Image channels.
+        patch_size: Side of the first patches, or (height, width).
+        window_size: Attention window side.
+        mlp_ratio: Hidden channels of the MLPs / channels.
+        strides: Strides of the patch embedding and of each patch merging.
+        out_indices: Stages whose normalised maps are returned.
+        out_after_downsample: Return maps after patch merging instead of before.
+        qkv_bias: Bias of the qkv projections.
+        qk_scale: Factor on dot products; None means head width ** -0.5.
+        patch_norm: Norm after the patch embedding and in patch merging.
+        drop_rate: Dropout after the embedding; mmdet style also inside blocks.
+        attn_drop_rate: Dropout of attention weights.
+        drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
+        use_abs_pos_embed: Add a learned position embedding, resized to the map.
+        interpolate_mode: How it is resized.
+        act_cfg: Activation of the MLPs.
+        norm_cfg: Norm layers; mmpretrain style of the outputs only, None for no norm there.
+        with_cp: Recompute block activations in the backward pass.
+        frozen_stages: mmdet style: 0 freezes the patch embedding, n also the first n stages;
+            mmpretrain style: n freezes the embedding and stages 0 .. n. -1 freezes nothing.
+        norm_eval: Keep batch norms in eval mode.
+        pad_small_map: False drops the shift where the map is no larger than the window. None
+            means False in mmpretrain style, True in mmdet style.
+        stage_cfgs: Extra arguments for all stages, or a sequence for each: ``block_cfgs`` (of
+            :class:`SwinBlock`), ``downsample_cfg``, ``window_size``, ``with_cp``,
+            ``pad_small_map``.
+        patch_cfg: Extra arguments of mmcv's ``PatchEmbed``.
+        pretrained: Deprecated form of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+        convert_weights: Accepted for mmdet's configs and not needed: official Swin checkpoints
+            are recognised by their keys.
+        init_cfg: Initialisation, see mmengine.
+
+    Raises:
+        ValueError: For arguments out of their range; each message names argument, value, rule.
+    """
+
+    def __init__(self,
+                 arch: Union[None, str, Mapping] = None,
+                 embed_dims: Optional[int] = None,
+                 depths: Optional[Sequence[int]] = None,
+                 num_heads: Optional[Sequence[int]] = None,
+                 pretrain_img_size: Union[int, Sequence[int]] = 224,
+                 img_size: Union[None, int, Sequence[int]] = None,
+                 in_channels: int = 3,
+                 patch_size: Union[int, Sequence[int]] = 4,
+                 window_size: int = 7,
+                 mlp_ratio: float = 4.0,
+                 strides: Optional[Sequence[int]] = None,
+                 out_indices: Sequence[int] = (3, ),
+                 out_after_downsample: bool = False,
+                 qkv_bias: bool = True,
+                 qk_scale: Optional[float] = None,
+                 patch_norm: bool = True,
+                 drop_rate: float = 0.0,
+                 attn_drop_rate: float = 0.0,
+                 drop_path_rate: float = 0.1,
+                 use_abs_pos_embed: bool = False,
+                 interpolate_mode: str = 'bicubic',
+                 act_cfg: dict = dict(type='GELU'),
+                 norm_cfg: Optional[dict] = dict(type='LN'),
+                 with_cp: bool = False,
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 pad_small_map: Optional[bool] = None,
+                 stage_cfgs: Union[Mapping, Sequence[Mapping]] = dict(),
+                 patch_cfg: dict = dict(),
+                 pretrained: Optional[str] = None,
+                 convert_weights: bool = False,
+                 init_cfg=None):
+        if pretrained is not None:
+            if init_cfg is not None:
+                raise ValueError(f'pretrained={pretrained!r}: give either pretrained or init_cfg')
+            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
+        super().__init__(init_cfg)
+        if isinstance(patch_size, list):
+            patch_size = tuple(patch_size)
+        check_counts(in_channels=in_channels, window_size=window_size)
+        for side in patch_size if isinstance(patch_size, tuple) else (patch_size, ):
+            check_counts(patch_size=side)
+        check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
+                    drop_path_rate=drop_path_rate)
+        widths = dict(embed_dims=embed_dims, depths=depths, num_heads=num_heads)
+        self.mmdet_style = any(value is not None for value in widths.values())
+        arch = self._resolve_arch(arch, widths)
+        self.embed_dims, self.depths, self.num_heads = (
+            arch[key] for key in ('embed_dims', 'depths', 'num_heads'))
+        num_stages = len(self.depths)
+        self.in_channels = in_channels
+        self.out_indices = self._resolve_out_indices(out_indices, num_stages)
+        self.out_after_downsample = out_after_downsample
+        self.use_abs_pos_embed = use_abs_pos_embed
+        self.interpolate_mode = interpolate_mode
+        if not isinstance(frozen_stages, int) \
+                or not -1 <= frozen_stages <= num_stages - (not self.mmdet_style):
+            raise ValueError(f'frozen_stages={frozen_stages!r}: must lie in -1 .. '
+                             f'{num_stages - (not self.mmdet_style)}')
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        if pad_small_map is None:
+            pad_small_map = self.mmdet_style
+        # mmpretrain's norm_cfg and drop_rate do not reach into the blocks.
+        inner_norm = norm_cfg if self.mmdet_style else dict(type='LN')
+        inner_drop = drop_rate if self.mmdet_style else 0.0
+        strides = tuple(strides or (patch_size, ) + (2, ) * (num_stages - 1))
+        if len(strides) != num_stages or strides[0] != patch_size:
+            raise ValueError(f'strides={strides!r}: needs one stride per stage, the first equal '
+                             f'to patch_size={patch_size}')
+
+        self.patch_embed = self._make_patch_embed({
+            'in_channels': in_channels,
+            'input_size': img_size or pretrain_img_size,
+            'embed_dims': self.embed_dims,
+            'conv_type': 'Conv2d',
+            'kernel_size': patch_size,
+            'stride': patch_size,
+            'norm_cfg': inner_norm if patch_norm else None,
+            **patch_cfg
+        })
+        self.patch_resolution = tuple(self.patch_embed.init_out_size)
+        if use_abs_pos_embed:
+            rows, cols = self.patch_resolution
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * cols, self.embed_dims))
+        self.drop_after_pos = nn.Dropout(drop_rate)
+
+        self.widths = tuple(self.embed_dims * 2**i for i in range(num_stages))
+        drop_paths = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        # Arguments of each stage's blocks and of its patch merging, until the stages are built.
+        self._stage_cfgs: List[Tuple[List[dict], Optional[dict]]] = []
+        for i, width in enumerate(self.widths):
+            extra = self._stage_extra(stage_cfgs, i, num_stages)
+            block_cfgs = extra.get('block_cfgs', {})
+            if isinstance(block_cfgs, (list, tuple)) and len(block_cfgs) != self.depths[i]:
+                raise ValueError(f'stage_cfgs: block_cfgs has {len(block_cfgs)} entries: stage {i} '
+                                 f'has {self.depths[i]} blocks')
+            blocks = []
+            for j in range(self.depths[i]):
+                blocks.append({
+                    'embed_dims': width,
+                    'num_heads': self.num_heads[i],
+                    'window_size': extra.get('window_size', window_size),
+                    'shift': j % 2 == 1,
+                    'ffn_ratio': mlp_ratio,
+                    'drop_path': drop_paths[sum(self.depths[:i]) + j],
+                    'pad_small_map': extra.get('pad_small_map', pad_small_map),
+                    'attn_cfgs': dict(qkv_bias=qkv_bias, qk_scale=qk_scale,
+                                      attn_drop=attn_drop_rate, proj_drop=inner_drop),
+                    'ffn_cfgs': dict(ffn_drop=inner_drop, act_cfg=act_cfg),
+                    'norm_cfg': inner_norm,
+                    'with_cp': extra.get('with_cp', with_cp),
+                    **deepcopy(block_cfgs[j] if isinstance(block_cfgs, (list, tuple))
+                               else block_cfgs)
+                })
+            downsample = None
+            if i < num_stages - 1:
+                downsample = {
+                    'in_channels': width,
+                    'out_channels': 2 * width,
+                    'stride': strides[i + 1],
+                    'norm_cfg': inner_norm if patch_norm else None,
+                    **extra.get('downsample_cfg', {})
+                }
+            self._stage_cfgs.append((blocks, downsample))
+        self._out_norm_cfg = norm_cfg
+
+    # ------------------------------------------------------------------ building
+    def _make_patch_embed(self, cfg: dict) -> nn.Module:
+        """(B, in_channels, H, W) -> (B, N, C) tokens and the map's size (H', W')."""
+        return PatchEmbed(**cfg)
+
+    def _make_block(self, stage: int, block: int, cfg: dict) -> nn.Module:
+        """Block ``block`` of a stage from the arguments of a :class:`SwinBlock`."""
+        raise NotImplementedError
+
+    def _make_stage(self, stage: int, blocks: Sequence[nn.Module],
+                    downsample_cfg: Optional[dict]) -> SwinStage:
+        return SwinStage(blocks, downsample_cfg)
+
+    def _build_stages(self) -> None:
+        self.stages = ModuleList()
+        for i, (block_cfgs, downsample_cfg) in enumerate(self._stage_cfgs):
+            blocks = [self._make_block(i, j, cfg) for j, cfg in enumerate(block_cfgs)]
+            self.stages.append(self._make_stage(i, blocks, downsample_cfg))
+        self.num_features = list(self.widths)
+        if self.out_after_downsample:
+            self.num_features = [*self.widths[1:], self.widths[-1]]
+        for i in self.out_indices:
+            norm = nn.Identity()
+            if self._out_norm_cfg is not None:
+                norm = build_norm_layer(self._out_norm_cfg, self.num_features[i])[1]
+            self.add_module(f'norm{i}', norm)
+        del self._stage_cfgs, self._out_norm_cfg
+
+    @staticmethod
+    def _resolve_arch(arch: Union[None, str, Mapping], widths: Dict) -> Dict:
+        given = {key: value for key, value in widths.items() if value is not None}
+        if given and arch is not None:
+            raise ValueError(f'arch={arch!r}: give either arch or {", ".join(given)}')
+        arch = {**ARCHS['tiny'], **given} if arch is None else arch
+        if isinstance(arch, str):
+            name = ALIASES.get(arch.lower(), arch.lower())
+            if name not in ARCHS:
+                raise ValueError(f'arch={arch!r}: must be one of {", ".join(ARCHS)}')
+            arch = ARCHS[name]
+        if not isinstance(arch, Mapping) or set(arch) != set(widths):
+            raise ValueError(f'arch={arch!r}: a dict needs exactly the keys {", ".join(widths)}')
+        if len(arch['depths']) != len(arch['num_heads']):
+            raise ValueError(f"depths={arch['depths']!r} and num_heads={arch['num_heads']!r}: must "
+                             'have the same length')
+        return dict(embed_dims=arch['embed_dims'], depths=tuple(arch['depths']),
+                    num_heads=tuple(arch['num_heads']))
+
+    @staticmethod
+    def _stage_extra(stage_cfgs: Union[Mapping, Sequence[Mapping]], stage: int,
+                     num_stages: int) -> Mapping:
+        if isinstance(stage_cfgs, (list, tuple)):
+            if len(stage_cfgs) != num_stages:
+                raise ValueError(f'stage_cfgs has {len(stage_cfgs)} entries: needs one for each '
+                                 f'of the {num_stages} stages')
+            stage_cfgs = stage_cfgs[stage]
+        unknown = set(stage_cfgs) - STAGE_KEYS
+        if unknown:
+            raise ValueError(f'stage_cfgs: unknown keys {", ".join(sorted(unknown))}; known are '
+                             f'{", ".join(sorted(STAGE_KEYS))}')
+        return stage_cfgs
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Computes the maps of ``out_indices``.
+
+        Args:
+            x: (B, in_channels, H, W), each side at least 32, any float dtype.
+
+        Returns:
+            For each output stage a contiguous (B, C_i, H_i, W_i) map, H_i = ceil(H / 4 / 2**i).
+        """
+        self._check_input(x, self.in_channels)
+        x, hw = self.patch_embed(x)
+        if self.use_abs_pos_embed:
+            x = x + self._position_embedding(hw)
+        x = self.drop_after_pos(x)
+        outs = []
+        for i, stage in enumerate(self.stages):
+            x = self._run_stage(i, stage, x, hw)
+            if self.out_after_downsample:
+                x, hw = stage.merge(x, hw)
+            if i in self.out_indices:
+                out = getattr(self, f'norm{i}')(x)
+                outs.append(out.transpose(1, 2).reshape(x.shape[0], -1, *hw).contiguous())
+            if not self.out_after_downsample:
+                x, hw = stage.merge(x, hw)
+        return tuple(outs)
+
+    def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+        """(B, N, C) -> (B, N, C), before patch merging."""
+        return stage(x, hw)
+
+    def _position_embedding(self, hw: Tuple[int, int]) -> Tensor:
+        if tuple(hw) == self.patch_resolution:
+            return self.absolute_pos_embed
+        embedding = self.absolute_pos_embed.unflatten(1, self.patch_resolution).permute(0, 3, 1, 2)
+        embedding = F.interpolate(embedding, size=hw, mode=self.interpolate_mode)
+        return embedding.flatten(2).transpose(1, 2)
+
+    # ------------------------------------------------------------------ training
+    def _init_from_scratch(self) -> None:
+        if self.use_abs_pos_embed:
+            trunc_normal_(self.absolute_pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, WindowAttention):
+                trunc_normal_(module.relative_position_bias_table, std=0.02)
+
+    def _parts_of(self, stage: int) -> Sequence[nn.Module]:
+        """What is frozen with a stage, but for its output norm."""
+        return (self.stages[stage], )
+
+    def train(self, mode: bool = True) -> 'SwinBackbone':
+        """Sets the mode; frozen stages stay in eval mode without gradients."""
+        super().train(mode)
+        if self.frozen_stages >= 0:
+            self._freeze(self.patch_embed, self.drop_after_pos)
+            if self.use_abs_pos_embed:
+                self.absolute_pos_embed.requires_grad = False
+        for i in range(self.frozen_stages + (not self.mmdet_style)):
+            self._freeze(*self._parts_of(i))
+            if i in self.out_indices:
+                self._freeze(getattr(self, f'norm{i}'))
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
+        """Depth of a parameter for layer-wise decay, and the number of depths.
+
+        The stem is 0, block j (counted from 1 through all stages) is j, the other parts of a
+        stage belong to its last block; heads, output norms and token predictors are last.
+        """
+        num_layers = sum(self.depths) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        parts = param_name[len(prefix):].split('.')
+        if parts[0] == 'patch_embed':
+            return 0, num_layers
+        if parts[0] != 'stages':
+            return num_layers - 1, num_layers
+        stage = int(parts[1])
+        if parts[2] == 'blocks':
+            return sum(self.depths[:stage]) + int(parts[3]) + 1, num_layers
+        return sum(self.depths[:stage + 1]), num_layers
