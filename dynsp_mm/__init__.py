@@ -3,7 +3,7 @@
 Importing this package registers its classes in mmengine's root registries, where mmdet, mmseg
 and mmpretrain configs find them.
 """
-from .backbones import DynamicConvNeXt, DynamicSwin
+from .backbones import DynamicConvNeXt, DynamicSwin, STViTSwin
 from .compat import enable_mmseg_base_configs
 from .layers import Decision, TokenPredictor
 from .recording import DecisionLog, record_decisions
@@ -13,6 +13,6 @@ from .version import __version__
 enable_mmseg_base_configs()
 
 __all__ = [
-    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'SparseTrainingHook',
+    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'STViTSwin', 'SparseTrainingHook',
     'TokenPredictor', '__version__', 'record_decisions'
 ]

@@ -10,22 +10,10 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from .. import archs
 from ..layers import ConvNeXtBlock, LayerNorm2d, run_stage
 from .base import check_counts, check_rates
 from .sparse_backbone import KeepRatios, SparseBackbone
-
-ARCHS = {
-    'atto': dict(depths=(2, 2, 6, 2), channels=(40, 80, 160, 320)),
-    'femto': dict(depths=(2, 2, 6, 2), channels=(48, 96, 192, 384)),
-    'pico': dict(depths=(2, 2, 6, 2), channels=(64, 128, 256, 512)),
-    'nano': dict(depths=(2, 2, 8, 2), channels=(80, 160, 320, 640)),
-    'tiny': dict(depths=(3, 3, 9, 3), channels=(96, 192, 384, 768)),
-    'small': dict(depths=(3, 3, 27, 3), channels=(96, 192, 384, 768)),
-    'base': dict(depths=(3, 3, 27, 3), channels=(128, 256, 512, 1024)),
-    'large': dict(depths=(3, 3, 27, 3), channels=(192, 384, 768, 1536)),
-    'xlarge': dict(depths=(3, 3, 27, 3), channels=(256, 512, 1024, 2048)),
-    'huge': dict(depths=(3, 3, 27, 3), channels=(352, 704, 1408, 2816)),
-}
 
 
 @MODELS.register_module()
@@ -85,9 +73,9 @@ class DynamicConvNeXt(SparseBackbone):
         check_counts(in_channels=in_channels, stem_patch_size=stem_patch_size)
         check_rates(drop_path_rate=drop_path_rate)
         if isinstance(arch, str):
-            if arch not in ARCHS:
-                raise ValueError(f'arch={arch!r}: must be one of {", ".join(ARCHS)}')
-            arch = ARCHS[arch]
+            if arch not in archs.CONVNEXT:
+                raise ValueError(f'arch={arch!r}: must be one of {", ".join(archs.CONVNEXT)}')
+            arch = archs.CONVNEXT[arch]
         if not isinstance(arch, Mapping) or not {'depths', 'channels'} <= set(arch) \
                 or len(arch['depths']) != len(arch['channels']):
             raise ValueError(f'arch={arch!r}: a dict needs depths and channels of equal length')

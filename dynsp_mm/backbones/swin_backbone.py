@@ -14,17 +14,11 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor
 
+from .. import archs
 from ..layers import TokenPredictor, WindowAttention, run_stage
 from ..ops import Selection
 from .base import Backbone, check_counts, check_rates
 
-ARCHS = {
-    'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
-    'small': dict(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
-    'base': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
-    'large': dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
-}
-ALIASES = dict(t='tiny', s='small', b='base', l='large')
 STAGE_KEYS = {'block_cfgs', 'downsample_cfg', 'window_size', 'with_cp', 'pad_small_map'}
 
 
@@ -269,12 +263,12 @@ class SwinBackbone(Backbone):
         given = {key: value for key, value in widths.items() if value is not None}
         if given and arch is not None:
             raise ValueError(f'arch={arch!r}: give either arch or {", ".join(given)}')
-        arch = {**ARCHS['tiny'], **given} if arch is None else arch
+        arch = {**archs.SWIN['tiny'], **given} if arch is None else arch
         if isinstance(arch, str):
-            name = ALIASES.get(arch.lower(), arch.lower())
-            if name not in ARCHS:
-                raise ValueError(f'arch={arch!r}: must be one of {", ".join(ARCHS)}')
-            arch = ARCHS[name]
+            name = archs.SWIN_ALIASES.get(arch.lower(), arch.lower())
+            if name not in archs.SWIN:
+                raise ValueError(f'arch={arch!r}: must be one of {", ".join(archs.SWIN)}')
+            arch = archs.SWIN[name]
         if not isinstance(arch, Mapping) or set(arch) != set(widths):
             raise ValueError(f'arch={arch!r}: a dict needs exactly the keys {", ".join(widths)}')
         if len(arch['depths']) != len(arch['num_heads']):

@@ -1,18 +1,21 @@
 """Loading into one of our backbones: small repairs that any state dict may need."""
-from typing import Dict, Optional
+import re
+from typing import Dict, List, NamedTuple, Optional
 
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from .convert import convert_state_dict, find_source, unwrap
+from .arch import find_arch
+from .convert import BACKBONE, convert_state_dict, find_source, split_backbone, unwrap
+from .files import read_checkpoint_anywhere
 
 # Buffers of other implementations that ours derives anew.
 DERIVED = ('relative_position_index', 'attn_mask')
-# Part of a sparse model that no dense checkpoint has.
-NEW_PARTS = ('token_predictors.', '.fast_path.', '.fast_gamma')
+# Parts of our models that no dense checkpoint has, and that may start new.
+NEW_PARTS = re.compile(r'token_predictors\.|.*\.(fast_path\.|fast_gamma$|layer_scale_[12]$|grn\.'
+                       r'|semantic_token2$)')
 
 
 def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Module) -> None:
@@ -20,7 +23,8 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
 
     Derived buffers are dropped; ``norm`` of old classifiers becomes the norm of the last stage;
     position bias tables and position embeddings of another size are interpolated; weights of
-    1x1 convolutions become those of linear layers.
+    1x1 convolutions become those of linear layers; ``qkv`` of a dense block is split where the
+    model has queries of their own.
 
     Args:
         state_dict: Names and tensors.
@@ -38,6 +42,7 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
             name = last_norm + name[5:]
             state_dict[prefix + name] = state_dict.pop(key)
         if name not in own:
+            _split_attention(state_dict, prefix, name, own)
             continue
         value, shape = state_dict[prefix + name], own[name].shape
         if value.shape == shape:
@@ -51,6 +56,24 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
         state_dict[prefix + name] = value
 
 
+def _split_attention(state_dict: Dict[str, Tensor], prefix: str, name: str,
+                     own: Dict[str, Tensor]) -> None:
+    """Renames one entry of a dense block's attention for a block with ``attn.q``, if it is one.
+
+    Position bias tables go: blocks among semantic tokens have none.
+    """
+    block, found, entry = name.partition('.attn.w_msa.')
+    if not found or f'{block}.attn.q.weight' not in own:
+        return
+    value = state_dict.pop(prefix + name)
+    if entry.startswith('qkv.'):
+        width = value.shape[0] // 3
+        state_dict[f'{prefix}{block}.attn.q.{entry[4:]}'] = value[:width]
+        state_dict[f'{prefix}{block}.attn.kv.{entry[4:]}'] = value[width:]
+    elif entry.startswith('proj.'):
+        state_dict[f'{prefix}{block}.attn.{entry}'] = value
+
+
 def _resize_square(x: Tensor, length: int, size=None) -> Tensor:
     """Interpolates (1, S * S, C) to (1, length, C), bicubic, as mmdet does."""
     side = round(x.shape[1]**0.5)
@@ -61,50 +84,96 @@ def _resize_square(x: Tensor, length: int, size=None) -> Tensor:
     return F.interpolate(grid, size=size, mode='bicubic').flatten(2).transpose(1, 2)
 
 
+class Fit(NamedTuple):
+    """How a state dict fits a backbone.
+
+    Attributes:
+        state_dict: The adapted entries.
+        new: Names that the model has and no dense checkpoint could; they start new.
+        missing: Other names that the model has and the file has not: output norms, stems.
+        unused: Names that the model has not.
+    """
+    state_dict: Dict[str, Tensor]
+    new: List[str]
+    missing: List[str]
+    unused: List[str]
+
+
+def fit_state_dict(state_dict: Dict[str, Tensor], model: nn.Module) -> Fit:
+    """Adapts a backbone's state dict to a model and compares the two.
+
+    Args:
+        state_dict: Names and tensors without prefix; not modified.
+        model: One of our backbones.
+
+    Raises:
+        ValueError: If they are of another architecture, a weight has another shape, or a weight
+            of a block is missing.
+    """
+    state_dict = dict(state_dict)
+    kind = type(model).__name__
+    own = model.state_dict()
+    theirs, ours = find_arch(state_dict), find_arch(own)
+    adapt_state_dict(state_dict, '', model)
+    if not set(own) & set(state_dict):
+        raise ValueError(f'no weights for {kind}' + (f', but for {theirs.name}' if theirs else ''))
+    missing = [name for name in own if name not in state_dict]
+    fit = Fit(state_dict, [name for name in missing if NEW_PARTS.match(name)],
+              [name for name in missing if not NEW_PARTS.match(name)],
+              [name for name in state_dict if name not in own])
+    wrong = [f'{name} has shape {tuple(state_dict[name].shape)} (here {tuple(value.shape)})'
+             for name, value in own.items()
+             if name in state_dict and state_dict[name].shape != value.shape]
+    lacking = [name for name in fit.missing if name.startswith(('stages.', 'downsample_layers.'))]
+    differences = theirs.differences(ours) if theirs and ours else []
+    if differences or wrong or lacking:
+        what = differences or wrong[:1] or [
+            f'{len(lacking)} tensors of its blocks are not in the file, such as {lacking[0]}']
+        another = f'{theirs.name}, another arch than ' if theirs and differences else ''
+        raise ValueError(f'a checkpoint of {another or "another arch or incomplete for "}this '
+                         f'{kind} ({ours.name}): ' + ', '.join(what))
+    return fit
+
+
 def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = None) -> None:
     """Loads a backbone's pretrained weights, converting other programs' names.
 
+    No code from the file runs.
+
     Args:
         model: The backbone.
-        checkpoint: Path or URL, in any form that mmengine's loader takes.
+        checkpoint: Path, URL, or a URI that mmengine's file backends take.
         prefix: Where the backbone's names begin in the file; None looks for ``'backbone.'``.
 
     Raises:
-        ValueError: If the file cannot be had, holds no weights for this backbone, or weights of
-            another shape.
+        ValueError: If the file cannot be had, is no checkpoint, or holds no weights for this
+            backbone, such as those of another architecture.
     """
     try:
-        loaded = CheckpointLoader.load_checkpoint(
-            checkpoint, map_location='cpu', logger='current')
-    except OSError as error:  # missing, or no network
+        state_dict = unwrap(read_checkpoint_anywhere(checkpoint))
+    except ValueError as error:
         raise ValueError(f'init_cfg.checkpoint={checkpoint!r} cannot be loaded ({error}); name a '
                          'file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or start '
                          'from scratch with model.backbone.init_cfg=None') from error
-    state_dict = unwrap(loaded)
-    source = find_source(state_dict)
-    if source is not None:
-        state_dict, prefix = convert_state_dict(state_dict, source).state_dict, 'backbone.'
-    elif prefix is None:
-        prefix = 'backbone.' if any(k.startswith('backbone.') for k in state_dict) else ''
-    elif prefix and not prefix.endswith('.'):
-        prefix += '.'
-    state_dict = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    adapt_state_dict(state_dict, '', model)
-    own = model.state_dict()
-    if not set(own) & set(state_dict):
-        raise ValueError(f'{checkpoint}: no weights for {type(model).__name__} under the prefix '
-                         f'{prefix!r}')
-    for name in sorted(set(own) & set(state_dict)):
-        if own[name].shape != state_dict[name].shape:
-            raise ValueError(f'{checkpoint}: {name} has shape {tuple(state_dict[name].shape)}, '
-                             f'this {type(model).__name__} needs {tuple(own[name].shape)}; '
-                             'is it a checkpoint of another arch?')
-    missing, unexpected = model.load_state_dict(state_dict, strict=False)
-    new = [name for name in missing if any(part in name for part in NEW_PARTS)]
-    # Output norms are new in dense prediction, and classifiers lack those of early stages.
-    other = [name for name in missing if name not in new]
-    print_log(f'{type(model).__name__}: loaded {len(state_dict) - len(unexpected)} tensors from '
-              f'{checkpoint}' + (f' ({source.name})' if source else '')
-              + (f'; {len(new)} tensors of predictors and fast paths start new' if new else '')
-              + (f'; not in the file: {", ".join(other)}' if other else '')
-              + (f'; not used: {", ".join(unexpected)}' if unexpected else ''), 'current')
+    try:
+        source = find_source(state_dict)
+        if source is not None and not source.native:
+            state_dict = convert_state_dict(state_dict, source).backbone
+        elif prefix is None:
+            _, state_dict, _ = split_backbone(state_dict)
+        else:
+            prefix = prefix if not prefix or prefix.endswith('.') else prefix + '.'
+            state_dict = {k[len(prefix):]: v for k, v in state_dict.items()
+                          if k.startswith(prefix)}
+            if not state_dict:
+                raise ValueError(f'nothing under the prefix {prefix!r}')
+        fit = fit_state_dict(state_dict, model)
+    except ValueError as error:
+        raise ValueError(f'init_cfg.checkpoint={checkpoint!r}: {error}') from error
+    model.load_state_dict(fit.state_dict, strict=False)
+    print_log(f'{type(model).__name__}: loaded {len(fit.state_dict) - len(fit.unused)} tensors '
+              f'from {checkpoint}' + (f' ({source.name})' if source else '')
+              + (f'; {len(fit.new)} tensors of parts that it cannot hold start new'
+                 if fit.new else '')
+              + (f'; not in the file: {", ".join(fit.missing)}' if fit.missing else '')
+              + (f'; not used: {", ".join(fit.unused)}' if fit.unused else ''), 'current')

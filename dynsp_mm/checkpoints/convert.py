@@ -1,7 +1,7 @@
 """Converts state dicts by tables of rules; a source is one table in a file of its own.
 
-A converted dict has the layout of an mmpretrain classifier: ``backbone.`` before the names of
-our backbones, ``head.fc.`` for the classifier.
+A converted dict has the layout of an OpenMMLab model: ``backbone.`` before the names of our
+backbones, ``head.fc.`` for an ImageNet classifier, other parts of a detector as they were.
 """
 import re
 from dataclasses import dataclass, field
@@ -9,6 +9,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor
+
+ENTRIES = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
+BACKBONE = 'backbone.'
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,20 @@ class Rule:
         target: Template of the new name (``\\1`` etc.), or None when the key is dropped.
         reason: Why a dropped key is not needed.
         transform: Applied to the tensor.
+        beside: Template of another key that must be there for the rule to hold.
     """
     pattern: str
     target: Optional[str]
     reason: str = ''
     transform: Optional[Callable[[Tensor], Tensor]] = None
+    beside: Optional[str] = None
+
+    def match(self, key: str, state_dict: Mapping[str, Tensor]) -> Optional['re.Match']:
+        """The match with ``key``, a key of ``state_dict``, if the rule holds for it."""
+        match = re.fullmatch(self.pattern, key)
+        if match and self.beside and match.expand(self.beside) not in state_dict:
+            return None
+        return match
 
 
 @dataclass(frozen=True)
@@ -33,12 +45,14 @@ class Source:
 
     Args:
         name: For messages.
-        signature: Regular expressions; each must match the start of some key.
+        signature: Regular expressions; each must match the start of some key of the backbone.
         rules: Tried in order; the first that matches a key in full decides.
+        native: Whether the names are those of our own backbones.
     """
     name: str
     signature: Tuple[str, ...]
     rules: Tuple[Rule, ...]
+    native: bool = False
 
     def recognises(self, state_dict: Mapping[str, Tensor]) -> bool:
         return all(any(re.match(s, key) for key in state_dict) for s in self.signature)
@@ -46,41 +60,76 @@ class Source:
 
 @dataclass
 class Conversion:
-    """Result of a conversion; every key of the source is in ``mapped`` or ``dropped``."""
-    source: str
+    """Result of a conversion; every key of the source is in ``mapped`` or ``dropped``.
+
+    Attributes:
+        source: The program.
+        state_dict: New names and tensors.
+        mapped: (old name, new name).
+        dropped: (old name, reason).
+    """
+    source: Source
     state_dict: Dict[str, Tensor] = field(default_factory=dict)
     mapped: List[Tuple[str, str]] = field(default_factory=list)
     dropped: List[Tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def backbone(self) -> Dict[str, Tensor]:
+        """The backbone's part, without its prefix."""
+        return {key[len(BACKBONE):]: value for key, value in self.state_dict.items()
+                if key.startswith(BACKBONE)}
 
-def unwrap(checkpoint: Any) -> Dict[str, Tensor]:
+
+def unwrap(checkpoint: Any, entry: Optional[str] = None) -> Dict[str, Tensor]:
     """Takes the state dict out of its nesting and strips ``module.``.
+
+    Args:
+        checkpoint: What a file holds.
+        entry: Where the weights are; None means the first of :data:`ENTRIES` that is there, or
+            the top.
 
     Raises:
         ValueError: If no non-empty mapping of names to tensors is found.
     """
-    for key in ('state_dict', 'model', 'model_ema'):
+    for key in (entry, ) if entry else ENTRIES:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
-    if not isinstance(checkpoint, Mapping) or not checkpoint \
-            or not all(isinstance(k, str) and isinstance(v, Tensor)
-                       for k, v in checkpoint.items()):
+    else:
+        if entry:
+            raise ValueError(f'the checkpoint has no entry {entry!r}')
+    tensors = {}
+    if isinstance(checkpoint, Mapping):
+        # What averaged models store beside their weights.
+        tensors = {key: value for key, value in checkpoint.items() if key != 'steps'}
+    if not tensors or not all(isinstance(k, str) and isinstance(v, Tensor)
+                              for k, v in tensors.items()):
         raise ValueError('the checkpoint holds no state dict: expected names with tensors, at the '
-                         "top or under 'state_dict', 'model' or 'model_ema'")
+                         f'top or under one of {", ".join(map(repr, ENTRIES))}')
     return {key[7:] if key.startswith('module.') else key: value
-            for key, value in checkpoint.items()}
+            for key, value in tensors.items()}
 
 
 def known_sources() -> Tuple[Source, ...]:
     """All tables."""
-    from . import convnext, swin
-    return swin.SOURCES + convnext.SOURCES
+    from . import convnext, openmmlab, stvit, swin
+    return stvit.SOURCES + swin.SOURCES + convnext.SOURCES + openmmlab.SOURCES
+
+
+def split_backbone(state_dict: Mapping[str, Tensor]
+                   ) -> Tuple[str, Dict[str, Tensor], Dict[str, Tensor]]:
+    """The backbone's prefix ('' where all is backbone), its part without prefix, the rest."""
+    inner = {key[len(BACKBONE):]: value for key, value in state_dict.items()
+             if key.startswith(BACKBONE)}
+    if not inner:
+        return '', dict(state_dict), {}
+    return BACKBONE, inner, {k: v for k, v in state_dict.items() if not k.startswith(BACKBONE)}
 
 
 def find_source(state_dict: Mapping[str, Tensor]) -> Optional[Source]:
-    """The first table that recognises the keys, or None."""
-    return next((s for s in known_sources() if s.recognises(state_dict)), None)
+    """The first table that recognises the backbone's keys, or None."""
+    _, inner, _ = split_backbone(state_dict)
+    return next((s for s in known_sources() if s.recognises(inner)), None)
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor],
@@ -88,7 +137,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor],
     """Converts; every key must be accounted for.
 
     Args:
-        state_dict: Names and tensors, unwrapped.
+        state_dict: Names and tensors, unwrapped: of a backbone or classifier, or of a detector or
+            segmentor with the backbone under ``backbone.``, whose other parts are kept.
         source: The table; None finds it by the keys.
 
     Raises:
@@ -97,27 +147,33 @@ def convert_state_dict(state_dict: Mapping[str, Tensor],
     """
     source = source or find_source(state_dict)
     if source is None:
-        some = ', '.join(list(state_dict)[:3])
-        raise ValueError(f'unknown kind of checkpoint (keys such as {some}); known are: '
-                         + '; '.join(s.name for s in known_sources())
-                         + ('. It has the names of OpenMMLab already: nothing to convert'
-                            if any(k.startswith('backbone.') for k in state_dict) else ''))
-    result = Conversion(source.name)
+        raise ValueError(f'unknown kind of checkpoint (keys such as '
+                         f'{", ".join(list(state_dict)[:3])}); known are: '
+                         + '; '.join(s.name for s in known_sources()))
+    prefix, inner, others = split_backbone(state_dict)
+    result = Conversion(source)
     unknown = []
-    for key, value in state_dict.items():
-        rule = next((r for r in source.rules if re.fullmatch(r.pattern, key)), None)
+    for key, value in inner.items():
+        rule, match = next(((rule, match) for rule in source.rules
+                            for match in [rule.match(key, inner)] if match), (None, None))
         if rule is None:
-            unknown.append(key)
+            unknown.append(prefix + key)
         elif rule.target is None:
-            result.dropped.append((key, rule.reason))
+            result.dropped.append((prefix + key, rule.reason))
         else:
-            target = re.fullmatch(rule.pattern, key).expand(rule.target)
+            target = match.expand(rule.target)
             if target in result.state_dict:
-                raise ValueError(f'{key}: another key was mapped to {target} already')
+                raise ValueError(f'{prefix}{key}: another key was mapped to {target} already')
             value = value if rule.transform is None else rule.transform(value)
-            result.state_dict[target] = torch.clone(value, memory_format=torch.contiguous_format)
-            result.mapped.append((key, target))
+            result.state_dict[target] = value
+            result.mapped.append((prefix + key, target))
     if unknown:
         raise ValueError(f'{source.name}: {len(unknown)} unknown key(s): '
                          + ', '.join(unknown[:5]) + (', ...' if len(unknown) > 5 else ''))
+    for key, value in others.items():
+        result.state_dict[key] = value
+        result.mapped.append((key, key))
+    # Files store whole storages: each tensor gets one of its own.
+    result.state_dict = {key: torch.clone(value, memory_format=torch.contiguous_format)
+                         for key, value in result.state_dict.items()}
     return result

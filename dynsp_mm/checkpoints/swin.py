@@ -32,6 +32,7 @@ DENSE = (
     Rule(r'layers\.(\d+)\.downsample\.(norm\.weight|norm\.bias|reduction\.weight)',
          r'backbone.stages.\1.downsample.\2', transform=unfold_order),
     Rule(r'norm\.(weight|bias)', r'backbone.norm3.\1'),
+    Rule(r'norm\d\.(weight|bias)', r'backbone.\g<0>'),
     Rule(r'head\.(weight|bias)', r'head.fc.\1'),
 )
 PREDICTOR = r'layers\.2\.score_predictor\.(\d+)\.'

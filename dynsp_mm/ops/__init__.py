@@ -1,11 +1,16 @@
-"""Pure functions on tensors: selection, dual-path execution, windows."""
+"""Pure functions on tensors: selection, dual-path execution, windows, neighbourhoods."""
 from .dual_path import dual_path, merge_streams, route_streams
+from .neighbourhoods import (attention_weights, cut_inner_neighbourhoods, inner_starts, margins,
+                             neighbourhood_attention, neighbourhood_mask, pool_windows,
+                             spread_weights)
 from .select import Selection, gumbel_keep_mask, keep_map, split_positions
 from .windows import (cyclic_shift_mask, partition_windows, relative_position_index,
                       reverse_windows, window_attention)
 
 __all__ = [
-    'Selection', 'cyclic_shift_mask', 'dual_path', 'gumbel_keep_mask', 'keep_map', 'merge_streams',
-    'partition_windows', 'relative_position_index', 'reverse_windows', 'route_streams',
-    'split_positions', 'window_attention'
+    'Selection', 'attention_weights', 'cut_inner_neighbourhoods', 'cyclic_shift_mask', 'dual_path',
+    'gumbel_keep_mask', 'inner_starts', 'keep_map', 'margins', 'merge_streams',
+    'neighbourhood_attention', 'neighbourhood_mask', 'partition_windows', 'pool_windows',
+    'relative_position_index', 'reverse_windows', 'route_streams', 'split_positions',
+    'spread_weights', 'window_attention'
 ]

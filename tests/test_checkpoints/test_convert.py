@@ -27,7 +27,7 @@ def convert(*args):
 def test_every_key_is_accounted_for(name):
     state_dict = load(name)['state_dict']
     result = convert_state_dict(state_dict)
-    assert result.source == RELEASES[name]
+    assert result.source.name == RELEASES[name]
     assert ({old for old, _ in result.mapped} | {old for old, _ in result.dropped}
             == set(state_dict))
     assert {new for _, new in result.mapped} == set(result.state_dict)
@@ -41,7 +41,7 @@ def test_every_key_is_accounted_for(name):
 def test_official_dense_checkpoints(name):
     state_dict = {k: v for k, v in load(name)['state_dict'].items()
                   if not any(part in k for part in NEW)}
-    assert convert_state_dict(state_dict).source == OFFICIAL[name]
+    assert convert_state_dict(state_dict).source.name == OFFICIAL[name]
 
 
 @pytest.mark.parametrize('name', RELEASES)

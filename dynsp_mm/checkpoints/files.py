@@ -1,0 +1,147 @@
+"""Reading checkpoints without running code from them, and writing them whole or not at all."""
+import os
+import pickle
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.fileio import get_local_path
+from torch.hub import download_url_to_file, get_dir
+
+from ..compat import loading_also
+
+
+class Ignored(dict):
+    """Stands in for an object of a checkpoint that is not needed: takes anything, does nothing."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+
+    def __setstate__(self, state):
+        pass
+
+
+# What checkpoints of the published programs and of mmengine hold beside tensors and plain values:
+# command lines, configs, logged values. None of these is built; Ignored takes their place.
+IGNORED_TYPES = (
+    'argparse.Namespace', 'yacs.config.CfgNode', 'easydict.EasyDict', 'pathlib.PosixPath',
+    'mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'builtins.slice',
+    'numpy.ndarray', 'numpy.dtype',
+    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core')
+      for name in ('_reconstruct', 'scalar')))
+
+
+def read_checkpoint(path: str) -> Any:
+    """Reads a ``.pth`` or ``.safetensors`` file; no code from the file runs.
+
+    Args:
+        path: A local file.
+
+    Returns:
+        What the file holds. Objects of :data:`IGNORED_TYPES` come as :class:`Ignored`.
+
+    Raises:
+        ValueError: If the file is missing, damaged or no checkpoint, or holds other objects.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f'{path} does not exist')
+    if str(path).endswith('.safetensors'):
+        # Not needed by those who have no such files.
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
+    try:
+        with loading_also([(Ignored, name) for name in IGNORED_TYPES]):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        kind = re.search(r'GLOBAL ([\w.]+)', str(error))
+        raise ValueError(
+            f'{path} was not read: it holds '
+            + (f'a {kind[1]}; only tensors and plain values are read, for other objects can run '
+               'code' if kind else 'more than tensors and plain values, or is no checkpoint')
+        ) from error
+    except Exception as error:  # torch raises whatever its parser trips over
+        raise ValueError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [''])[0] or type(error).__name__
+
+
+def read_checkpoint_anywhere(checkpoint: str) -> Any:
+    """:func:`read_checkpoint` of a path, a http(s) URL or a URI that mmengine's file backends take.
+
+    What comes from http(s) is kept where torch and mmengine keep downloads.
+
+    Raises:
+        ValueError: As :func:`read_checkpoint`, and if the file cannot be had.
+    """
+    checkpoint = str(checkpoint)
+    if checkpoint.startswith(('http://', 'https://')):
+        return read_checkpoint(_download(checkpoint))
+    if '://' not in checkpoint:
+        return read_checkpoint(checkpoint)
+    try:
+        with get_local_path(checkpoint) as path:
+            return read_checkpoint(str(path))
+    except (OSError, ImportError, KeyError, NotImplementedError) as error:
+        raise ValueError(f'{checkpoint} cannot be had ({_reason(error)})') from error
+
+
+def _download(url: str) -> str:
+    path = Path(get_dir()) / 'checkpoints' / Path(urlparse(url).path).name
+    reason = 'the first process of this machine could not'
+    # One process of a machine downloads, the others find the file.
+    if int(os.environ.get('LOCAL_RANK', get_rank())) == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # OpenMMLab's files end in the beginning of their hash.
+        digest = re.search(r'-([a-f0-9]{8,})\.', path.name)
+        try:
+            download_url_to_file(url, str(path), digest and digest[1])
+        except (OSError, RuntimeError) as error:
+            reason = _reason(error)
+    barrier()
+    if not path.exists():
+        raise ValueError(f'{url} cannot be downloaded ({reason})')
+    return str(path)
+
+
+def write_checkpoint(state_dict: dict, source: str, path: str) -> None:
+    """Writes the whole file or nothing; ``.safetensors`` by its name, else as torch does.
+
+    Args:
+        state_dict: Names and tensors.
+        source: Name of the program they come from, kept as ``meta``.
+        path: The file; replaced if it exists.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.tmp')
+    os.close(handle)
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import save_file
+            save_file(state_dict, temporary, metadata=dict(source=source, format='pt'))
+        else:
+            torch.save(dict(meta=dict(source=source), state_dict=state_dict), temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

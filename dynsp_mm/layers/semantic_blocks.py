@@ -1,0 +1,257 @@
+"""Blocks in which semantic tokens and image tokens attend to each other (STViT-R, arXiv
+2303.08685; ``SemanticAttentionBlock``, ``Block`` and ``RestoreBlock`` of its code).
+
+All take and return maps (B, H, W, C). A map of semantic tokens has ``side`` x ``side`` tokens for
+each window of the image map, in raster order of the whole map.
+"""
+from typing import Optional, Tuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torch.utils.checkpoint as cp
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmcv.cnn.bricks.transformer import FFN
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..ops import (attention_weights, cut_inner_neighbourhoods, inner_starts, margins,
+                   neighbourhood_attention, neighbourhood_mask, partition_windows,
+                   reverse_windows, spread_weights)
+
+
+class CrossAttention(nn.Module):
+    """Projections of multi-head attention with queries of their own.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Heads h; divides C.
+        qkv_bias: Whether ``q`` and ``kv`` have a bias.
+        qk_scale: Factor on dot products; None means (C / h) ** -0.5.
+        attn_drop: Dropout on attention weights.
+        proj_drop: Dropout on the output.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, qkv_bias: bool = True,
+                 qk_scale: Optional[float] = None, attn_drop: float = 0.0,
+                 proj_drop: float = 0.0):
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(f'num_heads={num_heads}: must divide the channels, {embed_dims}')
+        self.num_heads = num_heads
+        self.scale = qk_scale or (embed_dims // num_heads)**-0.5
+        self.attn_drop = attn_drop
+        self.q = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
+        self.kv = nn.Linear(embed_dims, embed_dims * 2, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @property
+    def dropout(self) -> float:
+        """Dropout of attention weights in the current mode."""
+        return self.attn_drop if self.training else 0.0
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, h, N, C / h)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def attend(self, q: Tensor, kv: Tensor) -> Tensor:
+        """(B, N, C) queries and (B, M, 2C) keys and values, projected -> (B, N, C)."""
+        k, v = (self.split_heads(x) for x in kv.chunk(2, -1))
+        x = F.scaled_dot_product_attention(
+            self.split_heads(q), k, v, dropout_p=self.dropout, scale=self.scale)
+        return x.transpose(1, 2).flatten(2)
+
+    def weights(self, q: Tensor, kv: Tensor) -> Tensor:
+        """The weights of :meth:`attend`, averaged over heads, (B, N, M) float32."""
+        return attention_weights(self.split_heads(q), self.split_heads(kv.chunk(2, -1)[0]),
+                                 self.scale)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The output projection."""
+        return self.proj_drop(self.proj(x))
+
+
+class SemanticBlock(BaseModule):
+    """Base: norms, attention, MLP, and a scale per channel on both residual branches.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Attention heads.
+        role: What the block does in its group, for those who look at it.
+        layer_scale_init_value: Start of the scales.
+        ffn_ratio: Hidden channels of the MLP / C.
+        drop_path: Stochastic depth probability.
+        attn_cfgs: Further arguments of :class:`CrossAttention`.
+        ffn_cfgs: Further arguments of mmcv's ``FFN``.
+        norm_cfg: Of norm1 (queries and keys) and norm2.
+        with_cp: Recompute activations in the backward pass to save memory.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, role: str = '',
+                 layer_scale_init_value: float = 1e-5, ffn_ratio: float = 4.0,
+                 drop_path: float = 0.0, attn_cfgs: dict = {}, ffn_cfgs: dict = {},
+                 norm_cfg: dict = dict(type='LN'), with_cp: bool = False):
+        super().__init__()
+        self.role = role
+        self.with_cp = with_cp
+        self.layer_scale_1 = nn.Parameter(torch.full((embed_dims, ), layer_scale_init_value))
+        self.layer_scale_2 = nn.Parameter(torch.full((embed_dims, ), layer_scale_init_value))
+        self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.attn = CrossAttention(embed_dims, num_heads, **attn_cfgs)
+        self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.ffn = FFN(embed_dims, add_identity=False, **{
+            'feedforward_channels': int(embed_dims * ffn_ratio),
+            'ffn_drop': 0.0,
+            'act_cfg': dict(type='GELU'),
+            **ffn_cfgs
+        })
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, *args) -> Tensor:
+        """(B, H, W, C) queries, further arguments of the class -> (B, H, W, C)."""
+        if self.with_cp and x.requires_grad:
+            return cp.checkpoint(self._forward, x, *args, use_reentrant=False)
+        return self._forward(x, *args)
+
+    def _forward(self, x: Tensor, *args) -> Tensor:
+        raise NotImplementedError
+
+    def attention(self, x: Tensor, *args) -> Tensor:
+        """Weights that :meth:`forward` gives the positions of its last key map.
+
+        Returns:
+            (B, H, W, H', W') float32, averaged over heads; what goes to other keys is left out.
+        """
+        raise NotImplementedError
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.drop_path(self.layer_scale_1 * attended)
+        return self._feed_forward(x)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.layer_scale_2 * self.ffn(self.norm2(x)))
+
+
+class NeighbourhoodBlock(SemanticBlock):
+    """The queries of a window attend to the neighbourhood of that window in another map.
+
+    Args:
+        query_window: Window side on the query map.
+        key_window: Side of the same window on the key map.
+        reach: Side of its neighbourhood on the key map.
+        **kwargs: For :class:`SemanticBlock`.
+    """
+
+    def __init__(self, query_window: int, key_window: int, reach: int, **kwargs):
+        super().__init__(**kwargs)
+        self.query_window = query_window
+        self.key_window = key_window
+        self.reach = reach
+
+    def _attend(self, x: Tensor, keys: Tensor, corner: Optional[Tuple[int, int]],
+                weights: bool) -> Tensor:
+        """(B * windows, n, C), or the (B * windows, n, reach ** 2) weights."""
+        normed = self.norm1(x)
+        q = partition_windows(self.attn.q(normed), self.query_window, 0)
+        kv = self.attn.kv(normed if keys is x else self.norm1(keys))
+        # Positions outside the map are zeros before the norm.
+        outside = self.attn.kv(self.norm1(keys.new_zeros(1, keys.shape[-1])))[0]
+        hw, grid = tuple(keys.shape[1:3]), self._grid(x)
+        mask = neighbourhood_mask(hw, grid, self.key_window, self.reach, corner, x.device)
+        return neighbourhood_attention(q, kv, outside, grid, self.key_window, self.reach,
+                                       self.attn.num_heads, self.attn.scale, mask,
+                                       self.attn.dropout, weights)
+
+    def _grid(self, x: Tensor) -> Tuple[int, int]:
+        return -(-x.shape[1] // self.query_window), -(-x.shape[2] // self.query_window)
+
+    def _forward(self, x: Tensor, keys: Tensor,
+                 corner: Optional[Tuple[int, int]] = None) -> Tensor:
+        """Runs the block.
+
+        Args:
+            x: (B, H, W, C) queries, the residual.
+            keys: (B, H', W', C).
+            corner: See :func:`neighbourhood_mask`.
+        """
+        windows = self._attend(x, keys, corner, weights=False)
+        attended = reverse_windows(windows, self.query_window, 0, x.shape[1:3])
+        return self._finish(x, self.attn.project(attended))
+
+    def attention(self, x: Tensor, keys: Tensor,
+                  corner: Optional[Tuple[int, int]] = None) -> Tensor:
+        before, _ = margins(self.key_window, self.reach)
+        grid = self._grid(x)
+        starts = tuple([self.key_window * i - before for i in range(count)] for count in grid)
+        return spread_weights(self._attend(x, keys, corner, weights=True), grid, x.shape[1:3],
+                              self.query_window, starts, (self.reach, ) * 2, keys.shape[1:3])
+
+
+class GlobalBlock(SemanticBlock):
+    """All queries attend to all keys: those of the maps given, or the queries themselves."""
+
+    def _project(self, x: Tensor, keys: Tuple[Tensor, ...]) -> Tuple[Tensor, Tensor]:
+        normed = self.norm1(x.flatten(1, 2))
+        if keys:
+            kv = self.attn.kv(self.norm1(torch.cat([key.flatten(1, 2) for key in keys], 1)))
+        else:
+            kv = self.attn.kv(normed)
+        return self.attn.q(normed), kv
+
+    def _forward(self, x: Tensor, *keys: Tensor) -> Tensor:
+        attended = self.attn.attend(*self._project(x, keys))
+        return self._finish(x, self.attn.project(attended).view_as(x))
+
+    def attention(self, x: Tensor, *keys: Tensor) -> Tensor:
+        last = (keys or (x, ))[-1]
+        weights = self.attn.weights(*self._project(x, keys))
+        weights = weights[..., -last.shape[1] * last.shape[2]:]
+        return weights.view(*x.shape[:3], *last.shape[1:3])
+
+
+class InnerNeighbourhoodBlock(SemanticBlock):
+    """Semantic tokens attend to those of their window and to a neighbourhood inside the map.
+
+    The attention replaces the tokens instead of being added to them. That is how the
+    classification form makes its semantic tokens (``SemanticAttentionBlock`` of STViT-R's ImageNet
+    code).
+
+    Args:
+        side: Side of the grid of semantic tokens in a window.
+        window: Window side on the image map.
+        reach: Side of its neighbourhood on the image map, moved to lie inside it.
+        **kwargs: For :class:`SemanticBlock`.
+    """
+
+    def __init__(self, side: int, window: int, reach: int, **kwargs):
+        super().__init__(**kwargs)
+        self.side = side
+        self.window = window
+        self.reach = reach
+
+    def _project(self, x: Tensor, image: Tensor) -> Tuple[Tensor, Tensor]:
+        """Queries (B * windows, n, C), keys and values (B * windows, n + neighbourhood, 2C)."""
+        own = self.norm1(x)
+        q = partition_windows(self.attn.q(own), self.side, 0)
+        kv = partition_windows(self.attn.kv(own), self.side, 0)
+        around = cut_inner_neighbourhoods(self.attn.kv(self.norm1(image)), self._grid(x),
+                                          self.window, self.reach)
+        return q, torch.cat([kv, around], 1)
+
+    def _grid(self, x: Tensor) -> Tuple[int, int]:
+        return x.shape[1] // self.side, x.shape[2] // self.side
+
+    def _forward(self, x: Tensor, image: Tensor) -> Tensor:
+        windows = self.attn.attend(*self._project(x, image))
+        attended = reverse_windows(windows, self.side, 0, x.shape[1:3])
+        return self._feed_forward(self.layer_scale_1 * self.attn.project(attended))
+
+    def attention(self, x: Tensor, image: Tensor) -> Tensor:
+        weights = self.attn.weights(*self._project(x, image))[..., self.side**2:]
+        grid, hw = self._grid(x), image.shape[1:3]
+        starts = tuple(inner_starts(length, count, self.window, self.reach)
+                       for length, count in zip(hw, grid))
+        return spread_weights(weights, grid, x.shape[1:3], self.side, starts,
+                              tuple(min(self.reach, length) for length in hw), hw)

@@ -1,0 +1,240 @@
+"""Attention from the tokens of a window to the larger neighbourhood of that window.
+
+Shape legend: B images, H x W key map, C channels, h heads; a grid of gh x gw windows, each with n
+queries; a window covers own x own positions of the key map, its neighbourhood reach x reach.
+"""
+from functools import lru_cache
+from typing import Iterator, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Neighbourhoods overlap, so cutting them copies each key several times. Rows of windows are cut
+# together while the copies are at most this many times the larger of the two maps: K and V are 2C
+# wide, so that is what the hidden layer of a 4C-wide MLP on that map and its activation take.
+MAX_COPIES = 4
+
+
+def pool_windows(x: Tensor, window: int, side: int) -> Tensor:
+    """Max-pools each window to side x side tokens; bins overlap where side does not divide window.
+
+    Args:
+        x: (B, H, W, C); zeros are added right and bottom to fill the last windows, and enter the
+            maximum.
+        window: Window side.
+        side: Side of the tokens' grid in a window.
+
+    Returns:
+        (B, gh * side, gw * side, C), gh = ceil(H / window), gw = ceil(W / window).
+    """
+    H, W = x.shape[1:3]
+    x = F.pad(x, (0, 0, 0, -W % window, 0, -H % window))
+    size = (x.shape[1] // window * side, x.shape[2] // window * side)
+    return F.adaptive_max_pool2d(x.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+
+
+def margins(own: int, reach: int) -> Tuple[int, int]:
+    """Positions that a neighbourhood adds before and after its window."""
+    return (reach - own) // 2, (reach - own + 1) // 2
+
+
+@lru_cache(maxsize=16)
+def neighbourhood_mask(hw: Tuple[int, int], grid: Tuple[int, int], own: int, reach: int,
+                       corner: Optional[Tuple[int, int]],
+                       device: torch.device) -> Optional[Tensor]:
+    """Which keys of each neighbourhood may be attended.
+
+    Args:
+        hw: Size of the key map.
+        grid: Size of the grid of windows.
+        own: Window side on the key map.
+        reach: Neighbourhood side.
+        corner: None masks whatever lies outside the key map. (rows, columns) is the mask of the
+            published STViT-R: outside the grid, and inside it where the last ``rows`` rows and
+            the last ``columns`` columns meet; 0 means all rows, or all columns.
+        device: Of the mask.
+
+    Returns:
+        (gh * gw, 1, 1, reach * reach) bool, True where attended; None if nothing is masked.
+        Where every key of a neighbourhood would be masked, none is: masking all alike changes no
+        softmax.
+    """
+    height, width = grid[0] * own, grid[1] * own
+    # A cached tensor made in inference mode could not be used in a later training step.
+    with torch.inference_mode(False):
+        inside = torch.zeros(height, width, dtype=torch.bool, device=device)
+        if corner is None:
+            inside[:hw[0], :hw[1]] = True
+        else:
+            rows, columns = corner
+            inside[:] = True
+            inside[max(0, height - rows) if rows else 0:,
+                   max(0, width - columns) if columns else 0:] = False
+        before, after = margins(own, reach)
+        inside = F.pad(inside, (before, after, before, after))
+        keys = inside.unfold(0, reach, own).unfold(1, reach, own).flatten(2).flatten(0, 1)
+        keys = keys | ~keys.any(-1, keepdim=True)
+        return None if bool(keys.all()) else keys[:, None, None]
+
+
+def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int], own: int, reach: int,
+                       num_heads: int,
+                       max_keys: int) -> Iterator[Tuple[int, int, Tensor, Tensor]]:
+    """Cuts projected keys and values into neighbourhoods, some rows of windows at a time.
+
+    Args:
+        kv: (B, H, W, 2C) keys and values of the map, gh * own >= H, gw * own >= W.
+        outside: (2C, ) key and value of a position outside the map.
+        grid: (gh, gw).
+        own: Window side on the map.
+        reach: Neighbourhood side, at least ``own``.
+        num_heads: Heads h.
+        max_keys: Keys of an image to copy at a time, if that is a row of windows or more.
+
+    Yields:
+        First row of windows, one past the last, keys and values of these windows, each
+        (B * rows * gw, h, reach * reach, C / h).
+    """
+    B, H, W, channels = kv.shape
+    before, after = margins(own, reach)
+    height, width = grid[0] * own + before + after, grid[1] * own + before + after
+    padded = outside.to(kv.dtype).expand(B, height, width, channels).contiguous()
+    padded[:, before:before + H, before:before + W] = kv
+    # (B, gh, gw, 2, h, C / h, reach, reach), a view
+    windows = padded.unfold(1, reach, own).unfold(2, reach, own).unflatten(
+        3, (2, num_heads, channels // 2 // num_heads))
+    step = max(1, max_keys // (grid[1] * reach**2))
+    for start in range(0, grid[0], step):
+        rows = windows[:, start:start + step]
+        k, v = (rows[:, :, :, i].permute(0, 1, 2, 3, 5, 6, 4).reshape(
+            -1, num_heads, reach**2, channels // 2 // num_heads) for i in range(2))
+        yield start, min(start + step, grid[0]), k, v
+
+
+def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[int, int],
+                            own: int, reach: int, num_heads: int, scale: float,
+                            mask: Optional[Tensor] = None, dropout: float = 0.0,
+                            weights: bool = False) -> Tensor:
+    """Attention of each window's queries to the keys of its neighbourhood.
+
+    Keys and values are projected once per position and cut afterwards, a few rows of windows at
+    a time; the published STViT-R (arXiv 2303.08685) cuts first and projects every copy.
+
+    Args:
+        q: (B * gh * gw, n, C) queries, windows of an image in raster order.
+        kv: (B, H, W, 2C) keys and values.
+        outside: (2C, ) key and value of a position outside the map.
+        grid: (gh, gw).
+        own: Window side on the key map.
+        reach: Neighbourhood side.
+        num_heads: Heads h.
+        scale: Factor on the dot products.
+        mask: Of :func:`neighbourhood_mask`.
+        dropout: Probability of dropping an attention weight.
+        weights: Return the attention weights, averaged over heads, instead.
+
+    Returns:
+        (B * gh * gw, n, C), or (B * gh * gw, n, reach * reach) weights.
+    """
+    (B, H, W, _), (n, C) = kv.shape, q.shape[1:]
+    max_keys = MAX_COPIES * max(H * W, grid[0] * grid[1] * n)
+    q = q.view(B, *grid, n, num_heads, C // num_heads).transpose(3, 4)
+    out = []
+    for start, stop, k, v in cut_neighbourhoods(kv, outside, grid, own, reach, num_heads,
+                                                max_keys):
+        rows = q[:, start:stop].flatten(0, 2)
+        allowed = None
+        if mask is not None:
+            allowed = mask[start * grid[1]:stop * grid[1]].repeat(B, 1, 1, 1)
+        if weights:
+            x = attention_weights(rows, k, scale, allowed)
+        else:
+            x = F.scaled_dot_product_attention(
+                rows, k, v, attn_mask=allowed, dropout_p=dropout, scale=scale)
+            x = x.transpose(1, 2).flatten(2)
+        out.append(x.unflatten(0, (B, -1)))
+    return torch.cat(out, 1).flatten(0, 1)
+
+
+def inner_starts(length: int, count: int, own: int, reach: int) -> Tuple[int, ...]:
+    """First position of each of ``count`` neighbourhoods that are moved to lie inside a map.
+
+    Each is centred on its window where the map is long enough. A map shorter than ``reach`` is
+    one neighbourhood.
+    """
+    before = margins(own, reach)[0]
+    return tuple(min(max(own * i - before, 0), max(length - reach, 0)) for i in range(count))
+
+
+def cut_inner_neighbourhoods(kv: Tensor, grid: Tuple[int, int], own: int, reach: int) -> Tensor:
+    """Cuts neighbourhoods that lie inside the map (:func:`inner_starts`).
+
+    Args:
+        kv: (B, H, W, 2C).
+        grid: (gh, gw).
+        own: Window side on the map.
+        reach: Neighbourhood side, at least ``own``.
+
+    Returns:
+        (B * gh * gw, min(reach, H) * min(reach, W), 2C).
+    """
+    (B, H, W, C), (gh, gw) = kv.shape, grid
+    index = []
+    for length, count in ((H, gh), (W, gw)):
+        starts = torch.tensor(inner_starts(length, count, own, reach), device=kv.device)
+        offsets = torch.arange(min(reach, length), device=kv.device)
+        index.append((starts[:, None] + offsets).flatten())
+    kv = kv.index_select(1, index[0]).index_select(2, index[1])
+    return kv.view(B, gh, -1, gw, min(reach, W), C).transpose(2, 3).reshape(
+        B * gh * gw, -1, C)
+
+
+def attention_weights(q: Tensor, k: Tensor, scale: float,
+                      mask: Optional[Tensor] = None) -> Tensor:
+    """Softmax weights of scaled-dot-product attention, averaged over heads.
+
+    Args:
+        q: (..., h, n, d).
+        k: (..., h, m, d).
+        scale: Factor on the dot products.
+        mask: Broadcasts to (..., h, n, m) bool, True where attended.
+
+    Returns:
+        (..., n, m) float32.
+    """
+    logits = (q @ k.transpose(-2, -1)).float() * scale
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float('-inf'))
+    return logits.softmax(-1).mean(-3)
+
+
+def spread_weights(weights: Tensor, grid: Tuple[int, int], query_hw: Tuple[int, int],
+                   query_window: int, starts: Tuple[Sequence[int], Sequence[int]],
+                   reach: Tuple[int, int], hw: Tuple[int, int]) -> Tensor:
+    """Writes the weights of neighbourhoods to their places on the key map.
+
+    Args:
+        weights: (B * gh * gw, n, reach[0] * reach[1]), n = query_window ** 2.
+        grid: (gh, gw).
+        query_hw: Size of the query map without padding.
+        query_window: Window side on the query map.
+        starts: First row of the neighbourhoods of each row of windows, first column of each
+            column; may lie outside the map.
+        reach: Height and width of a neighbourhood.
+        hw: Size (H, W) of the key map.
+
+    Returns:
+        (B, *query_hw, H, W); weights on positions outside the map are left out.
+    """
+    side = query_window
+    weights = weights.view(-1, *grid, side, side, *reach)
+    out = weights.new_zeros(weights.shape[0], grid[0] * side, grid[1] * side, *hw)
+    for i, top in enumerate(starts[0]):
+        for j, left in enumerate(starts[1]):
+            rows, columns = (slice(max(start, 0), min(start + size, length))
+                             for start, size, length in zip((top, left), reach, hw))
+            out[:, i * side:(i + 1) * side, j * side:(j + 1) * side, rows, columns] = \
+                weights[:, i, j, :, :, rows.start - top:rows.stop - top,
+                        columns.start - left:columns.stop - left]
+    return out[:, :query_hw[0], :query_hw[1]]
