@@ -6,13 +6,15 @@ and mmpretrain configs find them.
 from .backbones import DynamicConvNeXt, DynamicSwin, STViTSwin
 from .compat import enable_mmseg_base_configs
 from .layers import Decision, TokenPredictor
-from .recording import DecisionLog, record_decisions
+from .recording import (DecisionLog, SemanticAttention, record_decisions,
+                        record_semantic_attention)
 from .training import SparseTrainingHook
 from .version import __version__
 
 enable_mmseg_base_configs()
 
 __all__ = [
-    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'STViTSwin', 'SparseTrainingHook',
-    'TokenPredictor', '__version__', 'record_decisions'
+    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'STViTSwin', 'SemanticAttention',
+    'SparseTrainingHook', 'TokenPredictor', '__version__', 'record_decisions',
+    'record_semantic_attention'
 ]

@@ -1,10 +1,12 @@
-"""Looking at decisions without touching the model."""
+"""Looking at decisions and semantic tokens without touching the model."""
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, NamedTuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Type
 
+import torch
 import torch.nn as nn
+from torch import Tensor
 
-from .layers import Decision, TokenPredictor
+from .layers import Decision, SemanticBlock, TokenPredictor
 
 
 class Record(NamedTuple):
@@ -50,14 +52,90 @@ def record_decisions(model: nn.Module) -> Iterator[DecisionLog]:
         ``clear()`` it between forwards when it is held for long.
     """
     log = DecisionLog()
+    with _listening(model, TokenPredictor,
+                    lambda name, module, args, decision: log.append(Record(name, decision))):
+        yield log
 
-    def listen(name: str):
-        return lambda module, args, decision: log.append(Record(name, decision))
+
+class SemanticAttention(NamedTuple):
+    """How semantic tokens and image positions attend to each other in one block.
+
+    Attributes:
+        block: Name of the block in the model.
+        role: 'generate' or 'refine': ``weights[b, r, c]`` is what the token at (r, c) of the
+            semantic map takes from each image position. 'recover': what each image position
+            takes from that token.
+        weights: (B, H', W', H, W) float32, averaged over heads; H' x W' semantic tokens, H x W
+            image positions. The weights of a token ('recover': of a position) sum to 1, or less
+            where part of the attention goes elsewhere: to padding, or to other semantic tokens.
+    """
+    block: str
+    role: str
+    weights: Tensor
+
+    @property
+    def regions(self) -> Tensor:
+        """(B, H, W) int64: number, in raster order, of the token that weighs most at a position.
+
+        Where no token attends to a position, 0.
+        """
+        return self.weights.flatten(1, 2).argmax(1)
+
+    @property
+    def received(self) -> Tensor:
+        """(B, H, W) float32: sum of the weights of all tokens at a position."""
+        return self.weights.sum((1, 2))
+
+
+@contextmanager
+def record_semantic_attention(model: nn.Module) -> Iterator[List[SemanticAttention]]:
+    """Records how semantic tokens attend, in each forward inside the ``with`` block.
+
+    Example::
+
+        with record_semantic_attention(detector) as log:
+            detector.test_step(batch)
+        for block, role, weights in log:
+            weights[0, 4, 7]  # (H, W): what token (4, 7) of image 0 takes from each position
+
+    The weights are computed beside the forward, which itself never has them at once.
+
+    Args:
+        model: Any module that contains an :class:`STViTSwin`; others give an empty log.
+
+    Yields:
+        A list with one entry for each 'generate', 'refine' and 'recover' block, filled as forwards
+        run. An entry has tokens x positions numbers: 15 MB for an image of 800 x 1344.
+    """
+    log: List[SemanticAttention] = []
+
+    def append(name: str, block: SemanticBlock, args: tuple, output: Tensor) -> None:
+        if block.role not in ('generate', 'refine', 'recover'):
+            return
+        with torch.no_grad():
+            weights = block.attention(*args)
+        if block.role == 'recover':  # queries are the image positions
+            weights = weights.permute(0, 3, 4, 1, 2)
+        log.append(SemanticAttention(name, block.role, weights))
+
+    with _listening(model, SemanticBlock, append):
+        yield log
+
+
+@contextmanager
+def _listening(model: nn.Module, kind: Type[nn.Module], listener: Callable) -> Iterator[None]:
+    """Calls ``listener(name, module, args, output)`` after each forward of modules of a kind."""
+
+    def listen(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, output) -> None:
+            listener(name, module, args, output)
+
+        return hook
 
     handles = [module.register_forward_hook(listen(name))
-               for name, module in model.named_modules() if isinstance(module, TokenPredictor)]
+               for name, module in model.named_modules() if isinstance(module, kind)]
     try:
-        yield log
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -1,103 +1,103 @@
 #!/usr/bin/env python
-"""Convert a published checkpoint into the names of this package's backbones.
+"""Convert a checkpoint of another program into the names of this package's backbones.
 
     python tools/convert_checkpoint.py SRC DST
+    python tools/convert_checkpoint.py SRC DST --config configs/cascade_maskrcnn_stvit_swin_s.py
 
-Understands the DynamicSwin and DynamicConvNeXt releases (raoyongming/DynamicViT) and the
-official dense Swin and ConvNeXt, found by their keys. Every key is mapped, dropped with a
-reason, or an error. DST loads as a classifier of mmpretrain, or as a backbone with
-init_cfg=dict(type='Pretrained', checkpoint=DST).
+Understands, by their keys: the releases of DynamicSwin and DynamicConvNeXt
+(raoyongming/DynamicViT) and of STViT-R (changsn/STViT-R and its object detection), official Swin
+and ConvNeXt, and files of mmdet, mmseg and mmpretrain, which become the dense part of a sparse
+model. SRC and DST end in .pth (or .pt) or .safetensors; no code from SRC runs.
+
+Prints what becomes of every key: mapped, dropped with the reason, or missing, that is needed by
+the backbone and not in SRC, so that it starts new. An unknown key is an error. DST holds a model
+of OpenMMLab's layout: load it with load_from, or with
+init_cfg=dict(type='Pretrained', checkpoint=DST). That takes SRC itself as well.
 """
 import argparse
-import os
-import pickle
 import sys
-import tempfile
 from pathlib import Path
 
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
+from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 
-from dynsp_mm.checkpoints import convert_state_dict, unwrap  # noqa: E402
-from dynsp_mm.cli import UserError, run_tool  # noqa: E402
-from dynsp_mm.compat import loading_also  # noqa: E402
+import dynsp_mm  # noqa: E402, F401  registers the backbones
+from dynsp_mm import cli  # noqa: E402
+from dynsp_mm.backbones.base import Backbone  # noqa: E402
+from dynsp_mm.checkpoints import (backbone_config, convert_state_dict, find_arch,  # noqa: E402
+                                  fit_state_dict, read_checkpoint, unwrap, write_checkpoint)
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Convert a published checkpoint')
-    parser.add_argument('src', metavar='SRC', help='checkpoint of a release')
+    parser = argparse.ArgumentParser(description='Convert a checkpoint of another program')
+    parser.add_argument('src', metavar='SRC', help='checkpoint to read')
     parser.add_argument('dst', metavar='DST', help='file to write')
+    parser.add_argument('--config', help='config whose backbone SRC is for; without it, the '
+                        "backbone is chosen by SRC's keys")
+    parser.add_argument('--entry', metavar='NAME', help="entry of SRC that holds the weights, such "
+                        'as model_ema (default: state_dict, else model, else model_ema)')
     parser.add_argument('--dry-run', action='store_true', help='only print the table')
     parser.add_argument('--force', action='store_true', help='replace an existing DST')
     return parser.parse_args()
 
 
-def read(src: str):
-    """Reads without running code from the file."""
-    if not Path(src).is_file():
-        raise UserError(f'SRC {src} does not exist')
-    try:
-        # The releases hold their command line, harmless, as an argparse namespace.
-        with loading_also([argparse.Namespace]):
-            return torch.load(src, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f'SRC {src} was not read: it holds more than tensors and plain values, or '
-                        'is no checkpoint') from error
-    except Exception as error:  # torch raises whatever its parser trips over
-        raise UserError(f'SRC {src} is damaged or no checkpoint: {first_line(error)}') from error
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [''])[0] or type(error).__name__
-
-
-def write(checkpoint: dict, dst: Path) -> None:
-    """Writes the whole file or nothing."""
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=dst.parent, prefix=dst.name, suffix='.tmp')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            torch.save(checkpoint, file)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, dst)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def target_config(args, weights):
+    """Config of the backbone that is to load the weights."""
+    if args.config is None:
+        return backbone_config(weights)
+    cfg = cli.load_config(args.config)
+    cli.require(cfg, 'model')
+    init_default_scope(cfg.default_scope)
+    return dict(cfg.model.backbone, init_cfg=None)
 
 
 def main():
     args = parse_args()
     dst = Path(args.dst)
     if dst.is_dir():
-        raise UserError(f'DST {dst} is a directory: must be a file')
+        raise cli.UserError(f'DST {dst} is a directory: must be a file')
     if dst.exists() and not (args.force or args.dry_run):
-        raise UserError(f'DST {dst} exists; --force replaces it')
+        raise cli.UserError(f'DST {dst} exists; --force replaces it')
     try:
-        conversion = convert_state_dict(unwrap(read(args.src)))
+        checkpoint = read_checkpoint(args.src)
     except ValueError as error:
-        raise UserError(f'SRC {args.src}: {error}') from error
+        raise cli.UserError(f'SRC {error}') from error
+    try:
+        conversion = convert_state_dict(unwrap(checkpoint, args.entry))
+        config = target_config(args, conversion.backbone)
+        backbone = MODELS.build(config)
+        if not isinstance(backbone, Backbone):
+            raise cli.UserError(f'--config {args.config}: its backbone is a {config["type"]}, none '
+                                'of this package')
+        fit = fit_state_dict(conversion.backbone, backbone)
+        if fit.unused and args.config is None:
+            raise ValueError(f'{len(fit.unused)} keys have no place in a {config["type"]} of that '
+                             f'size, such as {fit.unused[0]}; is the checkpoint complete?')
+    except ValueError as error:
+        raise cli.UserError(f'SRC {args.src}: {error}') from error
     for old, new in conversion.mapped:
         print(f'mapped   {old} -> {new}')
     for old, reason in conversion.dropped:
         print(f'dropped  {old} ({reason})')
-    print(f'{conversion.source}: {len(conversion.mapped)} keys mapped, '
-          f'{len(conversion.dropped)} dropped')
+    kind = type(backbone).__name__
+    for name in fit.unused:
+        print(f'unused   backbone.{name} ({kind} has no such part)')
+    for name in fit.new:
+        print(f'missing  backbone.{name} (a part that only {kind} has; starts new)')
+    for name in fit.missing:
+        print(f'missing  backbone.{name} (not in SRC; starts new)')
+    print(f'{conversion.source.name} ({find_arch(conversion.backbone).name}) for {kind}: '
+          f'{len(conversion.mapped)} keys mapped, {len(conversion.dropped)} dropped, '
+          f'{len(fit.unused)} unused, {len(fit.new) + len(fit.missing)} missing')
     if not args.dry_run:
-        checkpoint = dict(meta=dict(source=conversion.source), state_dict=conversion.state_dict)
         try:
-            write(checkpoint, dst)
+            write_checkpoint(conversion.state_dict, conversion.source.name, args.dst)
         except OSError as error:
-            raise UserError(f'DST {dst} was not written: {error}') from error
+            raise cli.UserError(f'DST {dst} was not written: {error}') from error
         print(f'wrote {dst}')
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    cli.run_tool(main)

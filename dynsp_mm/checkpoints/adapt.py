@@ -22,7 +22,8 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
     """Repairs, in place, the entries below ``prefix`` so that ``model`` takes them.
 
     Derived buffers are dropped; ``norm`` of old classifiers becomes the norm of the last stage;
-    position bias tables and position embeddings of another size are interpolated; weights of
+    position bias tables, position embeddings and ``semantic_token2`` of another size are
+    interpolated; weights of
     1x1 convolutions become those of linear layers; ``qkv`` of a dense block is split where the
     model has queries of their own.
 
@@ -49,6 +50,8 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
             continue
         if name.endswith('relative_position_bias_table') and value.shape[1:] == shape[1:]:
             value = _resize_square(value[None], shape[0])[0]
+        elif name.endswith('semantic_token2') and value.dim() == 3 and value.shape[2] == shape[2]:
+            value = _resize_square(value, shape[1])
         elif name == 'absolute_pos_embed' and value.dim() == 3 and value.shape[2] == shape[2]:
             value = _resize_square(value, shape[1], model.patch_resolution)
         elif value.dim() == 4 and value.shape[2:] == (1, 1):

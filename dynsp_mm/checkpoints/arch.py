@@ -72,3 +72,54 @@ def find_arch(state_dict: Mapping[str, Tensor]) -> Optional[Arch]:
         return None
     return Arch(STEMS[stem], state_dict[stem].shape[0], tuple(blocks[i] for i in sorted(blocks)),
                 tuple(heads[i] for i in sorted(heads)))
+
+
+def backbone_config(state_dict: Mapping[str, Tensor]) -> Dict[str, object]:
+    """Config of one of our backbones that has a place for each of these names.
+
+    A dense Swin or ConvNeXt gets the default sparse part, which the file cannot fill.
+
+    Args:
+        state_dict: Names and tensors of a backbone, without prefix.
+
+    Raises:
+        ValueError: If the stem or the stages are missing.
+    """
+    arch = find_arch(state_dict)
+    if arch is None:
+        raise ValueError('no stem or no stages among the weights of the backbone; is the '
+                         'checkpoint complete?')
+    indices = sorted(int(m[1]) for m in (re.match(r'norm(\d)\.weight', k) for k in state_dict) if m)
+    config: Dict[str, object] = dict(arch.settings, out_indices=tuple(indices))
+    if arch.family == 'ConvNeXt':
+        config.update(type='DynamicConvNeXt', gap_before_final_norm=False,
+                      use_grn=any('.grn.' in k for k in state_dict))
+        if not any(k.endswith('.gamma') and '.grn.' not in k for k in state_dict):
+            config['layer_scale_init_value'] = 0.0
+    else:
+        table = next(v for k, v in state_dict.items() if re.fullmatch(BIAS_TABLE, k))
+        window = (round(table.shape[0]**0.5) + 1) // 2
+        config.update(window_size=window,
+                      qkv_bias=any(k.endswith('.qkv.bias') for k in state_dict))
+        embedding = state_dict.get('absolute_pos_embed')
+        if embedding is not None:
+            config.update(use_abs_pos_embed=True,
+                          pretrain_img_size=4 * round(embedding.shape[1]**0.5))
+    if arch.family == 'STViT-R Swin':
+        token = next((v for k, v in state_dict.items() if k.endswith('.semantic_token2')), None)
+        config['type'] = 'STViTSwin'
+        if token is not None:
+            config.update(form='classification', semantic_token2=True)
+        return config
+    config.setdefault('type', 'DynamicSwin')
+    blocks = sorted({tuple(map(int, m.groups())) for m in (
+        re.match(r'stages\.(\d+)\.(?:blocks\.)?(\d+)\.fast_path\.', k) for k in state_dict) if m})
+    if blocks:
+        count = len({k.split('.')[1] for k in state_dict if k.startswith('token_predictors.')})
+        stage, first = blocks[0]
+        # Where the later predictors stand cannot be told from the names, nor does it change them.
+        config.update(prune_stage=stage, prune_blocks=tuple(range(first, first + count)),
+                      keep_ratios=(1.0, ) * count)
+    elif len(arch.depths) > 2 and arch.depths[2] > 3:
+        config['keep_ratios'] = 0.7
+    return config

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Neighbourhoods overlap, so cutting them copies each key several times. Rows of windows are cut
-# together while the copies are at most this many times the larger of the two maps: K and V are 2C
-# wide, so that is what the hidden layer of a 4C-wide MLP on that map and its activation take.
+# Neighbourhoods overlap, so cutting them copies each key several times. Windows are cut together
+# while the copies are at most this many times the larger of the two maps: K and V are 2C wide, so
+# that is what the hidden layer of a 4C-wide MLP on that map and its activation take.
 MAX_COPIES = 4
 
 
@@ -81,7 +81,7 @@ def neighbourhood_mask(hw: Tuple[int, int], grid: Tuple[int, int], own: int, rea
 def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int], own: int, reach: int,
                        num_heads: int,
                        max_keys: int) -> Iterator[Tuple[int, int, Tensor, Tensor]]:
-    """Cuts projected keys and values into neighbourhoods, some rows of windows at a time.
+    """Cuts projected keys and values into neighbourhoods, some windows at a time.
 
     Args:
         kv: (B, H, W, 2C) keys and values of the map, gh * own >= H, gw * own >= W.
@@ -90,11 +90,12 @@ def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int], own: 
         own: Window side on the map.
         reach: Neighbourhood side, at least ``own``.
         num_heads: Heads h.
-        max_keys: Keys of an image to copy at a time, if that is a row of windows or more.
+        max_keys: Keys of an image to copy at a time, rounded to whole rows of windows, or to
+            whole windows.
 
     Yields:
-        First row of windows, one past the last, keys and values of these windows, each
-        (B * rows * gw, h, reach * reach, C / h).
+        Number of the first window in raster order, one past the last, keys and values of these
+        windows, each (B * windows, h, reach * reach, C / h).
     """
     B, H, W, channels = kv.shape
     before, after = margins(own, reach)
@@ -104,12 +105,16 @@ def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int], own: 
     # (B, gh, gw, 2, h, C / h, reach, reach), a view
     windows = padded.unfold(1, reach, own).unfold(2, reach, own).unflatten(
         3, (2, num_heads, channels // 2 // num_heads))
-    step = max(1, max_keys // (grid[1] * reach**2))
-    for start in range(0, grid[0], step):
-        rows = windows[:, start:start + step]
-        k, v = (rows[:, :, :, i].permute(0, 1, 2, 3, 5, 6, 4).reshape(
-            -1, num_heads, reach**2, channels // 2 // num_heads) for i in range(2))
-        yield start, min(start + step, grid[0]), k, v
+    count = max(1, max_keys // reach**2)
+    rows, columns = max(1, count // grid[1]), min(count, grid[1])
+    for top in range(0, grid[0], rows):
+        for left in range(0, grid[1], columns):
+            part = windows[:, top:top + rows, left:left + columns]
+            first = top * grid[1] + left
+            # Not named, so that nothing holds them while the next ones are cut.
+            yield (first, first + part.shape[1] * part.shape[2],
+                   *(part[:, :, :, i].permute(0, 1, 2, 3, 5, 6, 4).reshape(
+                       -1, num_heads, reach**2, channels // 2 // num_heads) for i in range(2)))
 
 
 def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[int, int],
@@ -118,8 +123,8 @@ def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[
                             weights: bool = False) -> Tensor:
     """Attention of each window's queries to the keys of its neighbourhood.
 
-    Keys and values are projected once per position and cut afterwards, a few rows of windows at
-    a time; the published STViT-R (arXiv 2303.08685) cuts first and projects every copy.
+    Keys and values are projected once per position and cut afterwards, a few windows at a time;
+    the published STViT-R (arXiv 2303.08685) cuts first and projects every copy.
 
     Args:
         q: (B * gh * gw, n, C) queries, windows of an image in raster order.
@@ -139,21 +144,20 @@ def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[
     """
     (B, H, W, _), (n, C) = kv.shape, q.shape[1:]
     max_keys = MAX_COPIES * max(H * W, grid[0] * grid[1] * n)
-    q = q.view(B, *grid, n, num_heads, C // num_heads).transpose(3, 4)
+    q = q.view(B, -1, n, num_heads, C // num_heads).transpose(2, 3)
     out = []
-    for start, stop, k, v in cut_neighbourhoods(kv, outside, grid, own, reach, num_heads,
+    for first, last, k, v in cut_neighbourhoods(kv, outside, grid, own, reach, num_heads,
                                                 max_keys):
-        rows = q[:, start:stop].flatten(0, 2)
-        allowed = None
-        if mask is not None:
-            allowed = mask[start * grid[1]:stop * grid[1]].repeat(B, 1, 1, 1)
+        some = q[:, first:last].flatten(0, 1)
+        allowed = None if mask is None else mask[first:last].repeat(B, 1, 1, 1)
         if weights:
-            x = attention_weights(rows, k, scale, allowed)
+            x = attention_weights(some, k, scale, allowed)
         else:
             x = F.scaled_dot_product_attention(
-                rows, k, v, attn_mask=allowed, dropout_p=dropout, scale=scale)
+                some, k, v, attn_mask=allowed, dropout_p=dropout, scale=scale)
             x = x.transpose(1, 2).flatten(2)
         out.append(x.unflatten(0, (B, -1)))
+        del k, v
     return torch.cat(out, 1).flatten(0, 1)
 
 

@@ -1,17 +1,52 @@
-"""Runs a model of any of the libraries and draws its decisions."""
+"""Runs a model of any of the libraries and draws its decisions or semantic tokens."""
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence
 
 import cv2
 import torch
 import torch.nn as nn
 from mmengine.dataset import Compose, pseudo_collate
 
+from ..backbones import STViTSwin
 from ..backbones.sparse_backbone import SparseBackbone
 from ..config_tree import leaf_datasets
-from ..recording import record_decisions
-from .keep_maps import draw_decisions, input_as_image
+from ..recording import record_decisions, record_semantic_attention
+from .keep_maps import draw_decisions
+from .panels import input_as_image
+from .semantic_maps import draw_semantic_attention
+
+
+class Painter(NamedTuple):
+    """What is recorded of a backbone, and how its records become a picture.
+
+    Attributes:
+        backbone: The backbone.
+        record: Context manager of a model that yields a list of records.
+        draw: (image, records of one forward, index in the batch, content size) -> picture.
+    """
+    backbone: nn.Module
+    record: Callable
+    draw: Callable
+
+
+def find_painter(model: nn.Module) -> Painter:
+    """The painter of the model's first sparse backbone.
+
+    Raises:
+        ValueError: If the model takes no decisions and has no semantic tokens.
+    """
+    for module in model.modules():
+        if isinstance(module, SparseBackbone) and module.keep_ratios:
+            return Painter(module, record_decisions,
+                           lambda image, records, *place: draw_decisions(
+                               image, [record.decision for record in records], *place))
+        if isinstance(module, STViTSwin):
+            return Painter(module, record_semantic_attention,
+                           lambda image, records, *place: draw_semantic_attention(
+                               image, [r for r in records if r.role != 'generate'], *place))
+    raise ValueError(f'{type(model).__name__} takes no decisions and has no semantic tokens: its '
+                     'backbone is not sparse (keep_ratios is None)')
 
 
 def image_batches(dataset: Dict[str, Any], paths: Sequence[str]) -> Iterator[Dict]:
@@ -38,7 +73,7 @@ def image_batches(dataset: Dict[str, Any], paths: Sequence[str]) -> Iterator[Dic
 @torch.no_grad()
 def draw_batches(model: nn.Module, batches: Iterable[Dict], out_dir: Path,
                  count: int) -> Iterator[Path]:
-    """Draws the decisions on the first images.
+    """Draws the decisions, or the semantic tokens' attention, on the first images.
 
     Pictures have the images' names; where two images have the same, or one image is run through
     the network in parts (sliding windows, augmentation), a number is appended.
@@ -54,22 +89,19 @@ def draw_batches(model: nn.Module, batches: Iterable[Dict], out_dir: Path,
         The pictures' paths, as they are written.
 
     Raises:
-        ValueError: If the model takes no decisions.
+        ValueError: If the model takes no decisions and has no semantic tokens.
     """
-    backbone = next((m for m in model.modules()
-                     if isinstance(m, SparseBackbone) and m.keep_ratios), None)
-    if backbone is None:
-        raise ValueError(f'{type(model).__name__} takes no decisions: its backbone is not sparse '
-                         '(keep_ratios is None)')
+    painter = find_painter(model)
     model.eval()
     out_dir.mkdir(parents=True, exist_ok=True)
     names: Counter = Counter()
     drawn = 0
     for batch in batches:
         inputs: List[torch.Tensor] = []
-        handle = backbone.register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
+        handle = painter.backbone.register_forward_pre_hook(
+            lambda m, args: inputs.append(args[0]))
         try:
-            with record_decisions(backbone) as log:
+            with painter.record(painter.backbone) as log:
                 samples = model.test_step(batch)
         finally:
             handle.remove()
@@ -77,12 +109,12 @@ def draw_batches(model: nn.Module, batches: Iterable[Dict], out_dir: Path,
         # One forward with one input an image is the usual case; only then is padding known.
         whole = len(inputs) == 1 and len(inputs[0]) == len(samples)
         for f, x in enumerate(inputs):
-            decisions = log.decisions[f * per_forward:(f + 1) * per_forward]
+            records = log[f * per_forward:(f + 1) * per_forward]
             for i in range(min(len(x), count - drawn) if whole else len(x)):
                 meta = samples[i if whole else min(i, len(samples) - 1)].metainfo
                 content = tuple(meta.get('img_shape', (0, 0)))[:2] if whole else (0, 0)
-                picture = draw_decisions(input_as_image(x[i], model.data_preprocessor), decisions,
-                                         i, content)
+                picture = painter.draw(input_as_image(x[i], model.data_preprocessor), records, i,
+                                       content)
                 stem = Path(meta.get('img_path') or 'image').stem
                 names[stem] += 1
                 path = out_dir / (f'{stem}.png' if names[stem] == 1

@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""Draw which regions of images a trained sparse model keeps on its slow path.
+"""Draw which regions of images a trained sparse model keeps, or what semantic tokens stand for.
 
     python tools/analysis_tools/visualize_decisions.py CONFIG CHECKPOINT --out-dir maps
     python tools/analysis_tools/visualize_decisions.py CONFIG CHECKPOINT --images a.jpg b.png
 
 Without --images it draws the first --num images of the config's test set. Each picture shows
 the network's input, then one panel per decision: kept regions outlined and in colour, the
-others dimmed.
+others dimmed. With STViTSwin there is a row for each block in which semantic tokens are refined
+and recovered from: the input, the region in which each token weighs most, and the attention that
+each position receives.
 """
 import argparse
 import sys
@@ -25,7 +27,7 @@ from dynsp_mm.visualization.run import draw_batches, image_batches  # noqa: E402
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Draw kept regions')
+    parser = argparse.ArgumentParser(description='Draw kept regions or semantic tokens')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     cli.add_config_options(parser)

@@ -1,0 +1,69 @@
+"""Panels side by side, with captions, on the image that the network saw."""
+from typing import List, Sequence, Tuple
+
+import cv2
+import numpy as np
+import torch.nn as nn
+from torch import Tensor
+
+CAPTION_HEIGHT = 18
+MIN_PANEL_SIDE = 240  # px; smaller images are enlarged by a whole factor
+
+
+def input_as_image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
+    """Undoes a data preprocessor's normalisation.
+
+    Args:
+        x: (3, H, W) normalised network input.
+        preprocessor: The model's ``data_preprocessor`` (its ``mean`` and ``std``, and whether it
+            swapped the channels).
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    x = x.detach().float().cpu()
+    if getattr(preprocessor, 'mean', None) is not None and getattr(preprocessor, 'std', None) \
+            is not None:
+        x = x * preprocessor.std.cpu().view(-1, 1, 1) + preprocessor.mean.cpu().view(-1, 1, 1)
+    image = x.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    # Files are read as BGR; mmengine's preprocessors and mmpretrain's name the swap differently.
+    swapped = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False))
+    return np.ascontiguousarray(image if swapped else image[..., ::-1])
+
+
+def enlarge(image: np.ndarray, content: Tuple[int, int]) -> Tuple[np.ndarray, Tuple[int, int]]:
+    """Enlarges a small image by a whole factor.
+
+    Args:
+        image: (H, W, 3) uint8, the network's input including padding.
+        content: Height and width without padding; (0, 0) means all of it.
+
+    Returns:
+        The image, and the content's size in it.
+    """
+    height, width = (c or s for c, s in zip(content, image.shape[:2]))
+    factor = -(-MIN_PANEL_SIDE // min(height, width))
+    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    return image, (height * factor, width * factor)
+
+
+def arrange(rows: Sequence[Sequence[Tuple[str, np.ndarray]]],
+            size: Tuple[int, int]) -> np.ndarray:
+    """Puts panels side by side under their captions.
+
+    Args:
+        rows: Rows of (caption, (H, W, 3) uint8 panel), as many in each row.
+        size: Height and width that is shown of each panel, from its top left.
+
+    Returns:
+        (rows * (height + caption), columns * width, 3) uint8.
+    """
+    height, width = size
+    lines: List[np.ndarray] = []
+    for row in rows:
+        strip = np.full((CAPTION_HEIGHT, width * len(row), 3), 255, np.uint8)
+        for k, (caption, _) in enumerate(row):
+            cv2.putText(strip, caption, (width * k + 4, CAPTION_HEIGHT - 5),
+                        cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        lines += [strip, np.concatenate([panel[:height, :width] for _, panel in row], axis=1)]
+    return np.concatenate(lines)

@@ -1,0 +1,84 @@
+"""Overlays of what semantic tokens stand for on the image that the network saw."""
+from typing import Sequence, Tuple
+
+import cv2
+import numpy as np
+
+from ..recording import SemanticAttention
+from .panels import arrange, enlarge
+
+BORDER = (255, 255, 255)  # RGB, between regions
+GOLDEN_ANGLE = 137.508  # degrees; neighbouring numbers get unlike hues
+
+
+def draw_regions(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Tints each region in a colour of its own and outlines it.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        regions: (h, w) int, number of the token that weighs most; each entry covers H / h by W / w
+            pixels.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    height, width = image.shape[:2]
+    hues = (regions * GOLDEN_ANGLE % 360 / 2).astype(np.uint8)
+    hsv = np.stack([hues, np.full_like(hues, 160), np.full_like(hues, 230)], -1)
+    tint = cv2.resize(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), (width, height),
+                      interpolation=cv2.INTER_NEAREST)
+    out = cv2.addWeighted(image, 0.55, tint, 0.45, 0)
+    regions = cv2.resize(regions.astype(np.float32), (width, height),
+                         interpolation=cv2.INTER_NEAREST)
+    border = np.zeros((height, width), bool)
+    border[1:] |= regions[1:] != regions[:-1]
+    border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
+    out[border] = BORDER
+    return out
+
+
+def draw_weights(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Overlays weights as heat, from dark blue (none) to red (the largest).
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        weights: (h, w) float >= 0, such as one token's map or ``received``.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    height, width = image.shape[:2]
+    scaled = np.nan_to_num(weights / max(float(weights.max()), np.finfo(np.float32).tiny))
+    heat = cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.addWeighted(image, 0.5, heat, 0.5, 0)
+
+
+def draw_semantic_attention(image: np.ndarray, attentions: Sequence[SemanticAttention],
+                            index: int = 0,
+                            content: Tuple[int, int] = (0, 0)) -> np.ndarray:
+    """A row for each block: the image, the region of each token, and what positions give in all.
+
+    Args:
+        image: (H, W, 3) uint8, RGB, the network's input including padding.
+        attentions: Of blocks on this input, in order.
+        index: The image's place in the batch.
+        content: Height and width without padding; (0, 0) means all of it.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+    """
+    image, size = enlarge(image, content)
+    rows = []
+    for attention in attentions:
+        # By block: 'stages.2.blocks.7' is block 7 of its stage.
+        name = f'{attention.role}, block {attention.block.rsplit(".", 1)[-1]}'
+        tokens = attention.weights.shape[1] * attention.weights.shape[2]
+        rows.append([
+            (f'{name}: {tokens} tokens', image),
+            ('strongest token',
+             draw_regions(image, attention.regions[index].cpu().numpy())),
+            ('attention received',
+             draw_weights(image, attention.received[index].cpu().numpy()))
+        ])
+    return arrange(rows, size)
