@@ -56,3 +56,14 @@ class Classifier(nn.Module):
         pooled = self.features(image)
         self.backbone.gap_before_final_norm = False
         return self.head.fc(pooled)
+
+
+def stvit_input(stored: Tensor) -> Tensor:
+    """The network's input from the bytes of an STViT-R golden file."""
+    return stored.float() / 64 - 2
+
+
+def stvit_weights(stored: dict) -> dict:
+    """Float32 weights under our names."""
+    return convert_state_dict({key: value.float() if value.is_floating_point() else value
+                               for key, value in stored.items()}).state_dict

@@ -2,6 +2,7 @@
 changsn/STViT-R-Object-Detection), a drop-in for the Swin of mmdet, mmseg and mmpretrain.
 """
 import math
+from numbers import Real
 from typing import List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -181,6 +182,8 @@ class STViTSwin(SwinBackbone):
         if swin.get('patch_cfg'):
             raise ValueError(f'patch_cfg={swin["patch_cfg"]!r}: STViTSwin has a convolutional stem, '
                              'which takes no patch_cfg')
+        if not isinstance(layer_scale_init_value, Real):
+            raise ValueError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a number')
         check_counts(semantic_size=semantic_size)
         if pad_small_map is None:
             pad_small_map = form == 'dense_prediction'
@@ -188,7 +191,7 @@ class STViTSwin(SwinBackbone):
         self.form = form
         self.pad_mask = pad_mask
         self.semantic_size = semantic_size
-        self.layer_scale_init_value = layer_scale_init_value
+        self.layer_scale_init_value = float(layer_scale_init_value)
         if not isinstance(semantic_stage, int) or not 0 <= semantic_stage < len(self.depths):
             raise ValueError(f'semantic_stage={semantic_stage!r}: must be the index of a stage, '
                              f'0 .. {len(self.depths) - 1}')
