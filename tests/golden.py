@@ -21,6 +21,14 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+def release(name: str) -> dict:
+    """The state dict of a golden file, 'stvit_cls-0' for one of several in a file, as released."""
+    golden = load(name.split('-')[0])
+    stored = golden['cases'][int(name[-1])] if '-' in name else golden
+    return {key: value.float() if value.dtype == torch.float16 else value
+            for key, value in stored['state_dict'].items()}
+
+
 class Classifier(nn.Module):
     """A backbone and the release's classification head (``head.fc``)."""
 
@@ -61,9 +69,3 @@ class Classifier(nn.Module):
 def stvit_input(stored: Tensor) -> Tensor:
     """The network's input from the bytes of an STViT-R golden file."""
     return stored.float() / 64 - 2
-
-
-def stvit_weights(stored: dict) -> dict:
-    """Float32 weights under our names."""
-    return convert_state_dict({key: value.float() if value.is_floating_point() else value
-                               for key, value in stored.items()}).state_dict

@@ -83,13 +83,13 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> Dict[str, object]:
         state_dict: Names and tensors of a backbone, without prefix.
 
     Raises:
-        ValueError: If the stem or the stages are missing.
+        ValueError: If the stem or a stage is missing.
     """
     arch = find_arch(state_dict)
-    if arch is None:
-        raise ValueError('no stem or no stages among the weights of the backbone; is the '
-                         'checkpoint complete?')
     indices = sorted(int(m[1]) for m in (re.match(r'norm(\d)\.weight', k) for k in state_dict) if m)
+    if arch is None or max(indices, default=0) >= len(arch.depths):
+        raise ValueError('the weights of the backbone lack its stem or a stage; is the checkpoint '
+                         'complete?')
     config: Dict[str, object] = dict(arch.settings, out_indices=tuple(indices))
     if arch.family == 'ConvNeXt':
         config.update(type='DynamicConvNeXt', gap_before_final_norm=False,

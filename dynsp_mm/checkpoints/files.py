@@ -3,6 +3,8 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -15,24 +17,42 @@ from torch.hub import download_url_to_file, get_dir
 from ..compat import loading_also
 
 
-class Ignored(dict):
+class Ignored:
     """Stands in for an object of a checkpoint that is not needed: takes anything, does nothing."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__()
+        pass
 
     def __setstate__(self, state):
         pass
 
 
+class IgnoredDict:
+    """The same for a kind of dict: torch's reader fills none but plain and ordered ones."""
+
+    def __new__(cls, *args, **kwargs):
+        return OrderedDict()
+
+
 # What checkpoints of the published programs and of mmengine hold beside tensors and plain values:
-# command lines, configs, logged values. None of these is built; Ignored takes their place.
-IGNORED_TYPES = (
-    'argparse.Namespace', 'yacs.config.CfgNode', 'easydict.EasyDict', 'pathlib.PosixPath',
-    'mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'builtins.slice',
-    'numpy.ndarray', 'numpy.dtype',
-    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core')
-      for name in ('_reconstruct', 'scalar')))
+# command lines, configs, logged values. None of these is built; empty objects take their places.
+IGNORED = (
+    'argparse.Namespace', 'pathlib.Path', 'pathlib.PosixPath', 'pathlib.WindowsPath',
+    'pathlib._local.PosixPath', 'mmengine.logging.history_buffer.HistoryBuffer',
+    'builtins.getattr', 'numpy.ndarray', 'numpy.dtype', 'numpy.core.multiarray._reconstruct',
+    'numpy.core.multiarray.scalar', 'numpy._core.multiarray._reconstruct',
+    'numpy._core.multiarray.scalar')
+IGNORED_DICTS = ('yacs.config.CfgNode', 'easydict.EasyDict')
+
+
+def _stand_in(path: str, base: type) -> type:
+    """A class that goes by the name of another: torch looks types up by their names."""
+    module, name = path.rsplit('.', 1)
+    return type(name, (base, ), {'__module__': module})
+
+
+STAND_INS = [_stand_in(path, Ignored) for path in IGNORED] + [
+    _stand_in(path, IgnoredDict) for path in IGNORED_DICTS]
 
 
 def read_checkpoint(path: str) -> Any:
@@ -42,7 +62,8 @@ def read_checkpoint(path: str) -> Any:
         path: A local file.
 
     Returns:
-        What the file holds. Objects of :data:`IGNORED_TYPES` come as :class:`Ignored`.
+        What the file holds. Objects of the types in :data:`IGNORED` come as :class:`Ignored`,
+        those of :data:`IGNORED_DICTS` as ordered dicts.
 
     Raises:
         ValueError: If the file is missing, damaged or no checkpoint, or holds other objects.
@@ -58,7 +79,8 @@ def read_checkpoint(path: str) -> Any:
         except (SafetensorError, OSError) as error:
             raise ValueError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
     try:
-        with loading_also([(Ignored, name) for name in IGNORED_TYPES]):
+        with loading_also(STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of pickles that are refused in the next line
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         kind = re.search(r'GLOBAL ([\w.]+)', str(error))

@@ -4,12 +4,13 @@ import importlib
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import load, relative_error, stvit_input, stvit_weights
+from golden import load, relative_error, release, stvit_input
 from mmengine.registry import MODELS
 
 from dynsp_mm import DynamicSwin, STViTSwin
 from dynsp_mm.analysis import count_macs, peak_memory
 from dynsp_mm.backbones.stvit_swin import block_role
+from dynsp_mm.checkpoints import convert_state_dict
 from dynsp_mm.layers import (GlobalBlock, InnerNeighbourhoodBlock, NeighbourhoodBlock, SwinBlock)
 
 ALL = (0, 1, 2, 3)
@@ -46,8 +47,7 @@ def test_dense_prediction_equals_the_published_program(pad_mask, case):
     config, case = golden['config'], golden['cases'][case]
     model = STViTSwin(embed_dims=config['embed_dim'], depths=config['depths'],
                       num_heads=config['num_heads'], out_indices=ALL, pad_mask=pad_mask).eval()
-    weights = {key[9:]: value for key, value in stvit_weights(golden['state_dict']).items()}
-    model.load_state_dict(weights, strict=True)
+    model.load_state_dict(convert_state_dict(release('stvit_dense')).backbone, strict=True)
     with torch.no_grad():
         maps = model(stvit_input(case['input']))
     for ours, theirs in zip(maps, case['early'] + case[pad_mask]):
@@ -56,16 +56,16 @@ def test_dense_prediction_equals_the_published_program(pad_mask, case):
     assert relative_error(case['full'][0], case['release'][0]) > 0.01
 
 
-@pytest.mark.parametrize('case', range(2), ids=['semantic_token2', 'without'])
-def test_classification_equals_the_published_program(case):
+@pytest.mark.parametrize('index', range(2), ids=['semantic_token2', 'without'])
+def test_classification_equals_the_published_program(index):
     golden = load('stvit_cls')
-    config, case = golden['config'], golden['cases'][case]
+    config, case = golden['config'], golden['cases'][index]
     model = STViTSwin(arch=dict(embed_dims=config['embed_dim'], depths=config['depths'],
                                 num_heads=config['num_heads']),
                       form='classification', semantic_token2=case['semantic_token2']).eval()
-    weights = stvit_weights(case['state_dict'])
-    head = [weights.pop(f'head.fc.{part}') for part in ('weight', 'bias')]
-    model.load_state_dict({key[9:]: value for key, value in weights.items()}, strict=True)
+    conversion = convert_state_dict(release(f'stvit_cls-{index}'))
+    model.load_state_dict(conversion.backbone, strict=True)
+    head = [conversion.state_dict[f'head.fc.{part}'] for part in ('weight', 'bias')]
     with torch.no_grad():
         logits = F.linear(model(stvit_input(golden['input']))[-1].mean((2, 3)), *head)
     assert relative_error(logits, case['logits']) < 1e-5

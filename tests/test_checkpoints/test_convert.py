@@ -1,190 +1,148 @@
-import argparse
-import pickle
-import subprocess
-import sys
-from pathlib import Path
-
+"""State dicts of every source under our names; nothing is lost on the way."""
 import pytest
 import torch
-import torch.nn.functional as F
-from golden import Classifier, load, relative_error
+from golden import release
 
-from dynsp_mm import DynamicSwin
-from dynsp_mm.checkpoints import convert_state_dict, find_source, load_pretrained, unwrap
+from dynsp_mm import DynamicConvNeXt, DynamicSwin, STViTSwin
+from dynsp_mm.checkpoints import (backbone_config, convert_state_dict, find_arch, find_source,
+                                  fit_state_dict, unwrap)
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'convert_checkpoint.py'
-RELEASES = {'dynamic_swin_eval': 'DynamicSwin release',
-            'dynamic_convnext_eval': 'DynamicConvNeXt release'}
-OFFICIAL = {'dynamic_swin_eval': 'official Swin', 'dynamic_convnext_eval': 'official ConvNeXt'}
 NEW = ('score_predictor', 'fastmlp', 'fast_path')
+SWIN = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
+CONVNEXT = dict(depths=(1, 1, 4, 1), channels=(16, 32, 64, 128))
+ALL = (0, 1, 2, 3)
 
 
-def convert(*args):
-    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True)
+def dense(name):
+    return {k: v for k, v in release(name).items() if not any(part in k for part in NEW)}
 
 
-@pytest.mark.parametrize('name', RELEASES)
-def test_every_key_is_accounted_for(name):
-    state_dict = load(name)['state_dict']
-    result = convert_state_dict(state_dict)
-    assert result.source.name == RELEASES[name]
-    assert ({old for old, _ in result.mapped} | {old for old, _ in result.dropped}
-            == set(state_dict))
+# What a file may hold -> the source that it is recognised as, and the backbone that takes it.
+SOURCES = {
+    'dynamic_swin': ('DynamicSwin release', 'DynamicSwin',
+                     lambda: release('dynamic_swin_eval')),
+    'dynamic_convnext': ('DynamicConvNeXt release', 'DynamicConvNeXt',
+                         lambda: release('dynamic_convnext_eval')),
+    'official_swin': ('official Swin', 'DynamicSwin', lambda: dense('dynamic_swin_eval')),
+    'official_convnext': ('official ConvNeXt', 'DynamicConvNeXt',
+                          lambda: dense('dynamic_convnext_eval')),
+    'stvit_detection': ('STViT-R release', 'STViTSwin', lambda: release('stvit_dense')),
+    'stvit_token2': ('STViT-R release', 'STViTSwin', lambda: release('stvit_cls-0')),
+    'stvit_cls': ('STViT-R release', 'STViTSwin', lambda: release('stvit_cls-1')),
+    'openmmlab_swin': ('OpenMMLab Swin', 'DynamicSwin',
+                       lambda: DynamicSwin(**SWIN, out_indices=ALL).state_dict()),
+    'openmmlab_convnext': ('OpenMMLab ConvNeXt', 'DynamicConvNeXt', lambda: DynamicConvNeXt(
+        arch=CONVNEXT, out_indices=ALL, gap_before_final_norm=False).state_dict()),
+    'own_swin': ('OpenMMLab Swin', 'DynamicSwin',
+                 lambda: DynamicSwin(**SWIN, keep_ratios=0.7).state_dict()),
+    'own_stvit': ('OpenMMLab Swin', 'STViTSwin', lambda: STViTSwin(**SWIN).state_dict()),
+    'own_convnext_v2': ('OpenMMLab ConvNeXt', 'DynamicConvNeXt', lambda: DynamicConvNeXt(
+        arch=CONVNEXT, keep_ratios=0.7, use_grn=True, layer_scale_init_value=0.).state_dict()),
+}
+
+
+@pytest.fixture(params=SOURCES)
+def source(request):
+    name, kind, make = SOURCES[request.param]
+    return request.param, name, kind, make()
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_every_key_is_accounted_for(source, prefix):
+    which, name, kind, state_dict = source
+    others = {'neck.convs.0.weight': torch.ones(2), 'roi_head.bbox_head.0.fc_cls.bias': torch.ones(1)}
+    whole = {prefix + k: v for k, v in state_dict.items()}
+    if prefix:
+        whole.update(others)
+    result = convert_state_dict(whole)
+    assert result.source.name == name
+    assert {old for old, _ in result.mapped} | {old for old, _ in result.dropped} == set(whole)
+    assert len(result.mapped) + len(result.dropped) == len(whole)
     assert {new for _, new in result.mapped} == set(result.state_dict)
-    assert all(reason for _, reason in result.dropped)
-    for old, _ in result.dropped:
-        assert old.endswith(('attn_mask', 'relative_position_index'))
-    assert bool(result.dropped) == (name == 'dynamic_swin_eval')
+    for old, reason in result.dropped:
+        assert reason and old.endswith(('attn_mask', 'relative_position_index'))
+    if prefix:  # the detector's other parts stay as they are
+        assert all(torch.equal(result.state_dict[k], v) for k, v in others.items())
+    # Each tensor has a storage of its own: safetensors refuses shared ones.
+    pointers = [v.data_ptr() for v in result.state_dict.values()]
+    assert len(set(pointers)) == len(pointers)
 
 
-@pytest.mark.parametrize('name', OFFICIAL)
-def test_official_dense_checkpoints(name):
-    state_dict = {k: v for k, v in load(name)['state_dict'].items()
-                  if not any(part in k for part in NEW)}
-    assert convert_state_dict(state_dict).source.name == OFFICIAL[name]
+def test_the_backbone_that_takes_it(source):
+    which, name, kind, state_dict = source
+    converted = convert_state_dict(state_dict).backbone
+    config = backbone_config(converted)
+    assert config['type'] == kind
+    cls = dict(DynamicSwin=DynamicSwin, DynamicConvNeXt=DynamicConvNeXt, STViTSwin=STViTSwin)[kind]
+    fit = fit_state_dict(converted, cls(**{k: v for k, v in config.items() if k != 'type'}))
+    assert fit.unused == [] and fit.missing == []
+    # Only a dense file leaves the sparse parts to start new.
+    dense_file = which.startswith('official') or which.startswith('openmmlab')
+    assert bool(fit.new) == dense_file
+    assert all(k.startswith('token_predictors.') or '.fast_' in k for k in fit.new)
 
 
-@pytest.mark.parametrize('name', RELEASES)
-def test_tool_and_init_cfg(name, tmp_path):
-    """A file in the release's own form, converted by the tool and named in a config."""
-    golden = load(name)
-    src, dst = tmp_path / 'release.pth', tmp_path / 'sub' / 'ours.pth'
-    torch.save(dict(model={'module.' + k: v for k, v in golden['state_dict'].items()}, epoch=3,
-                    args=argparse.Namespace(model='dynamic', batch_size=8)), src)
-    done = convert(src, dst)
-    assert done.returncode == 0, done.stderr
-    assert RELEASES[name] in done.stdout
-    assert done.stdout.count('mapped  ') + done.stdout.count('dropped ') \
-        == len(golden['state_dict'])
-
-    model = Classifier(golden)
-    expected = {k: v.clone() for k, v in model.state_dict().items()}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    model.load_state_dict(torch.load(dst, weights_only=True)['state_dict'], strict=True)
-    assert all(torch.equal(v, expected[k]) for k, v in model.state_dict().items())
-
-    for path, prefix in ((dst, 'backbone.'), (dst, None), (src, None)):
-        if path == src:  # mmengine's loader reads the namespace only in its unsafe way
-            torch.save(dict(model=golden['state_dict']), src)
-        with torch.no_grad():
-            for parameter in model.backbone.parameters():
-                parameter.zero_()
-        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path))
-        if prefix:
-            model.backbone.init_cfg['prefix'] = prefix
-        model.backbone._is_init = False  # mmengine initialises once
-        model.backbone.init_weights()
-        with torch.no_grad():
-            logits = model.eval()(golden['input'])
-        assert relative_error(logits, golden['logits']) < 1e-5
+def test_values_come_through():
+    """Two rules that change tensors, and one that looks at the keys beside."""
+    swin = release('dynamic_swin_eval')
+    got = convert_state_dict(swin).state_dict
+    old = swin['layers.0.downsample.reduction.weight']
+    width = old.shape[1] // 4
+    new = got['backbone.stages.0.downsample.reduction.weight']
+    # Top right neighbour: third quarter in the official order, second of each four in ours.
+    assert torch.equal(new[:, 1::4], old[:, 2 * width:3 * width])
+    stvit = release('stvit_dense')
+    got = convert_state_dict(stvit).state_dict
+    for old, new in (('2.blocks.0.attn.proj', '2.blocks.0.attn.w_msa.proj'),
+                     ('2.blocks.7.attn.proj', '2.blocks.7.attn.proj'),
+                     ('2.blocks.11.attn.kv', '2.blocks.11.attn.kv')):
+        assert torch.equal(got[f'backbone.stages.{new}.weight'], stvit[f'layers.{old}.weight'])
 
 
-def test_tool_writes_whole_or_not_at_all(tmp_path):
-    src, dst = tmp_path / 'src.pth', tmp_path / 'dst.pth'
-    state_dict = load('dynamic_convnext_eval_rect')['state_dict']
-    torch.save(state_dict, src)
-    assert convert(src, dst, '--dry-run').returncode == 0 and not dst.exists()
-    dst.write_text('precious')
-    done = convert(src, dst)
-    assert done.returncode == 2 and f'DST {dst} exists; --force replaces it' in done.stderr
-    assert dst.read_text() == 'precious'
-    assert convert(src, dst, '--force').returncode == 0
-    assert torch.load(dst, weights_only=True)['state_dict']
-
-    torch.save({**state_dict, 'stages.0.0.surprise': torch.zeros(1)}, src)
-    done = convert(src, tmp_path / 'other.pth')
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith('unknown key(s): stages.0.0.surprise')
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['dst.pth', 'src.pth']
+def test_architecture_is_read_off():
+    for kind, cls in (('Swin', DynamicSwin), ('STViT-R Swin', STViTSwin)):
+        for name in ('tiny', 'small', 'base'):
+            arch = find_arch(cls(name).state_dict())
+            assert arch.name == f'{kind} {name}'
+    assert find_arch(DynamicConvNeXt('base').state_dict()).name == 'ConvNeXt base'
+    small, tiny = (find_arch(DynamicSwin(a).state_dict()) for a in ('small', 'tiny'))
+    assert small.differences(tiny) == ['depths (2, 2, 18, 2) (here (2, 2, 6, 2))']
+    assert find_arch({}) is None
+    assert find_arch(DynamicSwin(**SWIN).state_dict()).name == 'Swin'
+    with pytest.raises(ValueError, match='is the checkpoint complete'):
+        backbone_config({'norm3.weight': torch.ones(1)})
 
 
-class Hostile:
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path, )
-
-
-def test_tool_refuses_what_is_no_checkpoint(tmp_path):
-    src, dst = tmp_path / 'src.pth', tmp_path / 'dst.pth'
-    done = convert(src, dst)
-    assert done.returncode == 2 and f'SRC {src} does not exist' in done.stderr
-
-    torch.save(dict(model=dict(a=1)), src)
-    assert 'holds no state dict' in convert(src, dst).stderr
-    torch.save(dict(layer=torch.zeros(1)), src)
-    assert 'unknown kind of checkpoint (keys such as layer)' in convert(src, dst).stderr
-
-    torch.save(load('dynamic_convnext_eval_rect')['state_dict'], src)
-    src.write_bytes(src.read_bytes()[:5000])
-    assert 'damaged or no checkpoint' in convert(src, dst).stderr
-
-    for content in (b'', b'not a checkpoint'):
-        src.write_bytes(content)
-        done = convert(src, dst)
-        assert done.returncode == 2 and done.stderr.startswith(f'ERROR: SRC {src}')
-    torch.save(dict(model={1: torch.zeros(1)}), src)
-    assert 'holds no state dict' in convert(src, dst).stderr
-    assert f'DST {tmp_path} is a directory' in convert(src, tmp_path, '--force').stderr
-
-    ran = tmp_path / 'ran'
-    src.write_bytes(pickle.dumps(Hostile(ran)))
-    done = convert(src, dst)
-    assert done.returncode == 2 and 'holds more than tensors' in done.stderr
-    assert not ran.exists() and not dst.exists()
+def test_bad_state_dicts():
+    state_dict = release('dynamic_convnext_eval')
+    with pytest.raises(ValueError, match=r'DynamicConvNeXt release: 1 unknown key\(s\): '
+                                         'stages.0.0.surprise'):
+        convert_state_dict({**state_dict, 'stages.0.0.surprise': torch.zeros(1)})
+    with pytest.raises(ValueError, match=r'2 unknown key\(s\): backbone.x'):
+        convert_state_dict({**{'backbone.' + k: v for k, v in state_dict.items()},
+                            'backbone.x': torch.zeros(1), 'backbone.y': torch.zeros(1)})
+    # Another family's keys with OpenMMLab's names: Swin-V2.
+    with pytest.raises(ValueError, match='unknown key.*logit_scale'):
+        convert_state_dict({**DynamicSwin(**SWIN).state_dict(),
+                            'stages.0.blocks.0.attn.w_msa.logit_scale': torch.zeros(1)})
+    with pytest.raises(ValueError, match='unknown kind of checkpoint .keys such as conv1.weight'):
+        convert_state_dict({'conv1.weight': torch.zeros(1)})
+    swin = release('dynamic_swin_eval')
+    with pytest.raises(ValueError, match='another key was mapped to backbone.norm3.weight'):
+        convert_state_dict({**swin, 'norm3.weight': swin['norm.weight']})
 
 
 def test_unwrap():
     tensors = dict(a=torch.zeros(1))
     for wrapped in (tensors, dict(state_dict=tensors), dict(model=tensors, epoch=1),
-                    dict(model_ema=tensors), {'module.a': tensors['a']}):
+                    dict(model_ema=tensors), {'module.a': tensors['a']},
+                    dict(ema_state_dict={'module.a': tensors['a'], 'steps': 3})):
         assert list(unwrap(wrapped)) == ['a']
-    for bad in (None, [], {}, dict(model={}), dict(epoch=3)):
+    both = dict(model=tensors, model_ema=dict(b=torch.zeros(1)))
+    assert list(unwrap(both)) == ['a'] and list(unwrap(both, 'model_ema')) == ['b']
+    for bad in (None, [], {}, dict(model={}), dict(epoch=3), dict(model={1: torch.zeros(1)})):
         with pytest.raises(ValueError, match='no state dict'):
             unwrap(bad)
+    with pytest.raises(ValueError, match="no entry 'ema'"):
+        unwrap(both, 'ema')
     assert find_source(tensors) is None
-
-
-def small(**kwargs):
-    return DynamicSwin(arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)),
-                       **kwargs)
-
-
-def test_loading_repairs_what_differs(tmp_path):
-    """Other windows and position embeddings are interpolated, old names translated."""
-    source = small(window_size=7, use_abs_pos_embed=True, img_size=64)
-    with torch.no_grad():
-        for parameter in source.parameters():
-            parameter.normal_()
-    weights = {'backbone.' + k: v for k, v in source.state_dict().items()}
-    weights['backbone.norm.weight'] = weights.pop('backbone.norm3.weight') + 1
-    weights['backbone.stages.0.blocks.0.attn.w_msa.relative_position_index'] = torch.zeros(49, 49)
-    torch.save(dict(state_dict=weights), tmp_path / 'a.pth')
-    model = small(window_size=5, use_abs_pos_embed=True, img_size=(96, 64), keep_ratios=0.7)
-    load_pretrained(model, str(tmp_path / 'a.pth'))
-    assert torch.equal(model.norm3.weight, weights['backbone.norm.weight'])
-    name = 'stages.2.blocks.0.attn.w_msa.relative_position_bias_table'
-    table = weights['backbone.' + name].T.reshape(1, 2, 13, 13)
-    expected = F.interpolate(table, (9, 9), mode='bicubic').reshape(2, 81).T
-    torch.testing.assert_close(model.get_parameter(name), expected)
-    embedding = weights['backbone.absolute_pos_embed'].reshape(1, 16, 16, 16).permute(0, 3, 1, 2)
-    expected = F.interpolate(embedding, (24, 16), mode='bicubic').flatten(2).transpose(1, 2)
-    torch.testing.assert_close(model.absolute_pos_embed, expected)
-
-
-def test_errors_of_pretrained(tmp_path):
-    path = str(tmp_path / 'a.pth')
-    torch.save(small().state_dict(), path)
-    wide = DynamicSwin(arch=dict(embed_dims=32, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
-    with pytest.raises(ValueError, match='has shape .* another arch'):
-        load_pretrained(wide, path)
-    with pytest.raises(ValueError, match=r"init_cfg.checkpoint='no.pth' cannot be loaded"):
-        load_pretrained(small(), 'no.pth')
-    with pytest.raises(ValueError, match='names of OpenMMLab already'):
-        convert_state_dict({'backbone.norm3.weight': torch.zeros(1)})
-    with pytest.raises(ValueError, match="no weights for DynamicSwin under the prefix 'neck.'"):
-        load_pretrained(small(), path, 'neck')

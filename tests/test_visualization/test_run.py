@@ -7,17 +7,18 @@ import pytest
 import torch
 from mmengine.model import BaseModel, ImgDataPreprocessor
 
-from dynsp_mm import DynamicSwin
+from dynsp_mm import DynamicSwin, STViTSwin
 from dynsp_mm.visualization.run import draw_batches, image_batches
 
 
 class Model(BaseModel):
     """Runs the backbone ``parts`` times on a batch, as sliding windows do."""
 
-    def __init__(self, keep_ratios=(0.7, 0.5, 0.3), parts=1):
+    def __init__(self, keep_ratios=(0.7, 0.5, 0.3), parts=1, stvit=False):
         super().__init__(ImgDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3))
-        self.backbone = DynamicSwin(keep_ratios=keep_ratios, arch=dict(
-            embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
+        widths = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
+        self.backbone = STViTSwin(widths) if stvit else DynamicSwin(
+            widths, keep_ratios=keep_ratios)
         self.parts, self.calls = parts, 0
 
     def forward(self, *args, **kwargs):
@@ -56,8 +57,14 @@ def test_parts_of_an_image_are_drawn_each(tmp_path):
     assert not model.backbone._forward_pre_hooks
 
 
+def test_semantic_tokens_are_drawn(tmp_path):
+    path, = draw_batches(Model(stvit=True), [['x.jpg']], tmp_path, 1)
+    # A row for the block that refines and one for the block that recovers, three panels each.
+    assert cv2.imread(str(path)).shape == (2 * (60 * 5 + 18), 3 * 50 * 5, 3)
+
+
 def test_a_dense_model_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match='Model takes no decisions'):
+    with pytest.raises(ValueError, match='Model takes no decisions and has no semantic tokens'):
         next(draw_batches(Model(keep_ratios=None), [['x.jpg']], tmp_path / 'out', 1))
     assert not (tmp_path / 'out').exists()
 

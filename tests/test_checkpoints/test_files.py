@@ -1,0 +1,178 @@
+"""Files of every kind that is met: read without running code, written whole or not at all."""
+import argparse
+import collections
+import http.server
+import pathlib
+import pickle
+import sys
+import threading
+import types
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hostile import Hostile
+from mmengine.logging import MessageHub
+from safetensors.torch import load_file, save_file
+
+from dynsp_mm import DynamicSwin
+from dynsp_mm.checkpoints import (read_checkpoint, read_checkpoint_anywhere, unwrap,
+                                  write_checkpoint)
+from dynsp_mm.checkpoints.files import Ignored
+
+WEIGHTS = dict(a=torch.arange(6.).view(2, 3), b=torch.ones(2, dtype=torch.long))
+
+
+def same(state_dict):
+    assert sorted(state_dict) == sorted(WEIGHTS)
+    assert all(torch.equal(state_dict[k], v) for k, v in WEIGHTS.items())
+
+
+@pytest.fixture
+def config_node(monkeypatch):
+    """A config as the STViT-R and Swin releases pickle it; the package need not be there."""
+    module = types.ModuleType('yacs.config')
+
+    class CfgNode(dict):
+        pass
+
+    CfgNode.__module__, CfgNode.__qualname__ = 'yacs.config', 'CfgNode'
+    module.CfgNode = CfgNode
+    monkeypatch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
+    monkeypatch.setitem(sys.modules, 'yacs.config', module)
+    node = CfgNode(MODEL=CfgNode(NAME='swin'), TAGS=['a'], RATE=1.0)
+    node.__dict__['__immutable__'] = True
+    return node
+
+
+def test_what_releases_hold_beside_weights(tmp_path, config_node, monkeypatch):
+    namespace = argparse.Namespace(model='dynamic', out=pathlib.Path('x'), betas=[0.9], n=None)
+    hub = MessageHub.get_instance('test_files')
+    hub.update_scalar('train/loss', 1.5)
+    hub.update_scalar('train/time', np.float64(2))
+    hub.update_info('iter', dict(count=np.int64(3), shape=np.arange(3)))
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
+    path = tmp_path / 'a.pth'
+    torch.save(dict(
+        state_dict=collections.OrderedDict(WEIGHTS), args=namespace, config=config_node,
+        message_hub=hub.state_dict(), optimizer=optimizer.state_dict(), epoch=3,
+        meta=dict(cfg='text', classes=('a', 'b'), seed=None, time=1.5)), path)
+    monkeypatch.delitem(sys.modules, 'yacs.config')
+    checkpoint = read_checkpoint(path)
+    same(unwrap(checkpoint))
+    assert checkpoint['meta']['classes'] == ('a', 'b')
+    assert isinstance(checkpoint['args'], Ignored)
+    assert type(checkpoint['config']) is collections.OrderedDict
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_formats(tmp_path, legacy):
+    torch.save(WEIGHTS, tmp_path / 'a.pth', _use_new_zipfile_serialization=not legacy)
+    same(read_checkpoint(tmp_path / 'a.pth'))
+    save_file(WEIGHTS, tmp_path / 'a.safetensors')
+    same(read_checkpoint(str(tmp_path / 'a.safetensors')))
+
+
+@pytest.mark.parametrize('form', ['pickle', 'zip', 'legacy', 'in weights'])
+def test_a_hostile_file_is_refused(form, tmp_path):
+    ran, path = tmp_path / 'ran', tmp_path / 'evil.pth'
+    evil = Hostile(str(ran))
+    if form == 'pickle':
+        path.write_bytes(pickle.dumps(evil))
+    elif form == 'in weights':
+        torch.save(dict(state_dict=dict(WEIGHTS), meta=dict(hook=evil)), path)
+    else:
+        torch.save(dict(state_dict=WEIGHTS, x=evil), path,
+                   _use_new_zipfile_serialization=form == 'zip')
+    for read in (read_checkpoint, read_checkpoint_anywhere):
+        with pytest.raises(ValueError, match='evil.pth was not read: it holds'):
+            read(str(path))
+    model = DynamicSwin(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4),
+                        init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    with pytest.raises(ValueError, match='cannot be loaded'):
+        model.init_weights()
+    assert not ran.exists()
+    torch.load(path, weights_only=False) if form != 'pickle' else pickle.loads(path.read_bytes())
+    assert ran.exists()  # it was hostile
+
+
+def test_the_refused_kind_is_named(tmp_path):
+    torch.save(dict(WEIGHTS, x=collections.deque()), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='it holds a collections.deque; only tensors'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_damaged_files(name, tmp_path):
+    path = tmp_path / name
+    with pytest.raises(ValueError, match=f'{name} does not exist'):
+        read_checkpoint(path)
+    write_checkpoint(WEIGHTS, 'test', path)
+    whole = path.read_bytes()
+    for content in (whole[:len(whole) // 2], whole[:20], b'', b'no checkpoint at all'):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f'{name} (is damaged|was not read)'):
+            read_checkpoint(str(path))
+
+
+def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    for name, load in (('a.pth', lambda p: torch.load(p, weights_only=True)['state_dict']),
+                       ('a.safetensors', load_file)):
+        path = tmp_path / 'new' / name
+        write_checkpoint(WEIGHTS, 'test', path)
+        same(load(path))
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
+
+        def fail(*args, **kwargs):
+            raise OSError('disk full')
+
+        with monkeypatch.context() as patch:
+            patch.setattr('torch.save', fail)
+            patch.setattr('safetensors.torch.save_file', fail)
+            with pytest.raises(OSError, match='disk full'):
+                write_checkpoint(dict(a=torch.zeros(1)), 'test', path)
+        same(load(path))
+    assert len(list((tmp_path / 'new').iterdir())) == 2  # no temporary files
+
+
+def umask():
+    import os
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_downloads(tmp_path, monkeypatch):
+    """From a server, once; kept where torch keeps downloads."""
+    served = tmp_path / 'served'
+    served.mkdir()
+    torch.save(WEIGHTS, served / 'weights.pth')
+    torch.save(dict(x=Hostile(str(tmp_path / 'ran'))), served / 'evil.pth')
+    monkeypatch.setattr('torch.hub._hub_dir', str(tmp_path / 'hub'))
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        requests = []
+
+        def log_message(self, *args):
+            self.requests.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(
+        ('127.0.0.1', 0), partial(Handler, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f'http://127.0.0.1:{server.server_port}'
+    try:
+        for _ in range(2):
+            same(read_checkpoint_anywhere(f'{url}/weights.pth'))
+        assert len(Handler.requests) == 1
+        with pytest.raises(ValueError, match='missing.pth cannot be downloaded .HTTP Error 404'):
+            read_checkpoint_anywhere(f'{url}/missing.pth')
+        with pytest.raises(ValueError, match='was not read: it holds'):
+            read_checkpoint_anywhere(f'{url}/evil.pth')
+    finally:
+        server.shutdown()
+    assert not (tmp_path / 'ran').exists()
+    assert sorted(p.name for p in (tmp_path / 'hub/checkpoints').iterdir()) \
+        == ['evil.pth', 'weights.pth']
+    with pytest.raises(ValueError, match='nowhere://x cannot be had'):
+        read_checkpoint_anywhere('nowhere://x')
