@@ -1,35 +1,60 @@
 """Every config of ours loads in a bare interpreter, builds, and trains one step."""
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import modelindex
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 
 from dynsp_mm import SparseTrainingHook, record_decisions
 from dynsp_mm.checkpoints import find_source
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
+STVIT = [path for path in CONFIGS if 'stvit' in path.stem]
 SCALE = dict(t='tiny', s='small', b='base')
+
+
+def load(path):
+    return Config.fromfile(path)
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
 def config(request):
-    return Config.fromfile(request.param)
+    return load(request.param)
 
 
 def test_all_are_there():
     names = {path.stem for path in CONFIGS}
     assert names >= {f'maskrcnn_{f}_{s}' for f in ('dyswin', 'dyconvnext') for s in 'tsb'}
+    assert names >= {'cascade_maskrcnn_stvit_swin_s', 'cascade_maskrcnn_stvit_swin_b',
+                     'maskrcnn_stvit_swin_t', 'upernet_stvit_swin_s_ade20k',
+                     'cls_stvit_swin_s_imagenet', 'cls_stvit_swin_b_imagenet'}
+
+
+def test_metafile_lists_them():
+    index = modelindex.load(str(ROOT / 'model-index.yml'))
+    index.build_models_with_collections()
+    listed = {model.name: model for model in index.models}
+    assert set(listed) == {path.stem for path in CONFIGS if not path.stem.endswith('_demo')}
+    for name, model in listed.items():
+        assert Path(ROOT, model.config).is_file() and Path(model.config).stem == name
+    metrics = {task.task: dict(task.metrics) for task in
+               listed['cascade_maskrcnn_stvit_swin_b'].results}
+    assert metrics == {'Object Detection': {'box AP': 52.2},
+                       'Instance Segmentation': {'mask AP': 45.2}}
+    text = (ROOT / 'configs/metafile.yml').read_text()
+    figures = [line for line in text.splitlines() if ' AP: ' in line or 'Accuracy: ' in line]
+    assert len(figures) == 6 and all(line.endswith('# published') for line in figures)
 
 
 def test_loads_without_our_help(tmp_path):
-    """As mmdet's own tools do: nothing imported dynsp_mm before."""
+    """As the libraries' own tools do: nothing imported dynsp_mm before."""
     code = ('import sys; from mmengine.config import Config\n'
             'for path in sys.argv[1:]: print(Config.fromfile(path).model.backbone.type)')
     done = subprocess.run([sys.executable, '-c', code, *map(str, CONFIGS)], capture_output=True,
@@ -38,8 +63,9 @@ def test_loads_without_our_help(tmp_path):
     assert len(done.stdout.split()) == len(CONFIGS)
 
 
-def test_inherits_what_it_promises(config):
-    path = Path(config.filename)
+@pytest.mark.parametrize('path', [p for p in CONFIGS if p not in STVIT], ids=lambda p: p.stem)
+def test_sparse_configs_inherit_what_they_promise(path):
+    config = load(path)
     head, family, size, *rest = path.stem.split('_')
     backbone = config.model.backbone
     assert config.model.type == 'MaskRCNN' and config.default_scope == 'mmdet'
@@ -56,36 +82,93 @@ def test_inherits_what_it_promises(config):
     assert config.model.neck.in_channels == [widths * 2**i for i in range(4)]
 
 
+@pytest.mark.parametrize('size,width,drop_path', [('s', 96, 0.2), ('b', 128, 0.3)])
+def test_cascade_is_the_published_recipe(size, width, drop_path):
+    config = load(ROOT / f'configs/cascade_maskrcnn_stvit_swin_{size}.py')
+    backbone, heads = config.model.backbone, config.model.roi_head.bbox_head
+    assert backbone.drop_path_rate == drop_path and backbone.pad_mask == 'full'
+    assert backbone.depths == [2, 2, 18, 2] and backbone.embed_dims == width
+    assert backbone.init_cfg.checkpoint.endswith(f'STViT-R-Swin-{size.upper()}.pth')
+    assert config.model.type == 'CascadeRCNN' and len(heads) == 3
+    for head in heads:
+        assert (head.num_shared_convs, head.num_shared_fcs) == (4, 1)
+        assert head.norm_cfg.type == 'SyncBN' and head.loss_bbox.type == 'GIoULoss'
+    assert config.model.neck.in_channels == [width * 2**i for i in range(4)]
+    assert config.train_cfg.max_epochs == 36
+    warm_up, steps = config.param_scheduler
+    assert warm_up.end == 500 and steps.milestones == [27, 33]
+    optimizer = config.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0.05)
+    resizes = [step for step in config.train_pipeline if step.type == 'RandomChoice']
+    scales = [scale[0] for scale in resizes[0].transforms[0][0].scales]
+    assert min(scales) == 480 and max(scales) == 800
+    assert config.custom_imports.imports == ['dynsp_mm']
+
+
 def test_model_trains_a_step(config):
-    register_all_modules(init_default_scope=True)
+    scope, name = config.default_scope, Path(config.filename).stem
+    library = importlib.import_module(f'{scope}.registry')
+    importlib.import_module(f'{scope}.models')
+    importlib.import_module(f'{scope}.engine')
+    init_default_scope(scope)
     config.model.backbone.init_cfg = None
-    for stage in (config.model.train_cfg.rpn_proposal, config.model.test_cfg.rpn):
-        stage.update(nms_pre=100, max_per_img=50)
+    if scope == 'mmdet':
+        for stage in (config.model.train_cfg.rpn_proposal, config.model.test_cfg.rpn):
+            stage.update(nms_pre=100, max_per_img=50)
+    elif scope == 'mmseg':
+        config.model.data_preprocessor.size = (64, 64)
+    if config.get('data_preprocessor'):  # as mmengine's runner does
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
     torch.manual_seed(0)
-    model = MODELS.build(config.model)
+    model = library.MODELS.build(config.model)
     model.init_weights()
     optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
     grouped = [p for group in optim_wrapper.optimizer.param_groups for p in group['params']]
     assert {id(p) for p in grouped} == {id(p) for p in model.parameters()}
-    SparseTrainingHook().attach(model.train())
-    batch = detection_batch(config.model.roi_head.bbox_head.num_classes)
+    sparse = 'stvit' not in name
+    model.train()
+    if sparse:
+        SparseTrainingHook().attach(model)
+    batch = BATCHES[scope](config.model)
     total, logs = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
     total.backward()
     assert all(torch.isfinite(torch.as_tensor(value)).all() for value in logs.values())
-    assert logs['loss_mask'] > 0
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, f'no gradient for {name}'
+    assert all(value > 0 for key, value in logs.items() if key.endswith('loss_mask'))
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, f'no gradient for {key}'
     optim_wrapper.step()
+    if not sparse:
+        return
     ratios = model.backbone.keep_ratios
     assert ratios == (0.7, 0.5, 0.3)
     with torch.no_grad(), record_decisions(model.eval()) as log:
-        model.test_step(detection_batch(4))
+        model.test_step(BATCHES[scope](config.model))
     for decision, ratio in zip(log.decisions, ratios):
         count = decision.hw[0] * decision.hw[1]
         assert decision.keep.flatten(1).sum(1).tolist() == [int(count * ratio)] * 2
 
 
-def detection_batch(num_classes):
+def segmentation_batch(model):
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+    samples, images = [], []
+    for i in range(2):
+        sample = SegDataSample(metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
+        sample.gt_sem_seg = PixelData(data=torch.full((1, 64, 64), i))
+        samples.append(sample)
+        images.append(torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8))
+    return dict(inputs=images, data_samples=samples)
+
+
+def classification_batch(model):
+    from mmpretrain.structures import DataSample
+    return dict(inputs=torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8),
+                data_samples=[DataSample().set_gt_label(i) for i in range(2)])
+
+
+def detection_batch(model):
+    heads = model.roi_head.bbox_head
+    num_classes = (heads[0] if isinstance(heads, list) else heads).num_classes
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
@@ -105,6 +188,9 @@ def detection_batch(num_classes):
         samples.append(sample)
         images.append(torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8))
     return dict(inputs=images, data_samples=samples)
+
+
+BATCHES = dict(mmdet=detection_batch, mmseg=segmentation_batch, mmpretrain=classification_batch)
 
 
 def test_published_swin_names_are_recognised():
