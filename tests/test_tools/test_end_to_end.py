@@ -47,7 +47,8 @@ default_hooks = dict(logger=dict(interval=1))
 BACKBONES = dict(
     dyswin='dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4], init_cfg=None)',
     dyconvnext='dict(arch=dict(_delete_=True, depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), '
-               'init_cfg=None)')
+               'init_cfg=None)',
+    stvit_swin='dict(embed_dims=16, depths=[1, 1, 6, 1], num_heads=[1, 1, 2, 4], init_cfg=None)')
 
 
 def tool(name, *args, check=True, **kwargs):
@@ -82,21 +83,24 @@ def train_log(work_dir):
 def test_mask_rcnn_trains_and_evaluates(family, data, tmp_path):
     config, work_dir = write_config(tmp_path, data, family), tmp_path / 'work'
     tool('train.py', config, '--work-dir', work_dir, cwd=tmp_path)
-    steps = train_log(work_dir)
+    steps, sparse = train_log(work_dir), family.startswith('dy')
     assert len(steps) == 6  # 6 images, 2 a step, 2 epochs
+    expected = ['loss_rpn_cls', 'loss_cls', 'loss_bbox', 'loss_mask']
+    if sparse:
+        expected += ['loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_1', 'keep_ratio_2']
     for step in steps:
-        for key in ('loss_rpn_cls', 'loss_cls', 'loss_bbox', 'loss_mask', 'loss_keep_ratio',
-                    'keep_ratio_0', 'keep_ratio_1', 'keep_ratio_2'):
+        for key in expected:
             assert 0 <= step[key] < 1e3, (key, step)
     assert any(step['loss_mask'] > 0 for step in steps)  # masks were not ignored
     checkpoint = work_dir / 'epoch_2.pth'
     keys = torch.load(checkpoint, weights_only=False)['state_dict']
-    assert any('token_predictors.0' in key for key in keys)
+    assert any(('token_predictors.0' if sparse else 'layer_scale_1') in key for key in keys)
 
     pickled = tmp_path / 'out.pkl'
     done = tool('test.py', config, checkpoint, '--work-dir', tmp_path / 'test', '--out', pickled,
                 '--show-dir', tmp_path / 'shown', '--cfg-options',
-                'model.backbone.keep_ratios=(0.9,0.6,0.5)', cwd=tmp_path)
+                'model.backbone.keep_ratios=(0.9,0.6,0.5)' if sparse
+                else 'model.backbone.pad_mask=release', cwd=tmp_path)
     assert re.search(r'coco/segm_mAP: \d', done.stdout + done.stderr)
     assert pickled.stat().st_size > 0 and len(list((tmp_path / 'shown').glob('*.png'))) == 2
 
@@ -181,9 +185,8 @@ CLASSIFIER = '''
 _base_ = ['mmpretrain::_base_/models/swin_transformer/tiny_224.py',
           'mmpretrain::_base_/default_runtime.py', '{root}/configs/_base_/sparse_training.py']
 model = dict(
-    backbone=dict(type='DynamicSwin', keep_ratios=0.7, img_size=64,
-                  arch=dict(_delete_=True, embed_dims=16, depths=[1, 1, 4, 1],
-                            num_heads=[1, 1, 2, 4])),
+    backbone=dict({backbone}, img_size=64, arch=dict(
+        _delete_=True, embed_dims=16, depths=[1, 1, 6, 1], num_heads=[1, 1, 2, 4])),
     head=dict(num_classes=2, in_channels=128), train_cfg=None)
 data_preprocessor = dict(num_classes=2, mean=[127.5] * 3, std=[60.0] * 3, to_rgb=True)
 pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)),
@@ -197,7 +200,7 @@ val_dataloader = test_dataloader
 test_evaluator = dict(type='Accuracy')
 val_evaluator = test_evaluator
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
-custom_hooks = [dict(type='EMAHook'), *_base_.custom_hooks]
+custom_hooks = [dict(type='EMAHook'), *{hooks}]
 train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
@@ -210,9 +213,7 @@ norm_cfg = dict(type='BN')
 data_preprocessor = dict(size=(64, 64))
 model = dict(
     data_preprocessor=data_preprocessor, pretrained=None,
-    backbone=dict(_delete_=True, type='DynamicConvNeXt', keep_ratios=0.7,
-                  arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]),
-                  out_indices=[0, 1, 2, 3], gap_before_final_norm=False),
+    backbone=dict({backbone}, _delete_=True, out_indices=[0, 1, 2, 3]),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
     decode_head=dict(in_channels=[32] * 4, channels=32, num_classes=2, norm_cfg=norm_cfg))
 pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
@@ -235,7 +236,21 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(logger=dict(type='LoggerHook', interval=1),
                      visualization=dict(type='SegVisualizationHook'))
+custom_hooks = {hooks}
 '''
+# Library and backbone -> config, backbone, hooks, metric.
+HOOKS = '_base_.custom_hooks'
+OTHERS = {
+    'mmpretrain-dyswin': (CLASSIFIER, "type='DynamicSwin', keep_ratios=0.7", HOOKS,
+                          'accuracy/top1'),
+    'mmpretrain-stvit': (CLASSIFIER, "type='STViTSwin', form='classification'", [],
+                         'accuracy/top1'),
+    'mmseg-dyconvnext': (SEGMENTOR, "type='DynamicConvNeXt', keep_ratios=0.7, "
+                         'arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), '
+                         'gap_before_final_norm=False', HOOKS, 'mIoU'),
+    'mmseg-stvit': (SEGMENTOR, "type='STViTSwin', embed_dims=16, depths=[1, 1, 6, 1], "
+                    'num_heads=[1, 1, 2, 4]', [], 'mIoU'),
+}
 
 
 def write_pictures(folder):
@@ -253,9 +268,9 @@ def write_pictures(folder):
         cv2.imwrite(str(folder / 'ann' / f'{i}.png'), label)
 
 
-@pytest.mark.parametrize('template,metric', [(CLASSIFIER, 'accuracy/top1'), (SEGMENTOR, 'mIoU')],
-                         ids=['mmpretrain', 'mmseg'])
-def test_the_same_tools_serve_the_other_libraries(template, metric, tmp_path):
+@pytest.mark.parametrize('which', OTHERS)
+def test_the_same_tools_serve_the_other_libraries(which, tmp_path):
+    template, backbone, hooks, metric = OTHERS[which]
     data = tmp_path / 'data'
     data.mkdir()
     write_pictures(data)
@@ -263,11 +278,12 @@ def test_the_same_tools_serve_the_other_libraries(template, metric, tmp_path):
         for name in ('img', 'ann'):
             shutil.rmtree(data / name)
     config, work_dir = tmp_path / 'net.py', tmp_path / 'work'
-    config.write_text(template.format(root=ROOT, data=data))
+    config.write_text(template.format(root=ROOT, data=data, backbone=backbone, hooks=hooks))
     tool('train.py', config, '--work-dir', work_dir, cwd=tmp_path)
     steps = train_log(work_dir)
     assert len(steps) == 2
-    assert all({'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_2'} <= set(s) for s in steps)
+    if hooks:
+        assert all({'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_2'} <= set(s) for s in steps)
     done = tool('test.py', config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test',
                 cwd=tmp_path)
     assert metric in done.stdout + done.stderr
