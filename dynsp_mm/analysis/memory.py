@@ -1,4 +1,5 @@
 """Peak memory of a forward pass."""
+import os
 import warnings
 
 import torch
@@ -30,8 +31,10 @@ def peak_memory(module: nn.Module, *inputs: Tensor) -> int:
             before = torch.cuda.memory_allocated()
             module(*inputs)
             return torch.cuda.max_memory_allocated() - before
+        # Where there is no GPU the profiler reports that as an error.
+        os.environ.setdefault('KINETO_LOG_LEVEL', '5')
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # the profiler's, of options that do not concern us
+            warnings.simplefilter('ignore')  # of the profiler's options, which do not concern us
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
                 outputs = module(*inputs)  # held until the count ends
         del outputs

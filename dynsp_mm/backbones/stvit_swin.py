@@ -180,10 +180,11 @@ class STViTSwin(SwinBackbone):
             raise ValueError(f'patch_size={swin["patch_size"]!r}: must be 4, what the two '
                              'convolutions of the stem make')
         if swin.get('patch_cfg'):
-            raise ValueError(f'patch_cfg={swin["patch_cfg"]!r}: STViTSwin has a convolutional stem, '
-                             'which takes no patch_cfg')
+            raise ValueError(f'patch_cfg={swin["patch_cfg"]!r}: STViTSwin has a convolutional '
+                             'stem, which takes no patch_cfg')
         if not isinstance(layer_scale_init_value, Real):
-            raise ValueError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a number')
+            raise ValueError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a '
+                             'number')
         check_counts(semantic_size=semantic_size)
         if pad_small_map is None:
             pad_small_map = form == 'dense_prediction'
@@ -197,8 +198,9 @@ class STViTSwin(SwinBackbone):
                              f'0 .. {len(self.depths) - 1}')
         depth = self.depths[semantic_stage]
         if depth < GROUP:
-            raise ValueError(f'depths={self.depths}: stage {semantic_stage} has {depth} blocks, too '
-                             f'few for one group of {GROUP} (semantic_stage={semantic_stage})')
+            raise ValueError(f'depths={self.depths}: stage {semantic_stage} has {depth} blocks, '
+                             f'too few for one group of {GROUP} '
+                             f'(semantic_stage={semantic_stage})')
         self.semantic_stage = semantic_stage
         self.semantic_window = self._stage_cfgs[semantic_stage][0][0]['window_size']
         self.key_windows = self._resolve_key_windows(key_windows)
@@ -208,8 +210,8 @@ class STViTSwin(SwinBackbone):
     def _resolve_key_windows(self, key_windows: Optional[Sequence[int]]) -> Tuple[int, ...]:
         window, side = self.semantic_window, self.semantic_size
         if side > window:
-            raise ValueError(f'semantic_size={side}: a window of window_size={window} holds a grid '
-                             f'of at most {window} x {window} semantic tokens')
+            raise ValueError(f'semantic_size={side}: a window of window_size={window} holds a '
+                             f'grid of at most {window} x {window} semantic tokens')
         classification = self.form == 'classification'
         if key_windows is None:
             return (window + side, ) if classification else (2 * window, 3 * window, 9 * side)

@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .arch import find_arch
-from .convert import BACKBONE, convert_state_dict, find_source, split_backbone, unwrap
+from .convert import convert_state_dict, find_source, split_backbone, unwrap
 from .files import read_checkpoint_anywhere
 
 # Buffers of other implementations that ours derives anew.

@@ -6,8 +6,11 @@ from torch import Tensor
 
 from .. import archs
 
-STEMS = {'patch_embed.projection.weight': 'Swin', 'patch_embed.layers.1.conv.weight': 'STViT-R Swin',
-         'downsample_layers.0.0.weight': 'ConvNeXt'}
+STEMS = {
+    'patch_embed.projection.weight': 'Swin',
+    'patch_embed.layers.1.conv.weight': 'STViT-R Swin',
+    'downsample_layers.0.0.weight': 'ConvNeXt'
+}
 BIAS_TABLE = r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.relative_position_bias_table'
 
 

@@ -16,6 +16,7 @@ GROUPS = (
     Rule(r'layers\.(\d+)\.semantic_token2', r'backbone.stages.\1.semantic_token2'),
 )
 SOURCES = (
-    Source('STViT-R release', (r'patch_embed\.proj\.0\.c\.', r'layers\.\d+\.blocks\.\d+\.attn\.q\.'),
+    Source('STViT-R release',
+           (r'patch_embed\.proj\.0\.c\.', r'layers\.\d+\.blocks\.\d+\.attn\.q\.'),
            GROUPS + DENSE),
 )

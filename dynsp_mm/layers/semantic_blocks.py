@@ -19,38 +19,23 @@ from torch import Tensor
 from ..ops import (attention_weights, cut_inner_neighbourhoods, inner_starts, margins,
                    neighbourhood_attention, neighbourhood_mask, partition_windows,
                    reverse_windows, spread_weights)
+from .attention import MultiheadAttention
 
 
-class CrossAttention(nn.Module):
-    """Projections of multi-head attention with queries of their own.
+class CrossAttention(MultiheadAttention):
+    """Attention with queries of their own.
 
     Args:
         embed_dims: Channels C.
         num_heads: Heads h; divides C.
         qkv_bias: Whether ``q`` and ``kv`` have a bias.
-        qk_scale: Factor on dot products; None means (C / h) ** -0.5.
-        attn_drop: Dropout on attention weights.
-        proj_drop: Dropout on the output.
+        **kwargs: For :class:`MultiheadAttention`.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, qkv_bias: bool = True,
-                 qk_scale: Optional[float] = None, attn_drop: float = 0.0,
-                 proj_drop: float = 0.0):
-        super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(f'num_heads={num_heads}: must divide the channels, {embed_dims}')
-        self.num_heads = num_heads
-        self.scale = qk_scale or (embed_dims // num_heads)**-0.5
-        self.attn_drop = attn_drop
+    def __init__(self, embed_dims: int, num_heads: int, qkv_bias: bool = True, **kwargs):
+        super().__init__(embed_dims, num_heads, **kwargs)
         self.q = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
         self.kv = nn.Linear(embed_dims, embed_dims * 2, bias=qkv_bias)
-        self.proj = nn.Linear(embed_dims, embed_dims)
-        self.proj_drop = nn.Dropout(proj_drop)
-
-    @property
-    def dropout(self) -> float:
-        """Dropout of attention weights in the current mode."""
-        return self.attn_drop if self.training else 0.0
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, h, N, C / h)."""
@@ -67,10 +52,6 @@ class CrossAttention(nn.Module):
         """The weights of :meth:`attend`, averaged over heads, (B, N, M) float32."""
         return attention_weights(self.split_heads(q), self.split_heads(kv.chunk(2, -1)[0]),
                                  self.scale)
-
-    def project(self, x: Tensor) -> Tensor:
-        """The output projection."""
-        return self.proj_drop(self.proj(x))
 
 
 class SemanticBlock(BaseModule):

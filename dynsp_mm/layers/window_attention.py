@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..ops import (cyclic_shift_mask, partition_windows, relative_position_index,
                    reverse_windows, window_attention)
+from .attention import MultiheadAttention
 
 
-class WindowAttention(BaseModule):
+class WindowAttention(MultiheadAttention):
     """Multi-head self-attention inside windows with relative position bias.
 
     Args:
@@ -19,28 +20,18 @@ class WindowAttention(BaseModule):
         num_heads: Heads h; divides C.
         window_size: Window side w.
         qkv_bias: Whether the qkv projection has a bias.
-        qk_scale: Factor on dot products; None means (C / h) ** -0.5.
-        attn_drop: Dropout on attention weights.
-        proj_drop: Dropout on the output.
+        **kwargs: For :class:`MultiheadAttention`.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, window_size: int, qkv_bias: bool = True,
-                 qk_scale: Optional[float] = None, attn_drop: float = 0.0,
-                 proj_drop: float = 0.0):
-        super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(f'num_heads={num_heads}: must divide the channels, {embed_dims}')
-        self.num_heads = num_heads
-        self.scale = qk_scale or (embed_dims // num_heads)**-0.5
-        self.attn_drop = attn_drop
+                 **kwargs):
+        super().__init__(embed_dims, num_heads, **kwargs)
         self.relative_position_bias_table = nn.Parameter(
             torch.zeros((2 * window_size - 1)**2, num_heads))
         # Not persistent: derived from the window; dense checkpoints hold it, loading drops it.
         self.register_buffer(
             'relative_position_index', relative_position_index(window_size), persistent=False)
         self.qkv = nn.Linear(embed_dims, embed_dims * 3, bias=qkv_bias)
-        self.proj = nn.Linear(embed_dims, embed_dims)
-        self.proj_drop = nn.Dropout(proj_drop)
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -52,9 +43,7 @@ class WindowAttention(BaseModule):
         q, k, v = self.qkv(windows).view(count, n, 3, self.num_heads,
                                          C // self.num_heads).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        x = window_attention(q, k, v, bias, mask, self.scale,
-                             self.attn_drop if self.training else 0.0)
-        return self.proj_drop(self.proj(x))
+        return self.project(window_attention(q, k, v, bias, mask, self.scale, self.dropout))
 
 
 class ShiftWindowAttention(BaseModule):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from golden import load, relative_error, release, stvit_input
 from mmengine.registry import MODELS
+from properties import backward_through, check_dtype, check_nan_stays_in_its_image
 
 from dynsp_mm import DynamicSwin, STViTSwin
 from dynsp_mm.analysis import count_macs, peak_memory
@@ -89,7 +90,8 @@ def test_roles():
              GlobalBlock]
     blocks = build('classification').stages[2].blocks
     assert [type(block) for block in blocks] == kinds and blocks[1].reach == 10
-    assert all(isinstance(block, SwinBlock) for i in (0, 1, 3) for block in build().stages[i].blocks)
+    assert all(isinstance(block, SwinBlock)
+               for i in (0, 1, 3) for block in build().stages[i].blocks)
 
 
 def test_arguments_reach_the_blocks():
@@ -196,12 +198,7 @@ def test_checkpointing_changes_nothing(name):
 @pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
 def test_autocast(name, dtype, mode):
     model, image = build(name).train(mode), torch.randn(2, 3, 64, 96)
-    with torch.autocast('cpu', dtype):
-        maps = model(image)
-        loss = sum(m.float().square().mean() for m in maps)
-    loss.backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad.isfinite().all(), key
+    maps = backward_through(model, image, dtype)
     with torch.no_grad():
         for low, exact in zip(maps, model(image)):
             assert relative_error(low.float(), exact) < 0.1
@@ -209,21 +206,11 @@ def test_autocast(name, dtype, mode):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
 def test_whole_model_in_another_dtype(name, dtype):
-    model = build(name).to(dtype)
-    for mode in (True, False):
-        maps = model.train(mode)(torch.randn(2, 3, 64, 64, dtype=dtype))
-        assert all(m.dtype == dtype and m.isfinite().all() for m in maps)
+    check_dtype(build(name), dtype)
 
 
 def test_nan_in_one_image_stays_there(name):
-    model, image = build(name).eval(), torch.randn(2, 3, 64, 64)
-    clean = model(image)
-    broken = image.clone()
-    broken[0, :, :10] = float('nan')
-    maps = model(broken)
-    assert maps[3][0].isnan().any()
-    for a, b in zip(maps, clean):
-        torch.testing.assert_close(a[1], b[1])
+    check_nan_stays_in_its_image(build(name))
 
 
 def test_training_after_inference_mode(name):

@@ -50,7 +50,8 @@ def source(request):
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 def test_every_key_is_accounted_for(source, prefix):
     which, name, kind, state_dict = source
-    others = {'neck.convs.0.weight': torch.ones(2), 'roi_head.bbox_head.0.fc_cls.bias': torch.ones(1)}
+    others = {'neck.convs.0.weight': torch.ones(2),
+              'roi_head.bbox_head.0.fc_cls.bias': torch.ones(1)}
     whole = {prefix + k: v for k, v in state_dict.items()}
     if prefix:
         whole.update(others)

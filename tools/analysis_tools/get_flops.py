@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Multiply-adds of a config's backbone, sparse and dense.
+"""Multiply-adds of a config's backbone, sparse and dense, and the memory of a forward pass.
 
     python tools/analysis_tools/get_flops.py configs/maskrcnn_dyswin_t.py --shape 224 224
     python tools/analysis_tools/get_flops.py CONFIG --cfg-options model.backbone.keep_ratios=0.5
+    python tools/analysis_tools/get_flops.py configs/maskrcnn_stvit_swin_t.py --memory
 
 Counts fixed budgets (selection='topk'), also where the config selects by threshold.
 """
@@ -18,7 +19,7 @@ from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 
 import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
 from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.analysis import count_macs  # noqa: E402
+from dynsp_mm.analysis import count_macs, peak_memory  # noqa: E402
 
 
 def parse_args():
@@ -26,6 +27,8 @@ def parse_args():
     parser.add_argument('config', help='config file')
     parser.add_argument('--shape', type=int, nargs=2, default=(800, 1216), metavar=('H', 'W'),
                         help='image size in pixels (default: 800 1216)')
+    parser.add_argument('--memory', action='store_true',
+                        help='also measure the most memory that a forward pass holds at a time')
     cli.add_config_options(parser)
     return parser.parse_args()
 
@@ -48,6 +51,10 @@ def main():
         line += (f' at keep ratios {backbone.keep_ratios}; dense {dense / 1e9:.3f}, '
                  f'ratio {macs / dense:.3f}')
     print(line)
+    if args.memory:
+        held = peak_memory(backbone, image) / 2**20
+        print(f'most memory held by a forward pass of one image, float32, beyond weights and '
+              f'input: {held:.1f} MiB')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from dynsp_mm.analysis import peak_memory
+
+MIB = 2**20
+
+
+def test_counts_what_is_held_at_a_time():
+    layer = torch.nn.Linear(512, 512, bias=False)
+    x = torch.zeros(512, 512)  # 1 MiB, as each output
+    assert peak_memory(torch.nn.Identity(), x) == 0
+    assert peak_memory(layer, x) == MIB
+    # One output is held while the next is made; earlier ones are gone.
+    assert peak_memory(torch.nn.Sequential(*[layer] * 4), x) == 2 * MIB
+
+
+@pytest.mark.parametrize('mode', [True, False])
+def test_leaves_the_model_in_its_mode(mode):
+    layer = torch.nn.Linear(4, 4).train(mode)
+    peak_memory(layer, torch.zeros(1, 4))
+    assert layer.training == mode and layer.weight.grad is None
