@@ -23,9 +23,8 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
 
     Derived buffers are dropped; ``norm`` of old classifiers becomes the norm of the last stage;
     position bias tables, position embeddings and ``semantic_token2`` of another size are
-    interpolated; weights of
-    1x1 convolutions become those of linear layers; ``qkv`` of a dense block is split where the
-    model has queries of their own.
+    interpolated; weights of 1x1 convolutions become those of linear layers; ``qkv`` of a dense
+    block is split where the model has queries of their own.
 
     Args:
         state_dict: Names and tensors.
@@ -118,23 +117,25 @@ def fit_state_dict(state_dict: Dict[str, Tensor], model: nn.Module) -> Fit:
     own = model.state_dict()
     theirs, ours = find_arch(state_dict), find_arch(own)
     adapt_state_dict(state_dict, '', model)
+    this = f'this {kind} ({ours.name})'
     if not set(own) & set(state_dict):
-        raise ValueError(f'no weights for {kind}' + (f', but for {theirs.name}' if theirs else ''))
+        raise ValueError(f'no weights for {this}' + (f', but for {theirs.name}' if theirs else ''))
+    differences = theirs.differences(ours) if theirs else []
+    if differences:
+        raise ValueError(f'a checkpoint of {theirs.name}, another arch than {this}: '
+                         + ', '.join(differences))
     missing = [name for name in own if name not in state_dict]
     fit = Fit(state_dict, [name for name in missing if NEW_PARTS.match(name)],
               [name for name in missing if not NEW_PARTS.match(name)],
               [name for name in state_dict if name not in own])
-    wrong = [f'{name} has shape {tuple(state_dict[name].shape)} (here {tuple(value.shape)})'
-             for name, value in own.items()
-             if name in state_dict and state_dict[name].shape != value.shape]
+    for name, value in own.items():
+        if name in state_dict and state_dict[name].shape != value.shape:
+            raise ValueError(f'{name} has shape {tuple(state_dict[name].shape)}, {this} needs '
+                             f'{tuple(value.shape)}')
     lacking = [name for name in fit.missing if name.startswith(('stages.', 'downsample_layers.'))]
-    differences = theirs.differences(ours) if theirs and ours else []
-    if differences or wrong or lacking:
-        what = differences or wrong[:1] or [
-            f'{len(lacking)} tensors of its blocks are not in the file, such as {lacking[0]}']
-        another = f'{theirs.name}, another arch than ' if theirs and differences else ''
-        raise ValueError(f'a checkpoint of {another or "another arch or incomplete for "}this '
-                         f'{kind} ({ours.name}): ' + ', '.join(what))
+    if lacking:
+        raise ValueError(f'{len(lacking)} tensors that {this} needs are not there, such as '
+                         f'{lacking[0]}; is the checkpoint complete?')
     return fit
 
 

@@ -47,8 +47,13 @@ class Arch(NamedTuple):
         return self.family
 
     def differences(self, other: 'Arch') -> List[str]:
-        """What differs, as ``name value (other's value)``."""
-        names = dict(width='channels', depths='depths', num_heads='heads')
+        """What keeps weights of this from ``other``, as ``name value (other's value)``.
+
+        Swin's blocks fit those of STViT-R, so that the family may differ in that direction.
+        """
+        names = dict(family='family', width='channels', depths='depths', num_heads='heads')
+        if (self.family, other.family) == ('Swin', 'STViT-R Swin'):
+            del names['family']
         return [f'{text} {getattr(self, name)} (here {getattr(other, name)})'
                 for name, text in names.items()
                 if getattr(self, name) and getattr(self, name) != getattr(other, name)]
@@ -90,7 +95,8 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> Dict[str, object]:
     """
     arch = find_arch(state_dict)
     indices = sorted(int(m[1]) for m in (re.match(r'norm(\d)\.weight', k) for k in state_dict) if m)
-    if arch is None or max(indices, default=0) >= len(arch.depths):
+    if arch is None or max(indices, default=0) >= len(arch.depths) \
+            or arch.family != 'ConvNeXt' and len(arch.num_heads) != len(arch.depths):
         raise ValueError('the weights of the backbone lack its stem or a stage; is the checkpoint '
                          'complete?')
     config: Dict[str, object] = dict(arch.settings, out_indices=tuple(indices))

@@ -42,7 +42,7 @@ IGNORED = (
     'builtins.getattr', 'numpy.ndarray', 'numpy.dtype', 'numpy.core.multiarray._reconstruct',
     'numpy.core.multiarray.scalar', 'numpy._core.multiarray._reconstruct',
     'numpy._core.multiarray.scalar')
-IGNORED_DICTS = ('yacs.config.CfgNode', 'easydict.EasyDict')
+IGNORED_DICTS = ('yacs.config.CfgNode', )
 
 
 def _stand_in(path: str, base: type) -> type:

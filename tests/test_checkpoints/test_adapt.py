@@ -52,15 +52,15 @@ def test_errors_of_pretrained(tmp_path):
     with pytest.raises(ValueError, match="nothing under the prefix 'neck.'"):
         load_pretrained(small(), path, 'neck')
     torch.save({'conv1.weight': torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match='no weights for DynamicSwin'):
+    with pytest.raises(ValueError, match='no weights for this DynamicSwin'):
         load_pretrained(small(), path)
 
 
 def test_an_incomplete_checkpoint_is_an_error():
     state_dict = small().state_dict()
     del state_dict['stages.2.blocks.1.ffn.layers.1.bias']
-    with pytest.raises(ValueError, match='incomplete for .*: 1 tensors of its blocks are not in '
-                                         'the file, such as stages.2.blocks.1.ffn.layers.1.bias'):
+    with pytest.raises(ValueError, match=r'1 tensors that this DynamicSwin \(Swin\) needs are not '
+                                         'there, such as stages.2.blocks.1.ffn.layers.1.bias'):
         fit_state_dict(state_dict, small())
     # Output norms that a classifier does not have, and sparse parts, may be missing.
     fit = fit_state_dict(small().state_dict(), small(keep_ratios=0.7, out_indices=(0, 3)))
@@ -68,10 +68,15 @@ def test_an_incomplete_checkpoint_is_an_error():
 
 
 def test_a_sparse_checkpoint_is_no_stvit():
-    with pytest.raises(ValueError, match='depths'):
-        fit_state_dict(STViTSwin(**STVIT).state_dict(), small())
-    with pytest.raises(ValueError, match='tensors of its blocks are not in the file'):
+    with pytest.raises(ValueError, match=r'a checkpoint of STViT-R Swin, another arch than this '
+                                         r'DynamicSwin \(Swin\): family STViT-R Swin \(here Swin\)'):
         fit_state_dict(STViTSwin(**STVIT).state_dict(), DynamicSwin(**STVIT))
+
+
+def test_another_shape_is_named():
+    with pytest.raises(ValueError, match='ffn.layers.0.0.weight has shape .64, 16., this '
+                                         r'DynamicSwin \(Swin\) needs \(32, 16\)'):
+        fit_state_dict(small().state_dict(), small(mlp_ratio=2))
 
 
 def test_dense_swin_starts_stvit():

@@ -130,7 +130,7 @@ def test_writes_whole_or_not_at_all(tmp_path):
         'unknown key(s): stages.0.0.surprise')
     # A block cut off, and a last stage: no key is unknown, and yet it is no whole network.
     torch.save({k: v for k, v in state_dict.items() if k != 'stages.2.1.pwconv2.bias'}, src)
-    assert 'not in the file, such as stages.2.1.pointwise_conv2.bias' in error(src, tmp_path / 'o')
+    assert 'are not there, such as stages.2.1.pointwise_conv2.bias' in error(src, tmp_path / 'o')
     torch.save({k: v for k, v in state_dict.items() if not k.startswith('stages.3')}, src)
     assert 'is the checkpoint complete?' in error(src, tmp_path / 'other.pth')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['dst.pth', 'src.pth']
