@@ -83,8 +83,13 @@ class SemanticAttention(NamedTuple):
 
     @property
     def received(self) -> Tensor:
-        """(B, H, W) float32: sum of the weights of all tokens at a position."""
+        """(B, H, W) float32: sum of the weights of all tokens at a position ('recover': 1)."""
         return self.weights.sum((1, 2))
+
+    @property
+    def strongest(self) -> Tensor:
+        """(B, H, W) float32: largest weight of a token at a position."""
+        return self.weights.amax((1, 2))
 
 
 @contextmanager

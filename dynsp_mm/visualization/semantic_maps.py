@@ -38,18 +38,20 @@ def draw_regions(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def draw_weights(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Overlays weights as heat, from dark blue (none) to red (the largest).
+    """Overlays weights as heat, from dark blue (the smallest) to red (the largest).
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        weights: (h, w) float >= 0, such as one token's map or ``received``.
+        weights: (h, w) float, such as one token's map or ``received``.
 
     Returns:
         (H, W, 3) uint8, RGB.
     """
     height, width = image.shape[:2]
-    scaled = np.nan_to_num(weights / max(float(weights.max()), np.finfo(np.float32).tiny))
-    heat = cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    weights = np.nan_to_num(weights)
+    low, high = float(weights.min()), float(weights.max())
+    heat = (weights - low) / max(high - low, np.finfo(np.float32).tiny)
+    heat = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.addWeighted(image, 0.5, heat, 0.5, 0)
 
@@ -57,7 +59,10 @@ def draw_weights(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def draw_semantic_attention(image: np.ndarray, attentions: Sequence[SemanticAttention],
                             index: int = 0,
                             content: Tuple[int, int] = (0, 0)) -> np.ndarray:
-    """A row for each block: the image, the region of each token, and what positions give in all.
+    """A row for each block: the image, the region of each token, and a map of weights.
+
+    The map is, for 'generate' and 'refine', the attention that each position receives from all
+    tokens; for 'recover', the weight of the token that a position draws on most.
 
     Args:
         image: (H, W, 3) uint8, RGB, the network's input including padding.
@@ -74,11 +79,14 @@ def draw_semantic_attention(image: np.ndarray, attentions: Sequence[SemanticAtte
         # By block: 'stages.2.blocks.7' is block 7 of its stage.
         name = f'{attention.role}, block {attention.block.rsplit(".", 1)[-1]}'
         tokens = attention.weights.shape[1] * attention.weights.shape[2]
+        what, weights = 'attention received', attention.received
+        if attention.role == 'recover':
+            what, weights = 'weight of the strongest token', attention.strongest
+        weights = weights[index].cpu().numpy()
         rows.append([
             (f'{name}: {tokens} tokens', image),
-            ('strongest token',
+            ('regions: strongest token',
              draw_regions(image, attention.regions[index].cpu().numpy())),
-            ('attention received',
-             draw_weights(image, attention.received[index].cpu().numpy()))
+            (f'{what}, {weights.min():.2g} to {weights.max():.2g}', draw_weights(image, weights))
         ])
     return arrange(rows, size)

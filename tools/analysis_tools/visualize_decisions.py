@@ -8,7 +8,7 @@ Without --images it draws the first --num images of the config's test set. Each 
 the network's input, then one panel per decision: kept regions outlined and in colour, the
 others dimmed. With STViTSwin there is a row for each block in which semantic tokens are refined
 and recovered from: the input, the region in which each token weighs most, and the attention that
-each position receives.
+each position receives (refine) or draws from its strongest token (recover).
 """
 import argparse
 import sys
