@@ -34,7 +34,7 @@ def test_all_are_there():
     assert names >= {f'maskrcnn_{f}_{s}' for f in ('dyswin', 'dyconvnext') for s in 'tsb'}
     assert names >= {'cascade_maskrcnn_stvit_swin_s', 'cascade_maskrcnn_stvit_swin_b',
                      'maskrcnn_stvit_swin_t', 'upernet_stvit_swin_s_ade20k',
-                     'cls_stvit_swin_s_imagenet', 'cls_stvit_swin_b_imagenet'}
+                     'cls_stvit_swin_s_in1k', 'cls_stvit_swin_b_in1k'}
 
 
 def test_metafile_lists_them():
