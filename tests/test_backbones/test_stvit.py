@@ -116,6 +116,20 @@ def test_arguments_reach_the_blocks():
         == (11, )
 
 
+def test_shift_where_map_equals_window():
+    """The dense-prediction form keeps it, the classification form drops it, as published."""
+    for form, kept in (('dense_prediction', True), ('classification', False)):
+        attention = STViTSwin('tiny', form=form).stages[3].blocks[1].attn
+        assert attention.shift_size == 3 and attention.pad_small_map == kept
+    assert not STViTSwin('tiny', pad_small_map=False).stages[3].blocks[1].attn.pad_small_map
+
+
+def test_position_embedding():
+    model = build(use_abs_pos_embed=True, img_size=(64, 98))
+    assert model.absolute_pos_embed.shape == (1, 16 * 25, 16)
+    assert [m.shape[2:] for m in model(torch.randn(1, 3, 96, 64))][0] == (24, 16)
+
+
 def test_parameters_and_multiply_adds():
     """Parameters are those of the published ImageNet checkpoints, classifier included."""
     for arch, width, expected in (('small', 768, 49_625_518), ('base', 1024, 87_812_336)):
@@ -182,7 +196,14 @@ def test_gradient_reaches_each_parameter(name):
         assert gradient is not None and gradient.abs().sum() > 0, f'no gradient for {key}'
 
 
-def test_checkpointing_changes_nothing(name):
+def test_checkpointing_changes_nothing(name, monkeypatch):
+    calls, checkpoint = [], torch.utils.checkpoint.checkpoint
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', counted)
     plain, image = build(name).train(), torch.randn(2, 3, 96, 64)
     saving = build(name, with_cp=True).train()
     saving.load_state_dict(plain.state_dict())
@@ -190,6 +211,7 @@ def test_checkpointing_changes_nothing(name):
     for model in (plain, saving):
         sum(m.square().mean() for m in model(image)).backward()
         gradients.append({k: p.grad for k, p in model.named_parameters()})
+    assert len(calls) == sum(saving.depths)  # each block of the saving model, none of the other
     for key in gradients[0]:
         torch.testing.assert_close(gradients[0][key], gradients[1][key])
 

@@ -95,12 +95,28 @@ def test_checkpointing_changes_nothing(kind, hw):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_scale(kind, hw):
+    """Weights of a scale of 0 are uniform, those of the default are not."""
+    block, args = blocks(hw)[kind]
+    default = block.attention(*args)[0, 0, 0]
+    block.attn.scale = 0.0
+    for weights, uniform in ((default, False), (block.attention(*args)[0, 0, 0], True)):
+        seen = weights[weights > 0]  # by one query: others see other numbers of keys
+        assert (seen.max() - seen.min() < 1e-6) == uniform
+    assert CrossAttention(C, 2, qk_scale=0.3).scale == 0.3
+    assert CrossAttention(C, 2).scale == 0.5
+
+
 def test_drop_path_and_dropout():
     block = NeighbourhoodBlock(3, 7, 14, **COMMON, drop_path=0.999999).train()
     semantic, image = torch.randn(4, 3, 3, C), torch.randn(4, 7, 7, C)
     assert torch.equal(block(semantic, image), semantic)
-    attention = CrossAttention(C, 2, attn_drop=0.5)
-    assert attention.train().dropout == 0.5 and attention.eval().dropout == 0.0
+    for kind in ('generate', 'self', 'inner'):
+        block, args = blocks((14, 14))[kind]
+        block.attn.attn_drop = 0.9
+        assert not torch.equal(block.train()(*args), block(*args))
+        assert torch.equal(block.eval()(*args), block(*args))
     with pytest.raises(ValueError, match='num_heads=3: must divide the channels, 8'):
         CrossAttention(C, 3)
 

@@ -124,6 +124,7 @@ def test_pooling(window, side, size):
 
 def test_inner_neighbourhoods():
     assert ops.inner_starts(14, 2, 7, 10) == (0, 4)  # the published stride of 4
+    assert ops.inner_starts(28, 4, 7, 10) == (0, 6, 13, 18)  # centred: one before, two after
     for length in range(1, 60):
         count = -(-length // 7)
         starts = ops.inner_starts(length, count, 7, 10)
