@@ -16,9 +16,9 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..ops import (attention_weights, cut_inner_neighbourhoods, inner_starts, margins,
-                   neighbourhood_attention, neighbourhood_mask, partition_windows,
-                   reverse_windows, spread_weights)
+from ..ops import (attention_weights, cut_inner_neighbourhoods, inner_starts,
+                   neighbourhood_attention, neighbourhood_mask, neighbourhood_span,
+                   partition_windows, reverse_windows, spread_weights)
 from .attention import MultiheadAttention
 
 
@@ -139,14 +139,19 @@ class NeighbourhoodBlock(SemanticBlock):
         kv = self.attn.kv(normed if keys is x else self.norm1(keys))
         # Positions outside the map are zeros before the norm.
         outside = self.attn.kv(self.norm1(keys.new_zeros(1, keys.shape[-1])))[0]
-        hw, grid = tuple(keys.shape[1:3]), self._grid(x)
-        mask = neighbourhood_mask(hw, grid, self.key_window, self.reach, corner, x.device)
-        return neighbourhood_attention(q, kv, outside, grid, self.key_window, self.reach,
-                                       self.attn.num_heads, self.attn.scale, mask,
-                                       self.attn.dropout, weights)
+        hw, (grid, spans) = tuple(keys.shape[1:3]), self._geometry(x, keys, corner)
+        mask = neighbourhood_mask(hw, grid, spans, corner, x.device)
+        return neighbourhood_attention(q, kv, outside, grid, spans, self.attn.num_heads,
+                                       self.attn.scale, mask, self.attn.dropout, weights)
 
-    def _grid(self, x: Tensor) -> Tuple[int, int]:
-        return -(-x.shape[1] // self.query_window), -(-x.shape[2] // self.query_window)
+    def _geometry(self, x: Tensor, keys: Tensor, corner: Optional[Tuple[int, int]]):
+        """Grid of windows and spans of their neighbourhoods, for rows and columns."""
+        grid = tuple(-(-length // self.query_window) for length in x.shape[1:3])
+        # Only the mask of everything outside the map makes it needless to look there.
+        spans = tuple(neighbourhood_span(self.key_window, self.reach, count,
+                                         length if corner is None else None)
+                      for count, length in zip(grid, keys.shape[1:3]))
+        return grid, spans
 
     def _forward(self, x: Tensor, keys: Tensor,
                  corner: Optional[Tuple[int, int]] = None) -> Tensor:
@@ -163,11 +168,11 @@ class NeighbourhoodBlock(SemanticBlock):
 
     def attention(self, x: Tensor, keys: Tensor,
                   corner: Optional[Tuple[int, int]] = None) -> Tensor:
-        before, _ = margins(self.key_window, self.reach)
-        grid = self._grid(x)
-        starts = tuple([self.key_window * i - before for i in range(count)] for count in grid)
+        grid, spans = self._geometry(x, keys, corner)
+        starts = tuple([span.start(i) for i in range(count)] for span, count in zip(spans, grid))
         return spread_weights(self._attend(x, keys, corner, weights=True), grid, x.shape[1:3],
-                              self.query_window, starts, (self.reach, ) * 2, keys.shape[1:3])
+                              self.query_window, starts, tuple(span.reach for span in spans),
+                              keys.shape[1:3])
 
 
 class GlobalBlock(SemanticBlock):

@@ -1,10 +1,11 @@
 """Attention from the tokens of a window to the larger neighbourhood of that window.
 
 Shape legend: B images, H x W key map, C channels, h heads; a grid of gh x gw windows, each with n
-queries; a window covers own x own positions of the key map, its neighbourhood reach x reach.
+queries; a window covers own x own positions of the key map, its neighbourhood reach x reach, or less
+where the map is small.
 """
 from functools import lru_cache
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -34,13 +35,43 @@ def pool_windows(x: Tensor, window: int, side: int) -> Tensor:
     return F.adaptive_max_pool2d(x.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
 
 
-def margins(own: int, reach: int) -> Tuple[int, int]:
-    """Positions that a neighbourhood adds before and after its window."""
-    return (reach - own) // 2, (reach - own + 1) // 2
+class Span(NamedTuple):
+    """Where neighbourhoods lie along one side of the key map.
+
+    Window i covers positions ``own * i`` to ``own * (i + 1)``; its neighbourhood is the ``reach``
+    positions from ``own * i - before`` on.
+    """
+    own: int
+    before: int
+    reach: int
+
+    def start(self, window: int) -> int:
+        """First position of a window's neighbourhood; negative before the map."""
+        return self.own * window - self.before
+
+
+def neighbourhood_span(own: int, reach: int, count: int = 0,
+                       length: Optional[int] = None) -> Span:
+    """Centres neighbourhoods on their windows: floor / ceil of (reach - own) / 2 around.
+
+    Args:
+        own: Window side on the key map.
+        reach: Neighbourhood side, at least ``own``.
+        count: Number of windows; needed with ``length``.
+        length: Side of the key map: what lies outside it in all neighbourhoods is left off. Only
+            where keys outside the map are masked.
+    """
+    before = (reach - own) // 2
+    if length is None:
+        return Span(own, before, reach)
+    # The last window reaches least far before the map, the first least far beyond it.
+    lead = max(0, before - own * (count - 1))
+    trail = max(0, reach - before - length)
+    return Span(own, before - lead, reach - lead - trail)
 
 
 @lru_cache(maxsize=16)
-def neighbourhood_mask(hw: Tuple[int, int], grid: Tuple[int, int], own: int, reach: int,
+def neighbourhood_mask(hw: Tuple[int, int], grid: Tuple[int, int], spans: Tuple[Span, Span],
                        corner: Optional[Tuple[int, int]],
                        device: torch.device) -> Optional[Tensor]:
     """Which keys of each neighbourhood may be attended.
@@ -48,19 +79,18 @@ def neighbourhood_mask(hw: Tuple[int, int], grid: Tuple[int, int], own: int, rea
     Args:
         hw: Size of the key map.
         grid: Size of the grid of windows.
-        own: Window side on the key map.
-        reach: Neighbourhood side.
+        spans: Of the neighbourhoods, for rows and columns.
         corner: None masks whatever lies outside the key map. (rows, columns) is the mask of the
             published STViT-R: outside the grid, and inside it where the last ``rows`` rows and
             the last ``columns`` columns meet; 0 means all rows, or all columns.
         device: Of the mask.
 
     Returns:
-        (gh * gw, 1, 1, reach * reach) bool, True where attended; None if nothing is masked.
+        (gh * gw, 1, 1, keys) bool, True where attended; None if nothing is masked.
         Where every key of a neighbourhood would be masked, none is: masking all alike changes no
         softmax.
     """
-    height, width = grid[0] * own, grid[1] * own
+    height, width = (span.own * count for span, count in zip(spans, grid))
     # A cached tensor made in inference mode could not be used in a later training step.
     with torch.inference_mode(False):
         inside = torch.zeros(height, width, dtype=torch.bool, device=device)
@@ -71,41 +101,53 @@ def neighbourhood_mask(hw: Tuple[int, int], grid: Tuple[int, int], own: int, rea
             inside[:] = True
             inside[max(0, height - rows) if rows else 0:,
                    max(0, width - columns) if columns else 0:] = False
-        before, after = margins(own, reach)
-        inside = F.pad(inside, (before, after, before, after))
-        keys = inside.unfold(0, reach, own).unfold(1, reach, own).flatten(2).flatten(0, 1)
+        keys = _cut(_surround(inside[None, ..., None], inside.new_zeros(1), grid, spans), spans)
+        keys = keys.flatten(4).flatten(0, 3)
         keys = keys | ~keys.any(-1, keepdim=True)
         return None if bool(keys.all()) else keys[:, None, None]
 
 
-def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int], own: int, reach: int,
-                       num_heads: int,
+def _surround(x: Tensor, outside: Tensor, grid: Tuple[int, int],
+              spans: Tuple[Span, Span]) -> Tensor:
+    """Sets a (B, H, W, C) map into what its neighbourhoods cover, filled with ``outside`` (C, )."""
+    size = [span.own * (count - 1) + span.reach for span, count in zip(spans, grid)]
+    padded = outside.to(x.dtype).expand(x.shape[0], *size, x.shape[-1]).contiguous()
+    top, left = (span.before for span in spans)
+    # A trimmed neighbourhood may end before the map's padding to whole windows does.
+    height, width = (min(length, full - before)
+                     for length, full, before in zip(x.shape[1:3], size, (top, left)))
+    padded[:, top:top + height, left:left + width] = x[:, :height, :width]
+    return padded
+
+
+def _cut(padded: Tensor, spans: Tuple[Span, Span]) -> Tensor:
+    """(B, ..., ..., C) -> (B, gh, gw, C, rows, columns), a view."""
+    rows, columns = spans
+    return padded.unfold(1, rows.reach, rows.own).unfold(2, columns.reach, columns.own)
+
+
+def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int],
+                       spans: Tuple[Span, Span], num_heads: int,
                        max_keys: int) -> Iterator[Tuple[int, int, Tensor, Tensor]]:
     """Cuts projected keys and values into neighbourhoods, some windows at a time.
 
     Args:
-        kv: (B, H, W, 2C) keys and values of the map, gh * own >= H, gw * own >= W.
+        kv: (B, H, W, 2C) keys and values of the map.
         outside: (2C, ) key and value of a position outside the map.
         grid: (gh, gw).
-        own: Window side on the map.
-        reach: Neighbourhood side, at least ``own``.
+        spans: Of the neighbourhoods, for rows and columns.
         num_heads: Heads h.
         max_keys: Keys of an image to copy at a time, rounded to whole rows of windows, or to
             whole windows.
 
     Yields:
         Number of the first window in raster order, one past the last, keys and values of these
-        windows, each (B * windows, h, reach * reach, C / h).
+        windows, each (B * windows, h, keys, C / h).
     """
-    B, H, W, channels = kv.shape
-    before, after = margins(own, reach)
-    height, width = grid[0] * own + before + after, grid[1] * own + before + after
-    padded = outside.to(kv.dtype).expand(B, height, width, channels).contiguous()
-    padded[:, before:before + H, before:before + W] = kv
-    # (B, gh, gw, 2, h, C / h, reach, reach), a view
-    windows = padded.unfold(1, reach, own).unfold(2, reach, own).unflatten(
-        3, (2, num_heads, channels // 2 // num_heads))
-    count = max(1, max_keys // reach**2)
+    head = kv.shape[-1] // 2 // num_heads
+    windows = _cut(_surround(kv, outside, grid, spans), spans).unflatten(3, (2, num_heads, head))
+    keys = spans[0].reach * spans[1].reach
+    count = max(1, max_keys // keys)
     rows, columns = max(1, count // grid[1]), min(count, grid[1])
     for top in range(0, grid[0], rows):
         for left in range(0, grid[1], columns):
@@ -114,11 +156,11 @@ def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int], own: 
             # Not named, so that nothing holds them while the next ones are cut.
             yield (first, first + part.shape[1] * part.shape[2],
                    *(part[:, :, :, i].permute(0, 1, 2, 3, 5, 6, 4).reshape(
-                       -1, num_heads, reach**2, channels // 2 // num_heads) for i in range(2)))
+                       -1, num_heads, keys, head) for i in range(2)))
 
 
 def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[int, int],
-                            own: int, reach: int, num_heads: int, scale: float,
+                            spans: Tuple[Span, Span], num_heads: int, scale: float,
                             mask: Optional[Tensor] = None, dropout: float = 0.0,
                             weights: bool = False) -> Tensor:
     """Attention of each window's queries to the keys of its neighbourhood.
@@ -131,8 +173,7 @@ def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[
         kv: (B, H, W, 2C) keys and values.
         outside: (2C, ) key and value of a position outside the map.
         grid: (gh, gw).
-        own: Window side on the key map.
-        reach: Neighbourhood side.
+        spans: Of the neighbourhoods, for rows and columns.
         num_heads: Heads h.
         scale: Factor on the dot products.
         mask: Of :func:`neighbourhood_mask`.
@@ -140,14 +181,13 @@ def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[
         weights: Return the attention weights, averaged over heads, instead.
 
     Returns:
-        (B * gh * gw, n, C), or (B * gh * gw, n, reach * reach) weights.
+        (B * gh * gw, n, C), or (B * gh * gw, n, keys) weights.
     """
     (B, H, W, _), (n, C) = kv.shape, q.shape[1:]
     max_keys = MAX_COPIES * max(H * W, grid[0] * grid[1] * n)
     q = q.view(B, -1, n, num_heads, C // num_heads).transpose(2, 3)
     out = []
-    for first, last, k, v in cut_neighbourhoods(kv, outside, grid, own, reach, num_heads,
-                                                max_keys):
+    for first, last, k, v in cut_neighbourhoods(kv, outside, grid, spans, num_heads, max_keys):
         some = q[:, first:last].flatten(0, 1)
         allowed = None if mask is None else mask[first:last].repeat(B, 1, 1, 1)
         if weights:
@@ -167,8 +207,8 @@ def inner_starts(length: int, count: int, own: int, reach: int) -> Tuple[int, ..
     Each is centred on its window where the map is long enough. A map shorter than ``reach`` is
     one neighbourhood.
     """
-    before = margins(own, reach)[0]
-    return tuple(min(max(own * i - before, 0), max(length - reach, 0)) for i in range(count))
+    span = neighbourhood_span(own, reach)
+    return tuple(min(max(span.start(i), 0), max(length - reach, 0)) for i in range(count))
 
 
 def cut_inner_neighbourhoods(kv: Tensor, grid: Tuple[int, int], own: int, reach: int) -> Tensor:

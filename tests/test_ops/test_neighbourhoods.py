@@ -41,19 +41,45 @@ def test_equals_cutting_first(own, reach, size, corner, copies, monkeypatch):
     kv = torch.nn.Linear(C, 2 * C)
     if corner:
         corner = tuple(-side % own for side in size)
-    mask = ops.neighbourhood_mask(size, grid, own, reach, corner, tokens.device)
-    args = (queries.view(-1, n, C), kv(tokens), kv.bias, grid, own, reach, HEADS, 0.5, mask)
-    got = ops.neighbourhood_attention(*args)
-    torch.testing.assert_close(got, reference(queries, tokens, kv, own, reach, mask))
+    whole = (ops.neighbourhood_span(own, reach), ) * 2
+    mask = ops.neighbourhood_mask(size, grid, whole, corner, tokens.device)
+    expected = reference(queries, tokens, kv, own, reach, mask)
+    spans = whole
+    if corner is None:  # what is masked everywhere is not even cut
+        spans = tuple(ops.neighbourhood_span(own, reach, count, length)
+                      for count, length in zip(grid, size))
+        mask = ops.neighbourhood_mask(size, grid, spans, corner, tokens.device)
+    args = (queries.view(-1, n, C), kv(tokens), kv.bias, grid, spans, HEADS, 0.5, mask)
+    torch.testing.assert_close(ops.neighbourhood_attention(*args), expected)
     weights = ops.neighbourhood_attention(*args, weights=True)
-    assert weights.shape == (B * grid[0] * grid[1], n, reach**2)
+    assert weights.shape == (B * grid[0] * grid[1], n, spans[0].reach * spans[1].reach)
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
+
+
+def test_spans():
+    assert ops.neighbourhood_span(7, 14) == (7, 3, 14)  # 3 before, 4 after
+    assert ops.neighbourhood_span(3, 27) == (3, 12, 27)
+    assert ops.neighbourhood_span(7, 14).start(2) == 11
+    # One window: what lies outside the map is left off. Many: all of it is needed somewhere.
+    assert ops.neighbourhood_span(7, 14, 1, 5) == (7, 0, 5)
+    assert ops.neighbourhood_span(3, 27, 2, 6) == (3, 3, 9)
+    assert ops.neighbourhood_span(3, 27, 12, 36) == (3, 12, 27)
+    for own, reach in ((7, 14), (7, 21), (3, 27), (7, 7)):
+        for length in range(1, 60):
+            count = -(-length // own)
+            whole = ops.neighbourhood_span(own, reach)
+            trimmed = ops.neighbourhood_span(own, reach, count, length)
+            for i in range(count):
+                inside = [p for p in range(whole.start(i), whole.start(i) + reach)
+                          if 0 <= p < length]
+                kept = range(trimmed.start(i), trimmed.start(i) + trimmed.reach)
+                assert set(inside) <= set(kept)
 
 
 def test_images_and_dropout_do_not_mix():
     tokens, queries = torch.randn(3, 15, 9, C), torch.randn(3 * 6, 4, C)
     kv = torch.cat([tokens, tokens], -1)
-    args = (torch.zeros(2 * C), (3, 2), 7, 14, HEADS, 0.5)
+    args = (torch.zeros(2 * C), (3, 2), (ops.neighbourhood_span(7, 14), ) * 2, HEADS, 0.5)
     whole = ops.neighbourhood_attention(queries, kv, *args)
     for i in range(3):
         alone = ops.neighbourhood_attention(queries[i * 6:i * 6 + 6], kv[i:i + 1], *args)
@@ -65,7 +91,8 @@ def test_images_and_dropout_do_not_mix():
 @pytest.mark.parametrize('size', [(14, 14), (15, 19), (1, 8)])
 def test_full_mask_is_the_map(size):
     grid = tuple(-(-side // 7) for side in size)
-    mask = ops.neighbourhood_mask(size, grid, 7, 21, None, torch.device('cpu'))
+    mask = ops.neighbourhood_mask(size, grid, (ops.neighbourhood_span(7, 21), ) * 2, None,
+                                  torch.device('cpu'))
     inside = torch.zeros(grid[0] * 7 + 14, grid[1] * 7 + 14, dtype=torch.bool)
     inside[7:7 + size[0], 7:7 + size[1]] = True
     for w in range(grid[0] * grid[1]):
@@ -87,7 +114,8 @@ def released(grid, rows, columns, own, reach):
 def test_mask_of_the_release(rows, columns, own, reach):
     grid = (2, 3)
     size = (grid[0] * own, grid[1] * own) if own == 3 else (14 - rows, 21 - columns)
-    mask = ops.neighbourhood_mask(size, grid, own, reach, (rows, columns), torch.device('cpu'))
+    mask = ops.neighbourhood_mask(size, grid, (ops.neighbourhood_span(own, reach), ) * 2,
+                                  (rows, columns), torch.device('cpu'))
     logits = torch.randn(6, reach**2)
     expected = (logits.double() + released(grid, rows, columns, own, reach)).softmax(-1)
     if mask is None:
@@ -99,11 +127,12 @@ def test_mask_of_the_release(rows, columns, own, reach):
 
 def test_nothing_masked_is_no_mask():
     cpu = torch.device('cpu')
-    assert ops.neighbourhood_mask((6, 9), (2, 3), 3, 3, None, cpu) is None
-    assert ops.neighbourhood_mask((14, 14), (2, 2), 7, 14, (0, 0), cpu) is None
+    small, large = ((ops.neighbourhood_span(*pair), ) * 2 for pair in ((3, 3), (7, 14)))
+    assert ops.neighbourhood_mask((6, 9), (2, 3), small, None, cpu) is None
+    assert ops.neighbourhood_mask((14, 14), (2, 2), large, (0, 0), cpu) is None
     with torch.inference_mode():
         ops.neighbourhood_mask.cache_clear()
-        mask = ops.neighbourhood_mask((5, 5), (1, 1), 7, 14, None, cpu)
+        mask = ops.neighbourhood_mask((5, 5), (1, 1), large, None, cpu)
     assert not mask.is_inference()  # or training could not use it
 
 
