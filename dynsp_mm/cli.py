@@ -14,7 +14,10 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.hub import get_config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
 
+from .backbones.base import Backbone
+from .checkpoints import fit_state_dict, load_from_anywhere
 from .compat import enable_mmseg_base_configs, has_accelerator
 from .config_tree import leaf_datasets
 
@@ -304,16 +307,59 @@ def _as_list(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def check_weights(model, checkpoint, name):
+    """Check that a checkpoint has weights for the model's backbones of this package.
+
+    mmengine only lists what is missing, so that a model of random weights would be tested.
+
+    Args:
+        model (nn.Module): A detector, segmentor or classifier, or a wrapper for test-time
+            augmentation around one.
+        checkpoint (str): File or URL, in any form that ``init_cfg`` takes.
+        name (str): Of the option, for the message.
+
+    Returns:
+        int: Number of tensors of sparse parts that the checkpoint does not have.
+
+    Raises:
+        UserError: it is no checkpoint, or one of another network.
+    """
+    new = 0
+    try:
+        state_dict = load_from_anywhere(checkpoint)['state_dict']
+        for path, module in model.named_modules():
+            if isinstance(module, Backbone):
+                prefix = path.removeprefix('module.') + '.'
+                below = {key[len(prefix):]: value for key, value in state_dict.items()
+                         if key.startswith(prefix)}
+                new += len(fit_state_dict(below, module).new)
+    except ValueError as error:
+        raise UserError(f'{name} {checkpoint}: {error}') from error
+    return new
+
+
 def build_runner(cfg):
     """Build the runner, of ``cfg.runner_type`` if that is set.
 
+    Unless it resumes, it reads checkpoints in all forms that ``init_cfg`` takes, and runs no code
+    from them. ``cfg.load_from`` is checked to fit the backbone.
+
     Raises:
-        UserError: the runner is unknown.
+        UserError: the runner is unknown, or ``cfg.load_from`` does not fit.
     """
+    if not cfg.get('resume'):
+        CheckpointLoader.register_scheme(('', 'http://', 'https://'), load_from_anywhere,
+                                         force=True)
     runner_class = Runner
     if 'runner_type' in cfg:
         with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
             runner_class = registry.get(cfg.runner_type)
         if runner_class is None:
             raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
-    return runner_class.from_cfg(cfg)
+    runner = runner_class.from_cfg(cfg)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        new = check_weights(runner.model, cfg.load_from, 'checkpoint')
+        if new:
+            runner.logger.warning(f'{cfg.load_from} has no weights for {new} tensors of the '
+                                  "backbone's sparse parts: they start new")
+    return runner

@@ -11,8 +11,9 @@ model. SRC and DST end in .pth (or .pt) or .safetensors; no code from SRC runs.
 
 Prints what becomes of every key: mapped, dropped with the reason, or missing, that is needed by
 the backbone and not in SRC, so that it starts new. An unknown key is an error. DST holds a model
-of OpenMMLab's layout: load it with load_from, or with
-init_cfg=dict(type='Pretrained', checkpoint=DST). That takes SRC itself as well.
+of OpenMMLab's layout, for load_from or tools/test.py, or for
+init_cfg=dict(type='Pretrained', checkpoint=DST). With this package's tools all of these take SRC
+itself as well; OpenMMLab's own read .pth alone.
 """
 import argparse
 import sys
@@ -53,11 +54,35 @@ def target_config(args, weights):
     return dict(cfg.model.backbone, init_cfg=None)
 
 
+def report(conversion, fit, kind):
+    """Print what becomes of each key, then how many there are of each."""
+    dropped = list(conversion.dropped)
+    count = 0
+    for old, new in conversion.mapped:
+        name = new.removeprefix('backbone.')
+        if new != name and name in fit.unused:
+            dropped.append((old, f'{kind} has no such part'))
+            continue
+        names = [f'backbone.{part}' for part in fit.split.get(name, ())] or [new]
+        print(f'mapped   {old} -> {", ".join(names)}')
+        count += 1
+    for old, reason in dropped:
+        print(f'dropped  {old} ({reason})')
+    for name in fit.new:
+        print(f'missing  backbone.{name} (a part that its network does not have; starts new)')
+    for name in fit.missing:
+        print(f'missing  backbone.{name} (not in SRC; starts new)')
+    print(f'{conversion.source.name} ({find_arch(conversion.backbone).name}) for {kind}: '
+          f'{count} keys mapped, {len(dropped)} dropped, {len(fit.new) + len(fit.missing)} missing')
+
+
 def main():
     args = parse_args()
     dst = Path(args.dst)
     if dst.is_dir():
         raise cli.UserError(f'DST {dst} is a directory: must be a file')
+    if dst.suffix not in ('.pth', '.pt', '.safetensors'):
+        raise cli.UserError(f'DST {dst}: must end in .pth, .pt or .safetensors')
     if dst.exists() and not (args.force or args.dry_run):
         raise cli.UserError(f'DST {dst} exists; --force replaces it')
     try:
@@ -77,23 +102,14 @@ def main():
                              f'size, such as {fit.unused[0]}; is the checkpoint complete?')
     except ValueError as error:
         raise cli.UserError(f'SRC {args.src}: {error}') from error
-    for old, new in conversion.mapped:
-        print(f'mapped   {old} -> {new}')
-    for old, reason in conversion.dropped:
-        print(f'dropped  {old} ({reason})')
     kind = type(backbone).__name__
-    for name in fit.unused:
-        print(f'unused   backbone.{name} ({kind} has no such part)')
-    for name in fit.new:
-        print(f'missing  backbone.{name} (a part that only {kind} has; starts new)')
-    for name in fit.missing:
-        print(f'missing  backbone.{name} (not in SRC; starts new)')
-    print(f'{conversion.source.name} ({find_arch(conversion.backbone).name}) for {kind}: '
-          f'{len(conversion.mapped)} keys mapped, {len(conversion.dropped)} dropped, '
-          f'{len(fit.unused)} unused, {len(fit.new) + len(fit.missing)} missing')
+    report(conversion, fit, kind)
+    others = {k: v for k, v in conversion.state_dict.items() if not k.startswith('backbone.')}
+    state_dict = {f'backbone.{k}': v.clone() for k, v in fit.state_dict.items()
+                  if k not in fit.unused}
     if not args.dry_run:
         try:
-            write_checkpoint(conversion.state_dict, conversion.source.name, args.dst)
+            write_checkpoint({**state_dict, **others}, conversion.source.name, args.dst)
         except OSError as error:
             raise cli.UserError(f'DST {dst} was not written: {error}') from error
         print(f'wrote {dst}')

@@ -2,7 +2,7 @@
 changsn/STViT-R-Object-Detection), a drop-in for the Swin of mmdet, mmseg and mmpretrain.
 """
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -110,7 +110,7 @@ class STViTSwin(SwinBackbone):
 
     The stage ``semantic_stage`` consists of groups of six blocks:
 
-    1. a plain Swin block, its windows not shifted;
+    1. a plain Swin block, its windows not shifted, as those of every even block;
     2. generate: each window is max-pooled to a few semantic tokens, which attend to the image
        tokens around the window;
     3. refine: the semantic tokens attend to image tokens farther around;
@@ -170,6 +170,10 @@ class STViTSwin(SwinBackbone):
                  semantic_token2: bool = False,
                  pad_small_map: Optional[bool] = None,
                  **swin):
+        for name in ('keep_ratios', 'prune_stage', 'prune_blocks', 'selection'):
+            if name in swin:
+                raise ValueError(f'{name}={swin[name]!r}: STViTSwin selects no positions and has '
+                                 'no keep ratios; remove it')
         if form not in FORMS:
             raise ValueError(f'form={form!r}: must be one of {", ".join(FORMS)}')
         if pad_mask not in PAD_MASKS:
@@ -182,7 +186,9 @@ class STViTSwin(SwinBackbone):
         if swin.get('patch_cfg'):
             raise ValueError(f'patch_cfg={swin["patch_cfg"]!r}: STViTSwin has a convolutional '
                              'stem, which takes no patch_cfg')
-        if not isinstance(layer_scale_init_value, Real):
+        if not isinstance(layer_scale_init_value, Real) \
+                or isinstance(layer_scale_init_value, bool) \
+                or not math.isfinite(layer_scale_init_value):
             raise ValueError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a '
                              'number')
         check_counts(semantic_size=semantic_size)
@@ -193,7 +199,8 @@ class STViTSwin(SwinBackbone):
         self.pad_mask = pad_mask
         self.semantic_size = semantic_size
         self.layer_scale_init_value = float(layer_scale_init_value)
-        if not isinstance(semantic_stage, int) or not 0 <= semantic_stage < len(self.depths):
+        if not isinstance(semantic_stage, Integral) or isinstance(semantic_stage, bool) \
+                or not 0 <= semantic_stage < len(self.depths):
             raise ValueError(f'semantic_stage={semantic_stage!r}: must be the index of a stage, '
                              f'0 .. {len(self.depths) - 1}')
         depth = self.depths[semantic_stage]
@@ -202,7 +209,12 @@ class STViTSwin(SwinBackbone):
                              f'too few for one group of {GROUP} '
                              f'(semantic_stage={semantic_stage})')
         self.semantic_stage = semantic_stage
-        self.semantic_window = self._stage_cfgs[semantic_stage][0][0]['window_size']
+        windows = {cfg['window_size'] for cfg in self._stage_cfgs[semantic_stage][0]}
+        if len(windows) > 1:
+            raise ValueError(f'stage_cfgs: blocks of stage {semantic_stage} have window_size '
+                             f'{", ".join(map(str, sorted(windows)))}: must be the same, for its '
+                             'semantic tokens stand for windows')
+        self.semantic_window = windows.pop()
         self.key_windows = self._resolve_key_windows(key_windows)
         self.semantic_token2 = bool(semantic_token2)
         self._build_stages()
@@ -221,7 +233,7 @@ class STViTSwin(SwinBackbone):
             raise ValueError(f'key_windows={key_windows!r}: form={self.form!r} needs a tuple of '
                              f'{len(smallest)}')
         for i, (size, least) in enumerate(zip(key_windows, smallest)):
-            if not isinstance(size, int) or isinstance(size, bool) or size < least:
+            if not isinstance(size, Integral) or isinstance(size, bool) or size < least:
                 raise ValueError(f'key_windows={key_windows!r}: entry {i} must be a whole number '
                                  f'>= {least}, the side of the window that it surrounds')
         return key_windows
@@ -236,7 +248,7 @@ class STViTSwin(SwinBackbone):
             return SwinBlock(**cfg)
         role = block_role(block, depth)
         if role == 'plain':
-            return SwinBlock(**{**cfg, 'shift': cfg['shift'] and block >= depth // GROUP * GROUP})
+            return SwinBlock(**cfg)
         window, side = cfg.pop('window_size'), self.semantic_size
         common = dict(cfg, role=role, layer_scale_init_value=self.layer_scale_init_value)
         for name in ('shift', 'pad_small_map'):

@@ -1,6 +1,6 @@
 """Loading into one of our backbones: small repairs that any state dict may need."""
 import re
-from typing import Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -8,17 +8,22 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .arch import find_arch
-from .convert import convert_state_dict, find_source, split_backbone, unwrap
+from .convert import BACKBONE, convert_state_dict, find_source, unwrap
 from .files import read_checkpoint_anywhere
 
 # Buffers of other implementations that ours derives anew.
 DERIVED = ('relative_position_index', 'attn_mask')
-# Parts of our models that no dense checkpoint has, and that may start new.
-NEW_PARTS = re.compile(r'token_predictors\.|.*\.(fast_path\.|fast_gamma$|layer_scale_[12]$|grn\.'
-                       r'|semantic_token2$)')
+# Parts that a file may lack as a whole, because the network it comes from has none.
+NEW_PARTS = {
+    'fast and slow paths': r'token_predictors\.|.*\.fast_(path\.|gamma$)',
+    'layer scales': r'.*\.layer_scale_[12]$',
+    'response norms': r'.*\.grn\.',
+    'semantic_token2': r'.*\.semantic_token2$',
+}
 
 
-def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Module) -> None:
+def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str,
+                     model: nn.Module) -> Dict[str, List[str]]:
     """Repairs, in place, the entries below ``prefix`` so that ``model`` takes them.
 
     Derived buffers are dropped; ``norm`` of old classifiers becomes the norm of the last stage;
@@ -30,8 +35,12 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
         state_dict: Names and tensors.
         prefix: Where the model's names begin, such as ``'backbone.'``.
         model: The backbone that will load them.
+
+    Returns:
+        For each name that was split or renamed among semantic tokens, the new names.
     """
     own = model.state_dict()
+    split: Dict[str, List[str]] = {}
     last_norm = f'norm{len(model.depths) - 1}.'
     for key in [k for k in state_dict if k.startswith(prefix)]:
         name = key[len(prefix):]
@@ -42,7 +51,11 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
             name = last_norm + name[5:]
             state_dict[prefix + name] = state_dict.pop(key)
         if name not in own:
-            _split_attention(state_dict, prefix, name, own)
+            new = _split_attention(name, state_dict[prefix + name], own)
+            if new:
+                del state_dict[prefix + name]
+                state_dict.update({prefix + key: value for key, value in new.items()})
+                split[name] = list(new)
             continue
         value, shape = state_dict[prefix + name], own[name].shape
         if value.shape == shape:
@@ -56,27 +69,25 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str, model: nn.Modul
         elif value.dim() == 4 and value.shape[2:] == (1, 1):
             value = value.flatten(1)
         state_dict[prefix + name] = value
+    return split
 
 
-def _split_attention(state_dict: Dict[str, Tensor], prefix: str, name: str,
-                     own: Dict[str, Tensor]) -> None:
-    """Renames one entry of a dense block's attention for a block with ``attn.q``, if it is one.
+def _split_attention(name: str, value: Tensor, own: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """An entry of a dense block's attention for a block with ``attn.q``; empty if it is none.
 
-    Position bias tables go: blocks among semantic tokens have none.
+    Position bias tables are not used: blocks among semantic tokens have none.
     """
     block, found, entry = name.partition('.attn.w_msa.')
     if not found or f'{block}.attn.q.weight' not in own:
-        return
-    value = state_dict.pop(prefix + name)
+        return {}
     if entry.startswith('qkv.'):
         width = value.shape[0] // 3
-        state_dict[f'{prefix}{block}.attn.q.{entry[4:]}'] = value[:width]
-        state_dict[f'{prefix}{block}.attn.kv.{entry[4:]}'] = value[width:]
-    elif entry.startswith('proj.'):
-        state_dict[f'{prefix}{block}.attn.{entry}'] = value
+        return {f'{block}.attn.q.{entry[4:]}': value[:width],
+                f'{block}.attn.kv.{entry[4:]}': value[width:]}
+    return {f'{block}.attn.{entry}': value} if entry.startswith('proj.') else {}
 
 
-def _resize_square(x: Tensor, length: int, size=None) -> Tensor:
+def _resize_square(x: Tensor, length: int, size: Optional[Tuple[int, int]] = None) -> Tensor:
     """Interpolates (1, S * S, C) to (1, length, C), bicubic, as mmdet does."""
     side = round(x.shape[1]**0.5)
     if side * side != x.shape[1]:
@@ -91,14 +102,16 @@ class Fit(NamedTuple):
 
     Attributes:
         state_dict: The adapted entries.
-        new: Names that the model has and no dense checkpoint could; they start new.
+        new: Names of the model's parts that the file's network does not have; they start new.
         missing: Other names that the model has and the file has not: output norms, stems.
         unused: Names that the model has not.
+        split: Names of the file -> names of the model, where they differ.
     """
     state_dict: Dict[str, Tensor]
     new: List[str]
     missing: List[str]
     unused: List[str]
+    split: Dict[str, List[str]]
 
 
 def fit_state_dict(state_dict: Dict[str, Tensor], model: nn.Module) -> Fit:
@@ -116,7 +129,7 @@ def fit_state_dict(state_dict: Dict[str, Tensor], model: nn.Module) -> Fit:
     kind = type(model).__name__
     own = model.state_dict()
     theirs, ours = find_arch(state_dict), find_arch(own)
-    adapt_state_dict(state_dict, '', model)
+    split = adapt_state_dict(state_dict, '', model)
     this = f'this {kind} ({ours.name})'
     if not set(own) & set(state_dict):
         raise ValueError(f'no weights for {this}' + (f', but for {theirs.name}' if theirs else ''))
@@ -125,18 +138,63 @@ def fit_state_dict(state_dict: Dict[str, Tensor], model: nn.Module) -> Fit:
         raise ValueError(f'a checkpoint of {theirs.name}, another arch than {this}: '
                          + ', '.join(differences))
     missing = [name for name in own if name not in state_dict]
-    fit = Fit(state_dict, [name for name in missing if NEW_PARTS.match(name)],
-              [name for name in missing if not NEW_PARTS.match(name)],
-              [name for name in state_dict if name not in own])
+    absent = [pattern for kind, pattern in NEW_PARTS.items()
+              if not any(re.match(pattern, name) for name in state_dict)]
+    new = [name for name in missing if any(re.match(pattern, name) for pattern in absent)]
+    fit = Fit(state_dict, new, [name for name in missing if name not in new],
+              [name for name in state_dict if name not in own], split)
     for name, value in own.items():
         if name in state_dict and state_dict[name].shape != value.shape:
             raise ValueError(f'{name} has shape {tuple(state_dict[name].shape)}, {this} needs '
                              f'{tuple(value.shape)}')
-    lacking = [name for name in fit.missing if name.startswith(('stages.', 'downsample_layers.'))]
+    # Output norms may be missing, and where another stem is there, the stem.
+    another_stem = theirs is not None and theirs.family != ours.family
+    parts = ('stages.', 'downsample_layers.', 'token_predictors.') + (
+        () if another_stem else ('patch_embed.', ))
+    lacking = [name for name in fit.missing
+               if name.startswith(parts) and not name.endswith('.num_batches_tracked')]
+    if ours.family == 'STViT-R Swin' and not another_stem:  # its files always hold these
+        lacking += [name for name in fit.new if name.endswith(('layer_scale_1', 'layer_scale_2'))]
     if lacking:
         raise ValueError(f'{len(lacking)} tensors that {this} needs are not there, such as '
                          f'{lacking[0]}; is the checkpoint complete?')
     return fit
+
+
+def _below(prefix: Optional[str], state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """The entries below a prefix, without it; all for None.
+
+    'backbone.', which configs of the libraries name, also does for files without it.
+    """
+    if not prefix:
+        return state_dict
+    prefix = prefix.rstrip('.') + '.'
+    below = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    if not below and prefix != BACKBONE:
+        raise ValueError(f'nothing under the prefix {prefix!r}')
+    return below or state_dict
+
+
+def load_from_anywhere(checkpoint: str, map_location=None) -> Dict[str, Any]:
+    """What mmengine's runner loads: a whole model, other programs' names converted.
+
+    No code from the file runs, unlike with mmengine's own readers. Not for resuming: logged values
+    and configs in the file are left out.
+
+    Args:
+        checkpoint: As in :func:`load_pretrained`.
+        map_location: Accepted for mmengine; tensors come to the CPU.
+
+    Raises:
+        ValueError: If the file cannot be had or is no checkpoint.
+    """
+    loaded = read_checkpoint_anywhere(checkpoint)
+    state_dict = unwrap(loaded)
+    source = find_source(state_dict)
+    if source is not None and not source.native:
+        return dict(state_dict=convert_state_dict(state_dict, source).state_dict)
+    return {**loaded, 'state_dict': state_dict} if 'state_dict' in loaded else dict(
+        state_dict=state_dict)
 
 
 def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = None) -> None:
@@ -160,24 +218,17 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
                          'file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or start '
                          'from scratch with model.backbone.init_cfg=None') from error
     try:
+        state_dict = _below(prefix, state_dict)
         source = find_source(state_dict)
-        if source is not None and not source.native:
+        if source is not None:
             state_dict = convert_state_dict(state_dict, source).backbone
-        elif prefix is None:
-            _, state_dict, _ = split_backbone(state_dict)
-        else:
-            prefix = prefix if not prefix or prefix.endswith('.') else prefix + '.'
-            state_dict = {k[len(prefix):]: v for k, v in state_dict.items()
-                          if k.startswith(prefix)}
-            if not state_dict:
-                raise ValueError(f'nothing under the prefix {prefix!r}')
         fit = fit_state_dict(state_dict, model)
     except ValueError as error:
         raise ValueError(f'init_cfg.checkpoint={checkpoint!r}: {error}') from error
     model.load_state_dict(fit.state_dict, strict=False)
     print_log(f'{type(model).__name__}: loaded {len(fit.state_dict) - len(fit.unused)} tensors '
               f'from {checkpoint}' + (f' ({source.name})' if source else '')
-              + (f'; {len(fit.new)} tensors of parts that it cannot hold start new'
+              + (f'; {len(fit.new)} tensors of parts that its network does not have start new'
                  if fit.new else '')
               + (f'; not in the file: {", ".join(fit.missing)}' if fit.missing else '')
               + (f'; not used: {", ".join(fit.unused)}' if fit.unused else ''), 'current')

@@ -98,16 +98,18 @@ def unwrap(checkpoint: Any, entry: Optional[str] = None) -> Dict[str, Tensor]:
     else:
         if entry:
             raise ValueError(f'the checkpoint has no entry {entry!r}')
-    tensors = {}
-    if isinstance(checkpoint, Mapping):
-        # What averaged models store beside their weights.
-        tensors = {key: value for key, value in checkpoint.items() if key != 'steps'}
+        key = None
+    tensors = dict(checkpoint) if isinstance(checkpoint, Mapping) else {}
+    if key == 'ema_state_dict':
+        tensors.pop('steps', None)  # a count beside the averaged weights
     if not tensors or not all(isinstance(k, str) and isinstance(v, Tensor)
                               for k, v in tensors.items()):
         raise ValueError('the checkpoint holds no state dict: expected names with tensors, at the '
                          f'top or under one of {", ".join(map(repr, ENTRIES))}')
-    return {key[7:] if key.startswith('module.') else key: value
-            for key, value in tensors.items()}
+    names = {name: name[7:] if name.startswith('module.') else name for name in tensors}
+    if len(set(names.values())) < len(names):
+        raise ValueError("the checkpoint holds weights both with and without 'module.'")
+    return {names[name]: value for name, value in tensors.items()}
 
 
 def known_sources() -> Tuple[Source, ...]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import safetensors.torch
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.fileio import get_local_path
+from safetensors import SafetensorError
 from torch.hub import download_url_to_file, get_dir
 
 from ..compat import loading_also
@@ -69,13 +71,11 @@ def read_checkpoint(path: str) -> Any:
         ValueError: If the file is missing, damaged or no checkpoint, or holds other objects.
     """
     if not Path(path).is_file():
-        raise ValueError(f'{path} does not exist')
+        raise ValueError(f'{path} ' + ('is a directory' if Path(path).is_dir()
+                                       else 'does not exist'))
     if str(path).endswith('.safetensors'):
-        # Not needed by those who have no such files.
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
         try:
-            return load_file(path)
+            return safetensors.torch.load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
     try:
@@ -94,7 +94,9 @@ def read_checkpoint(path: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [''])[0] or type(error).__name__
+    first = (str(error).splitlines() or [''])[0]
+    # The text of a KeyError, for instance, is but the key.
+    return first if ' ' in first else f'{type(error).__name__} {first}'.strip()
 
 
 def read_checkpoint_anywhere(checkpoint: str) -> Any:
@@ -105,7 +107,7 @@ def read_checkpoint_anywhere(checkpoint: str) -> Any:
     Raises:
         ValueError: As :func:`read_checkpoint`, and if the file cannot be had.
     """
-    checkpoint = str(checkpoint)
+    checkpoint = str(checkpoint).removeprefix('file://')
     if checkpoint.startswith(('http://', 'https://')):
         return read_checkpoint(_download(checkpoint))
     if '://' not in checkpoint:
@@ -152,8 +154,8 @@ def write_checkpoint(state_dict: dict, source: str, path: str) -> None:
     os.close(handle)
     try:
         if path.suffix == '.safetensors':
-            from safetensors.torch import save_file
-            save_file(state_dict, temporary, metadata=dict(source=source, format='pt'))
+            safetensors.torch.save_file(state_dict, temporary,
+                                        metadata=dict(source=source, format='pt'))
         else:
             torch.save(dict(meta=dict(source=source), state_dict=state_dict), temporary)
         os.chmod(temporary, 0o666 & ~_umask())

@@ -7,6 +7,7 @@ the shape of linear layers.
 from .convert import Rule, Source
 from .convnext import pointwise
 
+MASK = Rule('mask_token', None, 'stood for masked patches in pretraining')
 NORMS = Rule(r'norm\d+\.(weight|bias)', r'backbone.\g<0>')
 PREDICTORS = Rule(r'token_predictors\.\d+\.(norm|proj|head\.\d+)\.(weight|bias)', r'backbone.\g<0>')
 SWIN_BLOCK = r'stages\.\d+\.blocks\.\d+\.'
@@ -24,7 +25,7 @@ SWIN = (
     Rule(r'stages\.\d+\.(semantic_token2|downsample\.(norm|reduction)\.(weight|bias))',
          r'backbone.\g<0>'),
     Rule(r'norm\.(weight|bias)', r'backbone.norm3.\1'),
-    NORMS, PREDICTORS
+    MASK, NORMS, PREDICTORS
 )
 CONVNEXT_BLOCK = r'stages\.\d+\.\d+\.'
 CONVNEXT = (
@@ -34,7 +35,7 @@ CONVNEXT = (
          r'|grn\.(gamma|beta))', r'backbone.\g<0>'),
     Rule(CONVNEXT_BLOCK + r'(fast_gamma|fast_path\.(norm|linear)\.(weight|bias))',
          r'backbone.\g<0>'),
-    NORMS, PREDICTORS
+    MASK, NORMS, PREDICTORS
 )
 SOURCES = (
     Source('OpenMMLab Swin', (r'stages\.\d+\.blocks\.\d+\.attn\.', ), SWIN, native=True),

@@ -1,8 +1,8 @@
 """Attention from the tokens of a window to the larger neighbourhood of that window.
 
 Shape legend: B images, H x W key map, C channels, h heads; a grid of gh x gw windows, each with n
-queries; a window covers own x own positions of the key map, its neighbourhood reach x reach, or less
-where the map is small.
+queries; a window covers own x own positions of the key map, its neighbourhood reach x reach, or
+less where the map is small.
 """
 from functools import lru_cache
 from typing import Iterator, NamedTuple, Optional, Sequence, Tuple

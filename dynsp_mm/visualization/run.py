@@ -46,7 +46,7 @@ def find_painter(model: nn.Module) -> Painter:
                            lambda image, records, *place: draw_semantic_attention(
                                image, [r for r in records if r.role != 'generate'], *place))
     raise ValueError(f'{type(model).__name__} takes no decisions and has no semantic tokens: its '
-                     'backbone is not sparse (keep_ratios is None)')
+                     'backbone is not one of this package, or dense (keep_ratios is None)')
 
 
 def image_batches(dataset: Dict[str, Any], paths: Sequence[str]) -> Iterator[Dict]:

@@ -61,8 +61,8 @@ def draw_semantic_attention(image: np.ndarray, attentions: Sequence[SemanticAtte
                             content: Tuple[int, int] = (0, 0)) -> np.ndarray:
     """A row for each block: the image, the region of each token, and a map of weights.
 
-    The map is, for 'generate' and 'refine', the attention that each position receives from all
-    tokens; for 'recover', the weight of the token that a position draws on most.
+    The map is, for 'generate' and 'refine', the attention that a position receives on average from
+    the tokens that see it; for 'recover', the weight of the token that it draws on most.
 
     Args:
         image: (H, W, 3) uint8, RGB, the network's input including padding.
@@ -79,10 +79,12 @@ def draw_semantic_attention(image: np.ndarray, attentions: Sequence[SemanticAtte
         # By block: 'stages.2.blocks.7' is block 7 of its stage.
         name = f'{attention.role}, block {attention.block.rsplit(".", 1)[-1]}'
         tokens = attention.weights.shape[1] * attention.weights.shape[2]
-        what, weights = 'attention received', attention.received
         if attention.role == 'recover':
-            what, weights = 'weight of the strongest token', attention.strongest
-        weights = weights[index].cpu().numpy()
+            what, weights = 'weight of its strongest token', attention.strongest[index]
+        else:  # near the border fewer tokens see a position
+            seen = (attention.weights[index] > 0).sum((0, 1)).clamp_min(1)
+            what, weights = 'mean weight from tokens', attention.received[index] / seen
+        weights = weights.cpu().numpy()
         rows.append([
             (f'{name}: {tokens} tokens', image),
             ('regions: strongest token',

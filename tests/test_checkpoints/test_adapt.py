@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from golden import load, relative_error, release, stvit_input
 
 from dynsp_mm import DynamicSwin, STViTSwin
-from dynsp_mm.checkpoints import fit_state_dict, load_pretrained
+from dynsp_mm.checkpoints import (fit_state_dict, load_from_anywhere, load_pretrained,
+                                  write_checkpoint)
 
 STVIT = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
 
@@ -67,9 +68,45 @@ def test_an_incomplete_checkpoint_is_an_error():
     assert fit.missing == ['norm0.weight', 'norm0.bias'] and len(fit.new) > 20
 
 
+def test_only_a_dense_network_lacks_the_new_parts():
+    """Parts of them missing, or those of an STViT-R file, is an incomplete checkpoint."""
+    sparse = small(keep_ratios=0.7)
+    for missing in ('token_predictors.1.norm.bias', 'stages.2.blocks.2.fast_path.linear.weight'):
+        state_dict = sparse.state_dict()
+        del state_dict[missing]
+        with pytest.raises(ValueError, match=f'not there, such as {missing}'):
+            fit_state_dict(state_dict, sparse)
+    stvit = STViTSwin(**STVIT)
+    for part in ('layer_scale_2', 'patch_embed.layers.0.bn', 'patch_embed.layers.0.conv'):
+        state_dict = {k: v for k, v in stvit.state_dict().items() if part not in k}
+        with pytest.raises(ValueError, match=f'not there, such as .*{part}'):
+            fit_state_dict(state_dict, stvit)
+    state_dict = {k: v for k, v in stvit.state_dict().items() if 'num_batches' not in k}
+    assert len(fit_state_dict(state_dict, stvit).missing) == 2  # older files have none
+
+
+def test_what_the_runner_loads(tmp_path):
+    """Whole models of every form; heads come along."""
+    weights = {'backbone.' + k: v for k, v in release('stvit_dense').items()}
+    weights['roi_head.fc.bias'] = torch.ones(2)
+    path = str(tmp_path / 'author.pth')
+    torch.save(dict(state_dict=weights, meta=dict(epoch=3)), path)
+    loaded = load_from_anywhere(path)['state_dict']
+    assert 'backbone.stages.2.blocks.1.attn.kv.bias' in loaded and 'roi_head.fc.bias' in loaded
+    ours = {'backbone.' + k: v for k, v in small().state_dict().items()}
+    for suffix in ('.pth', '.safetensors'):
+        path = str(tmp_path / f'ours{suffix}')
+        write_checkpoint(ours, 'test', path)
+        loaded = load_from_anywhere(path)
+        assert set(loaded['state_dict']) == set(ours)
+    torch.save(dict(state_dict=ours, ema_state_dict={'steps': torch.tensor(1)}), path := str(
+        tmp_path / 'ema.pth'))
+    assert 'ema_state_dict' in load_from_anywhere(path)  # for the hook that averages weights
+
+
 def test_a_sparse_checkpoint_is_no_stvit():
     with pytest.raises(ValueError, match=r'a checkpoint of STViT-R Swin, another arch than this '
-                                         r'DynamicSwin \(Swin\): family STViT-R Swin \(here Swin\)'):
+                       r'DynamicSwin \(Swin\): family STViT-R Swin \(here Swin\)'):
         fit_state_dict(STViTSwin(**STVIT).state_dict(), DynamicSwin(**STVIT))
 
 
@@ -85,7 +122,9 @@ def test_dense_swin_starts_stvit():
     fit = fit_state_dict(dense.state_dict(), model)
     assert all('layer_scale' in name for name in fit.new)
     assert all(name.startswith('patch_embed.layers') for name in fit.missing)
-    assert all(name.startswith('patch_embed.') for name in fit.unused)
+    tables = [name for name in fit.unused if name.endswith('relative_position_bias_table')]
+    assert len(tables) == 5  # of the blocks among semantic tokens
+    assert all(name.startswith('patch_embed.') for name in set(fit.unused) - set(tables))
     # The same through mmengine's load_from, which calls load_state_dict.
     model.load_state_dict(dense.state_dict(), strict=False)
     qkv = dense.stages[2].blocks[3].attn.w_msa.qkv

@@ -40,7 +40,7 @@ def test_sparse_releases(name, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('mapped  ') + done.stdout.count('dropped ') \
         == len(golden['state_dict'])
-    assert NAMES[name] in done.stdout and '0 unused, 0 missing' in done.stdout
+    assert NAMES[name] in done.stdout and ', 0 missing' in done.stdout
 
     model = Classifier(golden)
     expected = {k: v.clone() for k, v in model.state_dict().items()}
@@ -75,7 +75,7 @@ def test_stvit_detector_release(tmp_path):
     assert 'mapped   backbone.layers.2.blocks.1.attn.kv.bias -> ' \
            'backbone.stages.2.blocks.1.attn.kv.bias\n' in done.stdout
     assert 'mapped   roi_head.bbox_head.0.fc_cls.weight -> roi_head.' in done.stdout
-    assert '0 unused, 0 missing' in done.stdout
+    assert '0 dropped, 0 missing' in done.stdout
     got = load_file(dst)
     assert torch.equal(got.pop('roi_head.bbox_head.0.fc_cls.weight'), torch.ones(3, 2))
     config = load('stvit_dense')['config']
@@ -96,16 +96,23 @@ def test_dense_file_of_openmmlab(tmp_path):
     missing = [line.split()[1] for line in done.stdout.splitlines() if line.startswith('missing')]
     sparse = DynamicSwin('tiny', keep_ratios=0.7, out_indices=(0, 1, 2, 3)).state_dict()
     assert set(missing) == {'backbone.' + k for k in set(sparse) - set(model.state_dict())}
-    assert f'1 dropped, 0 unused, {len(missing)} missing' in done.stdout
+    assert f'1 dropped, {len(missing)} missing' in done.stdout
 
     # For the backbone of a config: the stem does not fit STViTSwin, the rest does.
-    done = convert(src, tmp_path / 'b.pth', '--config', ROOT / 'configs/maskrcnn_stvit_swin_t.py',
-                   '--dry-run')
+    args = (src, tmp_path / 'b.pth', '--config', ROOT / 'configs/maskrcnn_stvit_swin_t.py')
+    done = convert(*args, '--dry-run')
     assert done.returncode == 0, done.stderr
-    assert 'unused   backbone.patch_embed.projection.weight (STViTSwin has no such part)\n' \
+    assert 'dropped  backbone.patch_embed.projection.weight (STViTSwin has no such part)\n' \
         in done.stdout
+    block = 'backbone.stages.2.blocks.1.attn'
+    assert f'mapped   {block}.w_msa.qkv.bias -> {block}.q.bias, {block}.kv.bias\n' in done.stdout
+    assert f'dropped  {block}.w_msa.relative_position_bias_table (' in done.stdout
     assert 'missing  backbone.patch_embed.layers.0.conv.weight (not in SRC' in done.stdout
     assert not (tmp_path / 'b.pth').exists()
+    assert convert(*args).returncode == 0  # what is written is what the table says
+    got = torch.load(tmp_path / 'b.pth', weights_only=True)['state_dict']
+    assert {k[9:] for k in got} < set(STViTSwin('tiny', out_indices=(0, 1, 2, 3)).state_dict())
+    (tmp_path / 'b.pth').unlink()
     text = error(src, tmp_path / 'b.pth', '--config', ROOT / 'configs/maskrcnn_dyswin_s.py')
     assert 'a checkpoint of Swin tiny, another arch than this DynamicSwin (Swin small): depths ' \
            '(2, 2, 6, 2) (here (2, 2, 18, 2))' in text
@@ -130,7 +137,7 @@ def test_writes_whole_or_not_at_all(tmp_path):
         'unknown key(s): stages.0.0.surprise')
     # A block cut off, and a last stage: no key is unknown, and yet it is no whole network.
     torch.save({k: v for k, v in state_dict.items() if k != 'stages.2.1.pwconv2.bias'}, src)
-    assert 'are not there, such as stages.2.1.pointwise_conv2.bias' in error(src, tmp_path / 'o')
+    assert 'not there, such as stages.2.1.pointwise_conv2.bias' in error(src, tmp_path / 'o.pth')
     torch.save({k: v for k, v in state_dict.items() if not k.startswith('stages.3')}, src)
     assert 'is the checkpoint complete?' in error(src, tmp_path / 'other.pth')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['dst.pth', 'src.pth']
@@ -147,6 +154,7 @@ def test_refuses_what_is_no_checkpoint(tmp_path):
     torch.save(release('dynamic_convnext_eval_rect'), src)
     src.write_bytes(src.read_bytes()[:5000])
     assert 'damaged or no checkpoint' in error(src, dst)
+    assert 'must end in .pth, .pt or .safetensors' in error(src, tmp_path / 'dst.bin')
     assert f'DST {tmp_path} is a directory' in error(src, tmp_path, '--force')
     ran = tmp_path / 'ran'
     src.write_bytes(pickle.dumps(Hostile(str(ran))))

@@ -13,7 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hostile import Hostile
 
+from dynsp_mm import DynamicSwin, STViTSwin
+from dynsp_mm.checkpoints import write_checkpoint
 from dynsp_mm.demo.synthetic_coco import CLASSES, generate
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +152,44 @@ def test_dense_checkpoint_of_the_library_loads_as_it_is(data, tmp_path):
     assert 'Load checkpoint from' in text
     missing = text.split('missing keys in source state_dict:')[1].split('\n')[0]
     assert all('token_predictors' in k or 'fast_path' in k for k in missing.split(','))
+
+
+def test_tools_check_what_they_load(data, tmp_path):
+    """.safetensors serves; files that run code, damaged ones and other networks are one line."""
+    config = write_config(tmp_path, data, 'stvit_swin')
+    model = STViTSwin(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4),
+                      out_indices=(0, 1, 2, 3))
+    weights = {'backbone.' + k: v for k, v in model.state_dict().items()}
+    write_checkpoint(weights, 'test', tmp_path / 'good.safetensors')
+    image = sorted(Path(data, 'val2017').iterdir())[0]
+    tool('test.py', config, tmp_path / 'good.safetensors', '--work-dir', tmp_path / 'w',
+         cwd=tmp_path)
+    draw = ('analysis_tools/visualize_decisions.py', config)
+    rest = ('--images', image, '--out-dir', tmp_path / 'maps')
+    tool(*draw, tmp_path / 'good.safetensors', *rest, cwd=tmp_path)
+    shutil.rmtree(tmp_path / 'maps')
+
+    ran = tmp_path / 'ran'
+    torch.save(dict(state_dict=weights, meta=Hostile(str(ran))), tmp_path / 'evil.pth')
+    (tmp_path / 'text.pth').write_text('hi')
+    other = DynamicSwin(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
+    torch.save(dict(state_dict={'backbone.' + k: v for k, v in other.state_dict().items()
+                                if 'stages.2' not in k}), tmp_path / 'other.pth')
+    torch.save(dict(state_dict={'fc.weight': torch.ones(1)}), tmp_path / 'none.pth')
+    for name, text in (('evil', 'was not read: it holds'), ('text', 'is damaged or no checkpoint'),
+                       ('other', 'another arch than this STViTSwin'),
+                       ('none', 'no weights for this STViTSwin')):
+        path = tmp_path / f'{name}.pth'
+        for command in (('test.py', config, path, '--work-dir', tmp_path / 'w'),
+                        (*draw, path, *rest)):
+            done = tool(*command, check=False, cwd=tmp_path)
+            assert done.returncode == 2, done.stderr[-2000:]
+            line = done.stderr.strip().splitlines()[-1]
+            assert line.startswith('ERROR: ') and text in line
+    done = tool('train.py', config, '--work-dir', tmp_path / 'w', '--cfg-options',
+                f'load_from={tmp_path}/other.pth', check=False, cwd=tmp_path)
+    assert done.returncode == 2 and 'another arch than this STViTSwin' in done.stderr
+    assert not ran.exists() and not (tmp_path / 'maps').exists()
 
 
 @pytest.mark.parametrize('spoil,text', [

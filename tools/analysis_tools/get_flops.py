@@ -46,15 +46,18 @@ def main():
     backbone = MODELS.build(config)
     macs = count_macs(backbone, image)
     line = f'{config["type"]} at {args.shape[0]} x {args.shape[1]}: {macs / 1e9:.3f} GMACs'
+    others = []
     if getattr(backbone, 'keep_ratios', None):
-        dense = count_macs(MODELS.build(dict(config, keep_ratios=None)), image)
+        others = [('dense', MODELS.build(dict(config, keep_ratios=None)))]
+        dense = count_macs(others[0][1], image)
         line += (f' at keep ratios {backbone.keep_ratios}; dense {dense / 1e9:.3f}, '
                  f'ratio {macs / dense:.3f}')
     print(line)
     if args.memory:
-        held = peak_memory(backbone, image) / 2**20
-        print(f'most memory held by a forward pass of one image, float32, beyond weights and '
-              f'input: {held:.1f} MiB')
+        held = [f'{name} {peak_memory(model, image) / 2**20:.1f} MiB'
+                for name, model in [(config['type'], backbone), *others]]
+        print('most memory held by a forward pass of one image, float32, beyond weights and input: '
+              + '; '.join(held))
 
 
 if __name__ == '__main__':

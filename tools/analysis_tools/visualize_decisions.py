@@ -7,8 +7,8 @@
 Without --images it draws the first --num images of the config's test set. Each picture shows
 the network's input, then one panel per decision: kept regions outlined and in colour, the
 others dimmed. With STViTSwin there is a row for each block in which semantic tokens are refined
-and recovered from: the input, the region in which each token weighs most, and the attention that
-each position receives (refine) or draws from its strongest token (recover).
+and recovered from: the input, the region in which each token weighs most, and the weight that a
+position receives on average from the tokens that see it (refine) or gives its strongest (recover).
 """
 import argparse
 import sys
@@ -63,6 +63,10 @@ def main():
     cfg.log_level = 'WARNING'
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         runner = cli.build_runner(cfg)
+        new = cli.check_weights(runner.model, args.checkpoint, 'checkpoint')
+        if new:
+            print(f'{args.checkpoint} has no weights for {new} tensors of sparse parts: they are '
+                  'random, and so is what the pictures show', file=sys.stderr)
         load_checkpoint(runner.model, args.checkpoint, map_location='cpu', logger='silent')
         if args.images:
             batches, count = image_batches(loader.dataset, args.images), len(args.images)
