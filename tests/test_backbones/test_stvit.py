@@ -271,7 +271,9 @@ def test_semantic_token2_is_resized():
     model.init_weights()
     assert 0.01 < stage.semantic_token2.std() < 0.03
     assert torch.equal(stage._resized_token2((6, 6)).flatten(1, 2), stage.semantic_token2)
-    assert stage._resized_token2((9, 3)).shape == (1, 9, 3, 64)
+    expected = F.interpolate(stage.semantic_token2.view(1, 6, 6, 64).permute(0, 3, 1, 2), (9, 3),
+                             mode='bicubic').permute(0, 2, 3, 1)
+    assert torch.equal(stage._resized_token2((9, 3)), expected)
     other = STViTSwin(arch=WIDTHS, form='classification', semantic_token2=True, img_size=(448, 336))
     assert other.stages[2].token_grid == (12, 9)
 

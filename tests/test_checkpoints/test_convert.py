@@ -35,6 +35,10 @@ SOURCES = {
         arch=CONVNEXT, out_indices=ALL, gap_before_final_norm=False).state_dict()),
     'own_swin': ('OpenMMLab Swin', 'DynamicSwin',
                  lambda: DynamicSwin(**SWIN, keep_ratios=0.7).state_dict()),
+    'own_token2': ('OpenMMLab Swin', 'STViTSwin', lambda: STViTSwin(
+        arch=SWIN, form='classification', semantic_token2=True).state_dict()),
+    'window_5_and_positions': ('OpenMMLab Swin', 'DynamicSwin', lambda: DynamicSwin(
+        **SWIN, window_size=5, use_abs_pos_embed=True, pretrain_img_size=96).state_dict()),
     'own_stvit': ('OpenMMLab Swin', 'STViTSwin', lambda: STViTSwin(**SWIN).state_dict()),
     'own_convnext_v2': ('OpenMMLab ConvNeXt', 'DynamicConvNeXt', lambda: DynamicConvNeXt(
         arch=CONVNEXT, keep_ratios=0.7, use_grn=True, layer_scale_init_value=0.).state_dict()),
@@ -78,7 +82,7 @@ def test_the_backbone_that_takes_it(source):
     fit = fit_state_dict(converted, cls(**{k: v for k, v in config.items() if k != 'type'}))
     assert fit.unused == [] and fit.missing == []
     # Only a dense file leaves the sparse parts to start new.
-    dense_file = which.startswith('official') or which.startswith('openmmlab')
+    dense_file = which.startswith(('official', 'openmmlab', 'window'))
     assert bool(fit.new) == dense_file
     assert all(k.startswith('token_predictors.') or '.fast_' in k for k in fit.new)
 
@@ -100,6 +104,20 @@ def test_values_come_through():
         assert torch.equal(got[f'backbone.stages.{new}.weight'], stvit[f'layers.{old}.weight'])
 
 
+def test_small_rules():
+    """Buffers of OpenMMLab's files, names of old classifiers, positions of official Swin."""
+    state_dict = DynamicSwin(**SWIN).state_dict()
+    block = 'stages.1.blocks.0.attn.w_msa.'
+    extra = {block + 'relative_position_index': torch.zeros(1), block + 'attn_mask': torch.zeros(1),
+             'mask_token': torch.zeros(1), 'norm.weight': state_dict.pop('norm3.weight')}
+    result = convert_state_dict({**state_dict, **extra})
+    assert {old for old, _ in result.dropped} == set(extra) - {'norm.weight'}
+    assert torch.equal(result.backbone['norm3.weight'], extra['norm.weight'])
+    embedding = torch.randn(1, 4, 8)
+    result = convert_state_dict({**dense('dynamic_swin_eval'), 'absolute_pos_embed': embedding})
+    assert torch.equal(result.backbone['absolute_pos_embed'], embedding)
+
+
 def test_architecture_is_read_off():
     for kind, cls in (('Swin', DynamicSwin), ('STViT-R Swin', STViTSwin)):
         for name in ('tiny', 'small', 'base'):
@@ -108,6 +126,8 @@ def test_architecture_is_read_off():
     assert find_arch(DynamicConvNeXt('base').state_dict()).name == 'ConvNeXt base'
     small, tiny = (find_arch(DynamicSwin(a).state_dict()) for a in ('small', 'tiny'))
     assert small.differences(tiny) == ['depths (2, 2, 18, 2) (here (2, 2, 6, 2))']
+    assert small._replace(num_heads=(2, 4, 8, 16)).differences(small) \
+        == ['heads (2, 4, 8, 16) (here (3, 6, 12, 24))']
     assert find_arch({}) is None
     assert find_arch(DynamicSwin(**SWIN).state_dict()).name == 'Swin'
     with pytest.raises(ValueError, match='is the checkpoint complete'):
@@ -141,6 +161,8 @@ def test_unwrap():
         assert list(unwrap(wrapped)) == ['a']
     both = dict(model=tensors, model_ema=dict(b=torch.zeros(1)))
     assert list(unwrap(both)) == ['a'] and list(unwrap(both, 'model_ema')) == ['b']
+    with pytest.raises(ValueError, match="both with and without 'module.'"):
+        unwrap({'module.a': tensors['a'], 'a': tensors['a']})
     for bad in (None, [], {}, dict(model={}), dict(epoch=3), dict(model={1: torch.zeros(1)})):
         with pytest.raises(ValueError, match='no state dict'):
             unwrap(bad)

@@ -127,11 +127,19 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
         def fail(*args, **kwargs):
             raise OSError('disk full')
 
-        with monkeypatch.context() as patch:
-            patch.setattr('torch.save', fail)
-            patch.setattr('safetensors.torch.save_file', fail)
-            with pytest.raises(OSError, match='disk full'):
-                write_checkpoint(dict(a=torch.zeros(1)), 'test', path)
+        def interrupt(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        for where, how, kind in (('writing', fail, OSError), ('replacing', fail, OSError),
+                                 ('writing', interrupt, KeyboardInterrupt)):
+            with monkeypatch.context() as patch:
+                if where == 'writing':
+                    patch.setattr('torch.save', how)
+                    patch.setattr('safetensors.torch.save_file', how)
+                else:
+                    patch.setattr('os.replace', how)
+                with pytest.raises(kind):
+                    write_checkpoint(dict(a=torch.zeros(1)), 'test', path)
         same(load(path))
     assert len(list((tmp_path / 'new').iterdir())) == 2  # no temporary files
 

@@ -112,6 +112,13 @@ def test_drop_path_and_dropout():
     block = NeighbourhoodBlock(3, 7, 14, **COMMON, drop_path=0.999999).train()
     semantic, image = torch.randn(4, 3, 3, C), torch.randn(4, 7, 7, C)
     assert torch.equal(block(semantic, image), semantic)
+    # The classification form's tokens are the attention: dropping it would drop them.
+    _, args = blocks((14, 14))['inner']
+    block = InnerNeighbourhoodBlock(3, 7, 10, **COMMON, drop_path=0.999999).train()
+    attended = block(*args)  # its MLP is dropped, its attention is not
+    block.drop_path = torch.nn.Identity()
+    block.layer_scale_2.data.zero_()
+    assert torch.equal(attended, block(*args)) and attended.abs().sum() > 0
     for kind in ('generate', 'self', 'inner'):
         block, args = blocks((14, 14))[kind]
         block.attn.attn_drop = 0.9
