@@ -20,6 +20,7 @@ from .backbones.base import Backbone
 from .checkpoints import fit_state_dict, load_from_anywhere
 from .compat import enable_mmseg_base_configs, has_accelerator
 from .config_tree import leaf_datasets
+from .sparsify import parse_ratios, sparsify
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
@@ -67,8 +68,31 @@ def add_config_options(parser):
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", quoted, without spaces')
 
 
+def add_sparse_option(parser):
+    """Add ``--sparse``."""
+    parser.add_argument('--sparse', metavar='RATIO', help="swap the config's Swin or ConvNeXt "
+                        'backbone for its sparse counterpart: 0.7, or a ratio per predictor, '
+                        '0.7,0.5,0.3; the file is not changed')
+
+
+def enable_sparse(cfg, ratios):
+    """Swap the backbone as ``--sparse`` says; None changes nothing.
+
+    Raises:
+        UserError: there is no backbone that can be swapped, or ``ratios`` are no numbers.
+    """
+    if ratios is None:
+        return
+    try:
+        parsed = parse_ratios(ratios)
+    except ValueError as error:
+        raise UserError(f'--sparse {error}') from error
+    sparsify(cfg, parsed)
+
+
 def add_common_arguments(parser):
     """Add the options that training and testing have in common."""
+    add_sparse_option(parser)
     parser.add_argument('--work-dir', help='directory of logs, checkpoints and metrics '
                         '(default: work_dir of the config, else work_dirs/<config name>)')
     add_config_options(parser)

@@ -35,6 +35,7 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
+    cli.enable_sparse(cfg, args.sparse)
     cli.require(cfg, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     cli.set_work_dir(cfg, args.work_dir)
     cli.set_launcher(cfg, args.launcher, args.local_rank)

@@ -30,12 +30,14 @@ def parse_args():
     parser.add_argument('--memory', action='store_true',
                         help='also measure the most memory that a forward pass holds at a time')
     cli.add_config_options(parser)
+    cli.add_sparse_option(parser)
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
+    cli.enable_sparse(cfg, args.sparse)
     cli.require(cfg, 'model')
     init_default_scope(cfg.default_scope)
     # With a threshold the cost depends on the image; the ratios are counted as fixed budgets.

@@ -31,6 +31,7 @@ def parse_args():
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     cli.add_config_options(parser)
+    cli.add_sparse_option(parser)
     parser.add_argument('--images', nargs='+', metavar='FILE', help='images to draw')
     parser.add_argument('--num', type=int, default=8, help='how many of the test set '
                         '(default: %(default)s)')
@@ -42,6 +43,7 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
+    cli.enable_sparse(cfg, args.sparse)
     cli.require(cfg, 'model', 'test_dataloader')
     cli.set_dataloader_defaults(cfg)
     cli.check_checkpoint(args.checkpoint)
