@@ -3,6 +3,8 @@ from typing import Any, Dict, Sequence, Union
 
 from mmengine.config import Config, ConfigDict
 
+from .backbones.sparse_backbone import is_dense, parse_keep_ratios
+
 SWAPS = {'SwinTransformer': 'DynamicSwin', 'ConvNeXt': 'DynamicConvNeXt'}
 # Relatives that cannot be swapped, and why.
 UNLIKE = {
@@ -26,7 +28,8 @@ def sparsify(cfg: Config, keep_ratios: Union[float, Sequence[float]]) -> Dict[st
         The entries that were set, as a config that inherits the original would give them.
 
     Raises:
-        ValueError: If there is no backbone that can be swapped; the message names it.
+        ValueError: If there is no backbone that can be swapped, which the message names, or the
+            ratios are out of range. The config is then as it was.
     """
     model = cfg.get('model')
     backbone = model.get('backbone') if isinstance(model, dict) else None
@@ -45,10 +48,11 @@ def sparsify(cfg: Config, keep_ratios: Union[float, Sequence[float]]) -> Dict[st
         why = f' ({UNLIKE[name]})' if name in UNLIKE else ''
         raise ValueError(f'{cfg.filename}: model.backbone is a {backbone.type}{why}; what can be '
                          f'made sparse are {" and ".join(SWAPS)}')
+    parse_keep_ratios(keep_ratios, len(backbone.get('prune_blocks') or (1, 2, 3)))
     backbone.update(changes)
     result = dict(model=dict(backbone=changes))
     hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook.get('type') == 'SparseTrainingHook' for hook in hooks):
+    if not is_dense(keep_ratios) and not any(hook.get('type') == 'SparseTrainingHook' for hook in hooks):
         cfg.custom_hooks = [*hooks, ConfigDict(type='SparseTrainingHook')]
         result['custom_hooks'] = cfg.custom_hooks
     imports = cfg.get('custom_imports') or dict(allow_failed_imports=False)

@@ -152,6 +152,17 @@ def test_dense_checkpoint_of_the_library_loads_as_it_is(data, tmp_path):
     assert 'Load checkpoint from' in text
     missing = text.split('missing keys in source state_dict:')[1].split('\n')[0]
     assert all('token_predictors' in k or 'fast_path' in k for k in missing.split(','))
+    # Without a config of its own: the dense one, made sparse on the command line.
+    before = dense.read_text()
+    done = tool('train.py', dense, '--sparse', '0.7', '--work-dir', tmp_path / 'swapped',
+                '--cfg-options', f'load_from={tmp_path}/dense/epoch_1.pth', cwd=tmp_path)
+    assert 'keep_ratio_2' in train_log(tmp_path / 'swapped')[-1]
+    tool('test.py', dense, tmp_path / 'swapped/epoch_1.pth', '--sparse', '0.6,0.5,0.3',
+         '--work-dir', tmp_path / 'w', cwd=tmp_path)
+    assert dense.read_text() == before
+    done = tool('train.py', dense, '--sparse', '1.5', '--work-dir', tmp_path / 'w', check=False,
+                cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.strip().startswith('ERROR: keep_ratios=1.5')
 
 
 def test_tools_check_what_they_load(data, tmp_path):
