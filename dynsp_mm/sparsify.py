@@ -52,7 +52,8 @@ def sparsify(cfg: Config, keep_ratios: Union[float, Sequence[float]]) -> Dict[st
     backbone.update(changes)
     result = dict(model=dict(backbone=changes))
     hooks = list(cfg.get('custom_hooks') or [])
-    if not is_dense(keep_ratios) and not any(hook.get('type') == 'SparseTrainingHook' for hook in hooks):
+    held = any(hook.get('type') == 'SparseTrainingHook' for hook in hooks)
+    if not held and not is_dense(keep_ratios):
         cfg.custom_hooks = [*hooks, ConfigDict(type='SparseTrainingHook')]
         result['custom_hooks'] = cfg.custom_hooks
     imports = cfg.get('custom_imports') or dict(allow_failed_imports=False)
