@@ -177,7 +177,9 @@ def test_tools_check_what_they_load(data, tmp_path):
          cwd=tmp_path)
     draw = ('analysis_tools/visualize_decisions.py', config)
     rest = ('--images', image, '--out-dir', tmp_path / 'maps')
-    tool(*draw, tmp_path / 'good.safetensors', *rest, cwd=tmp_path)
+    # What the training started from need not be there any more.
+    tool(*draw, tmp_path / 'good.safetensors', *rest, '--cfg-options', 'load_from=gone.pth',
+         'resume=True', cwd=tmp_path)
     shutil.rmtree(tmp_path / 'maps')
 
     ran = tmp_path / 'ran'

@@ -57,11 +57,13 @@ def main():
         if problem:
             raise cli.UserError(problem)
     loader = cfg.test_dataloader
-    # A runner for its model and data; no loop or hook of the config runs.
+    # A runner for its model and data; no loop or hook of the config runs, and what training
+    # started from is not loaded.
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
                  'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_evaluator',
-                 'test_cfg', 'custom_hooks'):
+                 'test_cfg', 'custom_hooks', 'load_from'):
         cfg[name] = None
+    cfg.resume = False
     cfg.log_level = 'WARNING'
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         runner = cli.build_runner(cfg)
