@@ -4,7 +4,8 @@ Importing this package registers its classes in mmengine's root registries, wher
 and mmpretrain configs find them.
 """
 from .backbones import DynamicConvNeXt, DynamicSwin, STViTSwin
-from .compat import enable_mmseg_base_configs
+from .compat import enable_mmseg_base_configs, enable_own_base_configs
+from .create import create_backbone
 from .layers import Decision, TokenPredictor
 from .recording import (DecisionLog, SemanticAttention, record_decisions,
                         record_semantic_attention)
@@ -12,9 +13,10 @@ from .training import SparseTrainingHook
 from .version import __version__
 
 enable_mmseg_base_configs()
+enable_own_base_configs()
 
 __all__ = [
     'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'STViTSwin', 'SemanticAttention',
-    'SparseTrainingHook', 'TokenPredictor', '__version__', 'record_decisions',
-    'record_semantic_attention'
+    'SparseTrainingHook', 'TokenPredictor', '__version__', 'create_backbone',
+    'record_decisions', 'record_semantic_attention'
 ]

@@ -6,7 +6,7 @@ SWIN = {
     'base': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     'large': dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
 }
-SWIN_ALIASES = dict(t='tiny', s='small', b='base', l='large')
+ALIASES = dict(t='tiny', s='small', b='base', l='large', xl='xlarge')
 CONVNEXT = {
     'atto': dict(depths=(2, 2, 6, 2), channels=(40, 80, 160, 320)),
     'femto': dict(depths=(2, 2, 6, 2), channels=(48, 96, 192, 384)),

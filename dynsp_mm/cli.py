@@ -18,7 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from .backbones.base import Backbone
 from .checkpoints import fit_state_dict, load_from_anywhere
-from .compat import enable_mmseg_base_configs, has_accelerator
+from .compat import enable_mmseg_base_configs, has_accelerator, own_config
 from .config_tree import leaf_datasets
 from .sparsify import parse_ratios, sparsify
 
@@ -113,14 +113,18 @@ def load_config(path, cfg_options=None):
     enable_mmseg_base_configs()
     package, external, _ = path.partition('::')
     # Asked for the config of a package it does not find, mmengine would pip-install that.
-    if external and package not in LIBRARIES:
-        raise UserError(f'{path}: configs come from {", ".join(LIBRARIES)}; got {package!r}')
+    if external and package not in (*LIBRARIES, __package__):
+        raise UserError(f'{path}: configs come from {", ".join(LIBRARIES)} and {__package__}; got '
+                        f'{package!r}')
     if external and importlib.util.find_spec(package) is None:
         raise UserError(f'{path}: package {package} is not installed')
     if not external and not osp.isfile(path):
         raise UserError(f'config file {path} does not exist')
     try:
-        cfg = get_config(path) if external else Config.fromfile(path)
+        if package == __package__:
+            cfg = Config.fromfile(own_config(path.partition('::')[2]))
+        else:
+            cfg = get_config(path) if external else Config.fromfile(path)
     except OSError as error:
         raise UserError(f'{path}: {error}') from error
     except SyntaxError as error:  # the parser does not know the name of the file

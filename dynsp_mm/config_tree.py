@@ -12,3 +12,17 @@ def leaf_datasets(dataset, key='dataset'):
             yield from leaf_datasets(dataset[name], f'{key}.{name}')
         if not nested:
             yield key, dataset
+
+
+def without_pretrained(config):
+    """A copy of a model's config in which no part names weights to start from."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(without_pretrained(item) for item in config)
+    if not isinstance(config, dict):
+        return config
+    copy = {key: without_pretrained(value) for key, value in config.items() if key != 'pretrained'}
+    starts = config.get('init_cfg')
+    starts = starts if isinstance(starts, (list, tuple)) else [starts]
+    if any(start and start.get('type') == 'Pretrained' for start in starts):
+        copy['init_cfg'] = None
+    return copy

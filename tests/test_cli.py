@@ -75,7 +75,7 @@ def test_load_config_errors(write, tmp_path):
     assert 'mmrotate is not installed' in fails(
         cli.load_config, write('_base_ = "mmrotate::a/b.py"'))
     assert fails(cli.load_config, 'mmaction::a/b.py') == (
-        "mmaction::a/b.py: configs come from mmdet, mmseg, mmpretrain; got 'mmaction'")
+        "mmaction::a/b.py: configs come from mmdet, mmseg, mmpretrain and dynsp_mm; got 'mmaction'")
     path = write(f'default_scope = {SCOPE!r}\na = 1')
     text = fails(cli.load_config, path, {'a.b': 1})
     assert text.startswith('--cfg-options a.b: ') and "a={'b': 1}" in text

@@ -92,3 +92,33 @@ def test_has_accelerator_asks_every_check_that_mmengine_has(monkeypatch):
     assert compat.has_accelerator()
     monkeypatch.delattr(compat.device, 'is_musa_available')
     assert compat.has_accelerator()
+
+
+OWN = 'maskrcnn_dyswin_t.py'
+
+
+def test_own_configs_as_a_base(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(f"_base_ = [__import__('dynsp_mm') and 'dynsp_mm::{OWN}']\n"
+                    'model = dict(backbone=dict(keep_ratios=0.6))\n')
+    cfg, expected = Config.fromfile(path), Config.fromfile(compat.own_config(OWN))
+    assert cfg.model.backbone.pop('keep_ratios') == 0.6
+    assert expected.model.backbone.pop('keep_ratios') == 0.7
+    # Nothing is looked up in another scope than through the path of the file.
+    assert cfg._cfg_dict == expected._cfg_dict
+
+
+def test_own_configs_through_the_hub(monkeypatch):
+    import mmengine.hub.hub as hub
+    monkeypatch.setattr('mmengine.utils.package_utils.call_command', lambda command: pytest.fail(
+        f'mmengine ran {command}'))
+    assert hub._get_package_and_cfg_path(f'dynsp_mm::{OWN}') == ('dynsp_mm', OWN)
+    assert hub._get_package_and_cfg_path('mmdet::a/b.py') == ('mmdet', 'a/b.py')
+    before = Config._get_cfg_path
+    compat.enable_own_base_configs()  # again
+    assert Config._get_cfg_path is before
+
+
+def test_own_config_that_is_not_there():
+    with pytest.raises(FileNotFoundError, match='dynsp_mm::no.py: this package has no such config'):
+        compat.own_config('no.py')

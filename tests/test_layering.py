@@ -10,8 +10,8 @@ PACKAGE = Path(dynsp_mm.__file__).parent
 LIBRARIES = {'mmdet', 'mmseg', 'mmpretrain'}
 # A module imports from earlier groups or its own; data_check and cli serve the tools.
 LAYERS = ['version', 'archs', 'compat', 'config_tree', 'ops', 'layers', 'checkpoints', 'recording',
-          'backbones', 'training', 'analysis', 'visualization', 'demo', 'sparsify', 'cli',
-          'data_check', '__init__']
+          'backbones', 'create', 'training', 'analysis', 'visualization', 'demo', 'sparsify', 'cli',
+          'data_check', 'swap_check', '__init__']
 
 
 def imports(path):

@@ -43,9 +43,9 @@ def main():
         print(cfg.pretty_text)
         return
     base = args.config if '::' in args.config else osp.abspath(args.config)
-    if base.startswith('mmseg::'):
-        # 'mmseg::' is unknown to mmengine where mmseg comes from another distribution, until
-        # this package is imported; custom_imports are read too late for a base.
+    if base.startswith(('mmseg::', 'dynsp_mm::')):
+        # Unknown to mmengine until this package is imported ('mmseg::' where mmseg comes from
+        # another distribution); custom_imports are read too late for a base.
         print(f"_base_ = [__import__('dynsp_mm') and {base!r}]")
     else:
         print(f'_base_ = {base!r}')

@@ -269,7 +269,7 @@ class SwinBackbone(Backbone):
             raise ValueError(f'arch={arch!r}: give either arch or {", ".join(given)}')
         arch = {**archs.SWIN['tiny'], **given} if arch is None else arch
         if isinstance(arch, str):
-            name = archs.SWIN_ALIASES.get(arch.lower(), arch.lower())
+            name = archs.ALIASES.get(arch.lower(), arch.lower())
             if name not in archs.SWIN:
                 raise ValueError(f'arch={arch!r}: must be one of {", ".join(archs.SWIN)}')
             arch = archs.SWIN[name]

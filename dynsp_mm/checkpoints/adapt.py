@@ -197,7 +197,8 @@ def load_from_anywhere(checkpoint: str, map_location=None) -> Dict[str, Any]:
         state_dict=state_dict)
 
 
-def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = None) -> None:
+def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = None,
+                    name: str = 'init_cfg.checkpoint') -> None:
     """Loads a backbone's pretrained weights, converting other programs' names.
 
     No code from the file runs.
@@ -206,6 +207,7 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
         model: The backbone.
         checkpoint: Path, URL, or a URI that mmengine's file backends take.
         prefix: Where the backbone's names begin in the file; None looks for ``'backbone.'``.
+        name: Of the argument, for messages.
 
     Raises:
         ValueError: If the file cannot be had, is no checkpoint, or holds no weights for this
@@ -214,9 +216,9 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
     try:
         state_dict = unwrap(read_checkpoint_anywhere(checkpoint))
     except ValueError as error:
-        raise ValueError(f'init_cfg.checkpoint={checkpoint!r} cannot be loaded ({error}); name a '
-                         'file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or start '
-                         'from scratch with model.backbone.init_cfg=None') from error
+        hint = ('; name a file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or start from '
+                'scratch with model.backbone.init_cfg=None') if name.startswith('init_cfg') else ''
+        raise ValueError(f'{name}={checkpoint!r} cannot be loaded ({error}){hint}') from error
     try:
         state_dict = _below(prefix, state_dict)
         source = find_source(state_dict)
@@ -224,7 +226,7 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
             state_dict = convert_state_dict(state_dict, source).backbone
         fit = fit_state_dict(state_dict, model)
     except ValueError as error:
-        raise ValueError(f'init_cfg.checkpoint={checkpoint!r}: {error}') from error
+        raise ValueError(f'{name}={checkpoint!r}: {error}') from error
     model.load_state_dict(fit.state_dict, strict=False)
     print_log(f'{type(model).__name__}: loaded {len(fit.state_dict) - len(fit.unused)} tensors '
               f'from {checkpoint}' + (f' ({source.name})' if source else '')

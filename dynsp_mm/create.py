@@ -1,0 +1,53 @@
+"""Backbones without configs."""
+from typing import Any, Optional
+
+from . import archs
+from .backbones import DynamicConvNeXt, DynamicSwin, STViTSwin
+from .backbones.base import Backbone
+from .checkpoints import load_pretrained
+
+FAMILIES = {
+    'dynamic_swin': (DynamicSwin, archs.SWIN),
+    'dynamic_convnext': (DynamicConvNeXt, archs.CONVNEXT),
+    'stvit_swin': (STViTSwin, archs.SWIN),
+}
+
+
+def create_backbone(name: str, checkpoint: Optional[str] = None, **kwargs: Any) -> Backbone:
+    """Builds a backbone by name, with initial or loaded weights, in training mode.
+
+    ::
+
+        backbone = dynsp_mm.create_backbone('dynamic_swin_t', keep_ratios=0.7,
+                                            checkpoint='swin_tiny_patch4_window7_224.pth')
+        maps = backbone.eval()(images)      # a tuple of (B, C, H, W), one for each stage
+
+    Args:
+        name: Family and size: 'dynamic_swin', 'dynamic_convnext' or 'stvit_swin', then '_' and an
+            ``arch`` of that class, such as 'tiny', or 't', 's', 'b', 'l', 'xl' for short.
+        checkpoint: File or URL of weights for it, dense or sparse, in any form that ``init_cfg``
+            takes: this package's, the authors', official Swin or ConvNeXt, or of mmdet, mmseg or
+            mmpretrain. What a dense one lacks starts new.
+        **kwargs: Arguments of the class. Unlike its defaults, all stages are returned
+            (``out_indices``), as maps also by ConvNeXt (``gap_before_final_norm=False``).
+
+    Raises:
+        ValueError: For an unknown name, an argument out of its range, or a checkpoint that cannot
+            be had or does not fit.
+    """
+    family, _, size = name.rpartition('_') if isinstance(name, str) else ('', '', '')
+    if family not in FAMILIES:
+        raise ValueError(f'name={name!r}: must be one of {", ".join(FAMILIES)}, then "_" and a size, '
+                         "such as 'dynamic_swin_t'")
+    cls, sizes = FAMILIES[family]
+    arch = archs.ALIASES.get(size, size)
+    if arch not in sizes:
+        raise ValueError(f'name={name!r}: the sizes of {family} are {", ".join(sizes)}')
+    kwargs.setdefault('out_indices', (0, 1, 2, 3))
+    if cls is DynamicConvNeXt:
+        kwargs.setdefault('gap_before_final_norm', False)
+    backbone = cls(arch=arch, **kwargs)
+    backbone.init_weights()
+    if checkpoint is not None:
+        load_pretrained(backbone, checkpoint, name='checkpoint')
+    return backbone

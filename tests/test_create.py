@@ -1,0 +1,62 @@
+"""Backbones without configs."""
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import dynsp_mm
+
+NAMES = {'dynamic_swin_t': 'DynamicSwin', 'dynamic_convnext_tiny': 'DynamicConvNeXt',
+         'stvit_swin_t': 'STViTSwin'}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_maps_of_all_stages(name):
+    sparse = {} if name.startswith('stvit') else dict(keep_ratios=0.7)
+    backbone = dynsp_mm.create_backbone(name, **sparse).eval()
+    assert type(backbone).__name__ == NAMES[name]
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, 64, 96))
+    assert [tuple(out.shape) for out in maps] == [
+        (1, 96 * 2**i, 16 // 2**i, 24 // 2**i) for i in range(4)]
+    if sparse:
+        assert backbone.keep_ratios == (0.7, 0.5, 0.3)
+
+
+def test_sizes_and_arguments():
+    backbone = dynsp_mm.create_backbone('dynamic_swin_b', keep_ratios=(0.9, 0.5, 0.5),
+                                        out_indices=(3, ), window_size=8)
+    assert backbone.widths[0] == 128 and backbone.out_indices == (3, )
+    assert dynsp_mm.create_backbone('dynamic_convnext_atto').channels == (40, 80, 160, 320)
+
+
+def test_weights_of_a_dense_checkpoint(tmp_path):
+    dense = dynsp_mm.create_backbone('dynamic_swin_t')
+    path = str(tmp_path / 'dense.safetensors')
+    save_file(dense.state_dict(), path)
+    sparse = dynsp_mm.create_backbone('dynamic_swin_t', keep_ratios=0.7, checkpoint=path)
+    loaded = sparse.state_dict()
+    assert len(loaded) > len(dense.state_dict())
+    for key, value in dense.state_dict().items():
+        assert torch.equal(loaded[key], value)
+
+
+@pytest.mark.parametrize('name,kwargs,text', [
+    ('swin_t', {}, "name='swin_t': must be one of dynamic_swin, dynamic_convnext, stvit_swin"),
+    ('dynamic_swin', {}, "name='dynamic_swin': must be one of"),
+    (7, {}, 'name=7: must be one of'),
+    ('dynamic_swin_q', {}, "name='dynamic_swin_q': the sizes of dynamic_swin are tiny, small, base"),
+    ('dynamic_swin_xl', {}, "name='dynamic_swin_xl': the sizes of dynamic_swin are tiny, small"),
+    ('dynamic_swin_t', dict(keep_ratios=1.5), 'keep_ratios=1.5'),
+    ('dynamic_swin_t', dict(checkpoint='no.pth'), "^checkpoint='no.pth' cannot be loaded"),
+])
+def test_mistakes(name, kwargs, text):
+    with pytest.raises(ValueError, match=text):
+        dynsp_mm.create_backbone(name, **kwargs)
+
+
+def test_checkpoint_of_another_network(tmp_path):
+    path = str(tmp_path / 'small.safetensors')
+    save_file(dynsp_mm.create_backbone('dynamic_swin_s').state_dict(), path)
+    with pytest.raises(ValueError, match=r'^checkpoint=.*depths .*18.*here .*6') as error:
+        dynsp_mm.create_backbone('dynamic_swin_t', checkpoint=path)
+    assert 'init_cfg' not in str(error.value)
