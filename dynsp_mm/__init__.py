@@ -3,7 +3,7 @@
 Importing this package registers its classes in mmengine's root registries, where mmdet, mmseg
 and mmpretrain configs find them.
 """
-from .backbones import DynamicConvNeXt, DynamicSwin, STViTSwin
+from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from .compat import enable_mmseg_base_configs
 from .layers import Decision, TokenPredictor
 from .recording import (DecisionLog, SemanticAttention, record_decisions,
@@ -14,7 +14,7 @@ from .version import __version__
 enable_mmseg_base_configs()
 
 __all__ = [
-    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'STViTSwin', 'SemanticAttention',
-    'SparseTrainingHook', 'TokenPredictor', '__version__', 'record_decisions',
+    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'DynamicSwinV2', 'STViTSwin',
+    'SemanticAttention', 'SparseTrainingHook', 'TokenPredictor', '__version__', 'record_decisions',
     'record_semantic_attention'
 ]
