@@ -397,8 +397,9 @@ class SwinBackbone(Backbone):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
         """Depth of a parameter for layer-wise decay, and the number of depths.
 
-        The stem is 0, block j (counted from 1 through all stages) is j, patch merging belongs to
-        the block of its stage beside it; heads, output norms and token predictors are last.
+        The stem is 0, block j (counted from 1 through all stages) is j, the other parts of a
+        stage belong to its last block, or to its first where patch merging comes first; heads,
+        output norms and token predictors are last.
         """
         num_layers = sum(self.depths) + 2
         if not param_name.startswith(prefix):
