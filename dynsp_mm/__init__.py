@@ -3,7 +3,7 @@
 Importing this package registers its classes in mmengine's root registries, where mmdet, mmseg
 and mmpretrain configs find them.
 """
-from .backbones import DynamicConvNeXt, DynamicSwin, STViTSwin
+from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from .compat import enable_mmseg_base_configs, enable_own_base_configs
 from .create import create_backbone
 from .layers import Decision, TokenPredictor
@@ -16,7 +16,7 @@ enable_mmseg_base_configs()
 enable_own_base_configs()
 
 __all__ = [
-    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'STViTSwin', 'SemanticAttention',
-    'SparseTrainingHook', 'TokenPredictor', '__version__', 'create_backbone',
+    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'DynamicSwinV2', 'STViTSwin',
+    'SemanticAttention', 'SparseTrainingHook', 'TokenPredictor', '__version__', 'create_backbone',
     'record_decisions', 'record_semantic_attention'
 ]

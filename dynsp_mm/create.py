@@ -2,12 +2,13 @@
 from typing import Any, Optional
 
 from . import archs
-from .backbones import DynamicConvNeXt, DynamicSwin, STViTSwin
+from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from .backbones.base import Backbone
 from .checkpoints import load_pretrained
 
 FAMILIES = {
     'dynamic_swin': (DynamicSwin, archs.SWIN),
+    'dynamic_swin_v2': (DynamicSwinV2, archs.SWIN_V2),
     'dynamic_convnext': (DynamicConvNeXt, archs.CONVNEXT),
     'stvit_swin': (STViTSwin, archs.SWIN),
 }
@@ -23,8 +24,9 @@ def create_backbone(name: str, checkpoint: Optional[str] = None, **kwargs: Any) 
         maps = backbone.eval()(images)      # a tuple of (B, C, H, W), one for each stage
 
     Args:
-        name: Family and size: 'dynamic_swin', 'dynamic_convnext' or 'stvit_swin', then '_' and an
-            ``arch`` of that class, such as 'tiny', or 't', 's', 'b', 'l', 'xl' for short.
+        name: Family and size: 'dynamic_swin', 'dynamic_swin_v2', 'dynamic_convnext' or
+            'stvit_swin', then '_' and an ``arch`` of that class, such as 'tiny', or 't', 's', 'b',
+            'l', 'xl', 'h', 'g' for short.
         checkpoint: File or URL of weights for it, dense or sparse, in any form that ``init_cfg``
             takes: this package's, the authors', official Swin or ConvNeXt, or of mmdet, mmseg or
             mmpretrain. What a dense one lacks starts new.

@@ -5,10 +5,10 @@ from mmengine.config import Config, ConfigDict
 
 from .backbones.sparse_backbone import is_dense, parse_keep_ratios
 
-SWAPS = {'SwinTransformer': 'DynamicSwin', 'ConvNeXt': 'DynamicConvNeXt'}
+SWAPS = {'SwinTransformer': 'DynamicSwin', 'SwinTransformerV2': 'DynamicSwinV2',
+         'ConvNeXt': 'DynamicConvNeXt'}
 # Relatives that cannot be swapped, and why.
 UNLIKE = {
-    'SwinTransformerV2': 'its attention is scaled cosine attention with norms after the layers',
     'SimMIMSwinTransformer': 'it is pretrained on masked patches, whose mask its forward takes',
     'SparseConvNeXt': 'it is pretrained on masked patches, whose mask its forward takes',
 }
@@ -47,7 +47,7 @@ def sparsify(cfg: Config, keep_ratios: Union[float, Sequence[float]]) -> Dict[st
     elif name not in SWAPS.values():
         why = f' ({UNLIKE[name]})' if name in UNLIKE else ''
         raise ValueError(f'{cfg.filename}: model.backbone is a {backbone.type}{why}; what can be '
-                         f'made sparse are {" and ".join(SWAPS)}')
+                         f'made sparse are {", ".join(SWAPS)}')
     parse_keep_ratios(keep_ratios, len(backbone.get('prune_blocks') or (1, 2, 3)))
     backbone.update(changes)
     result = dict(model=dict(backbone=changes))

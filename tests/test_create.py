@@ -5,8 +5,8 @@ from safetensors.torch import save_file
 
 import dynsp_mm
 
-NAMES = {'dynamic_swin_t': 'DynamicSwin', 'dynamic_convnext_tiny': 'DynamicConvNeXt',
-         'stvit_swin_t': 'STViTSwin'}
+NAMES = {'dynamic_swin_t': 'DynamicSwin', 'dynamic_swin_v2_t': 'DynamicSwinV2',
+         'dynamic_convnext_tiny': 'DynamicConvNeXt', 'stvit_swin_t': 'STViTSwin'}
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -41,7 +41,7 @@ def test_weights_of_a_dense_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize('name,kwargs,text', [
-    ('swin_t', {}, "name='swin_t': must be one of dynamic_swin, dynamic_convnext, stvit_swin"),
+    ('swin_t', {}, "name='swin_t': must be one of dynamic_swin, dynamic_swin_v2, dynamic_convnext"),
     ('dynamic_swin', {}, "name='dynamic_swin': must be one of"),
     (7, {}, 'name=7: must be one of'),
     ('dynamic_swin_q', {}, "name='dynamic_swin_q': the sizes of dynamic_swin are tiny, small, base"),

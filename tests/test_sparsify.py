@@ -21,6 +21,7 @@ CONFIGS = {
         'DynamicSwin',
     'mmseg::convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-512x512.py': 'DynamicConvNeXt',
     'mmpretrain::swin_transformer/swin-base_16xb64_in1k-384px.py': 'DynamicSwin',
+    'mmpretrain::swin_transformer_v2/swinv2-tiny-w16_16xb64_in1k-256px.py': 'DynamicSwinV2',
     'mmpretrain::convnext_v2/convnext-v2-tiny_32xb32_in1k.py': 'DynamicConvNeXt',
 }
 
@@ -63,9 +64,10 @@ def test_dense_ratio_needs_no_hook():
     (dict(), 0.7, 'has no model.backbone with a type'),
     (dict(model=dict(type='X')), 0.7, 'has no model.backbone with a type'),
     (dict(model=dict(backbone=dict(type='ResNet'))), 0.7,
-     'model.backbone is a ResNet; what can be made sparse are SwinTransformer and ConvNeXt'),
-    (dict(model=dict(backbone=dict(type='mmpretrain.SwinTransformerV2'))), 0.7,
-     'is a mmpretrain.SwinTransformerV2 .its attention is scaled cosine'),
+     'model.backbone is a ResNet; what can be made sparse are SwinTransformer, SwinTransformerV2, '
+     'ConvNeXt'),
+    (dict(model=dict(backbone=dict(type='mmpretrain.SimMIMSwinTransformer'))), 0.7,
+     'is a mmpretrain.SimMIMSwinTransformer .it is pretrained on masked patches'),
     (dict(model=dict(backbone=dict(type='STViTSwin'))), 0.7, 'is a STViTSwin; what'),
     (dict(model=dict(backbone=dict(type='ConvNeXt'))), 1.5, 'keep_ratios=1.5'),
     (dict(model=dict(backbone=dict(type='ConvNeXt'))), (0.7, 0.5), 'for each of the 3 predictors'),

@@ -13,11 +13,11 @@ from ..checkpoints import adapt_state_dict, load_pretrained
 MIN_SIDE = 32
 
 
-def check_counts(**counts: int) -> None:
-    """Raises ValueError unless each named argument is a positive whole number."""
+def check_counts(least: int = 1, **counts: int) -> None:
+    """Raises ValueError unless each named argument is a whole number, ``least`` or more."""
     for name, value in counts.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f'{name}={value!r}: must be a whole number >= 1')
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f'{name}={value!r}: must be a whole number >= {least}')
 
 
 def check_rates(**rates: float) -> None:

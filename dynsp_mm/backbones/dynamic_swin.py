@@ -12,8 +12,19 @@ from .sparse_backbone import KeepRatios, SparseBackbone
 from .swin_backbone import SwinBackbone, SwinStage
 
 
+class SparseSwin(SparseBackbone, SwinBackbone):
+    """Base of Swins in which one stage has fast and slow paths."""
+
+    def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+        return stage(x, hw, self._predictors_of(index), self.selection)
+
+    def _parts_of(self, stage: int) -> Sequence[nn.Module]:
+        parts = super()._parts_of(stage)
+        return (*parts, self.token_predictors) if stage == self.prune_stage else parts
+
+
 @MODELS.register_module()
-class DynamicSwin(SparseBackbone, SwinBackbone):
+class DynamicSwin(SparseSwin):
     """Swin transformer that runs its MLPs only where the image needs them.
 
     Args:
@@ -47,10 +58,3 @@ class DynamicSwin(SparseBackbone, SwinBackbone):
 
     def _make_block(self, stage: int, block: int, cfg: dict) -> SwinBlock:
         return SwinBlock(**{'dual_path': self._has_fast_path(stage, block), **cfg})
-
-    def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: Tuple[int, int]) -> Tensor:
-        return stage(x, hw, self._predictors_of(index), self.selection)
-
-    def _parts_of(self, stage: int) -> Sequence[nn.Module]:
-        parts = super()._parts_of(stage)
-        return (*parts, self.token_predictors) if stage == self.prune_stage else parts

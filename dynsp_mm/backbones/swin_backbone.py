@@ -8,26 +8,24 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
+from mmcv.cnn.bricks.transformer import PatchEmbed
 from mmengine.model import BaseModule, ModuleList
 from mmengine.model.weight_init import trunc_normal_
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor
 
 from .. import archs
-from ..layers import TokenPredictor, WindowAttention, run_stage
+from ..layers import PatchMerging, TokenPredictor, WindowAttention, run_stage
 from ..ops import Selection
 from .base import Backbone, check_counts, check_rates
 
-STAGE_KEYS = {'block_cfgs', 'downsample_cfg', 'window_size', 'with_cp', 'pad_small_map'}
-
 
 class SwinStage(BaseModule):
-    """Swin blocks at one resolution and the patch merging after them.
+    """Swin blocks at one resolution and the patch merging after or before them.
 
     Args:
         blocks: The blocks.
-        downsample_cfg: Arguments of mmcv's ``PatchMerging``; None in the last stage.
+        downsample_cfg: Arguments of :class:`PatchMerging`; None in a stage without.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], downsample_cfg: Optional[dict]):
@@ -38,7 +36,7 @@ class SwinStage(BaseModule):
     def forward(self, tokens: Tensor, hw: Tuple[int, int],
                 predictors: Mapping[int, Tuple[TokenPredictor, float]] = {},
                 selection: Optional[Selection] = None) -> Tensor:
-        """(B, N, C) -> (B, N, C), before patch merging."""
+        """(B, N, C) -> (B, N, C), without patch merging."""
         return run_stage(self.blocks, tokens, hw, predictors, selection)
 
     def merge(self, tokens: Tensor, hw: Tuple[int, int]) -> Tuple[Tensor, Tuple[int, int]]:
@@ -68,7 +66,7 @@ class SwinBackbone(Backbone):
         img_size: The same under mmpretrain's name.
         in_channels: Image channels.
         patch_size: Side of the first patches, or (height, width).
-        window_size: Attention window side.
+        window_size: Attention window side, or one for each stage.
         mlp_ratio: Hidden channels of the MLPs / channels.
         strides: Strides of the patch embedding and of each patch merging.
         out_indices: Stages whose normalised maps are returned.
@@ -90,8 +88,8 @@ class SwinBackbone(Backbone):
         pad_small_map: False drops the shift where the map is no larger than the window. None
             means False in mmpretrain style, True in mmdet style.
         stage_cfgs: Extra arguments for all stages, or a sequence for each: ``block_cfgs`` (of
-            :class:`SwinBlock`), ``downsample_cfg``, ``window_size``, ``with_cp``,
-            ``pad_small_map``.
+            the blocks), ``downsample_cfg`` (of :class:`PatchMerging`), and the arguments of all
+            its blocks named in :attr:`STAGE_KEYS`.
         patch_cfg: Extra arguments of mmcv's ``PatchEmbed``.
         pretrained: Deprecated form of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         convert_weights: Accepted for mmdet's configs and not needed: official Swin checkpoints
@@ -102,6 +100,15 @@ class SwinBackbone(Backbone):
         ValueError: For arguments out of their range; each message names argument, value, rule.
     """
 
+    # Named architectures; a dict as ``arch`` has the same keys.
+    ARCHS: Mapping[str, Mapping] = archs.SWIN
+    # Arguments of blocks that ``stage_cfgs`` may give for a whole stage.
+    STAGE_KEYS: Tuple[str, ...] = ('pad_small_map', 'window_size', 'with_cp')
+    # Whether patch merging belongs to the stage after it.
+    MERGES_FIRST = False
+    # Arguments of patch merging where ``stage_cfgs`` gives none.
+    DOWNSAMPLE_CFG: Mapping = {}
+
     def __init__(self,
                  arch: Union[None, str, Mapping] = None,
                  embed_dims: Optional[int] = None,
@@ -111,7 +118,7 @@ class SwinBackbone(Backbone):
                  img_size: Union[None, int, Sequence[int]] = None,
                  in_channels: int = 3,
                  patch_size: Union[int, Sequence[int]] = 4,
-                 window_size: int = 7,
+                 window_size: Union[int, Sequence[int]] = 7,
                  mlp_ratio: float = 4.0,
                  strides: Optional[Sequence[int]] = None,
                  out_indices: Sequence[int] = (3, ),
@@ -146,17 +153,17 @@ class SwinBackbone(Backbone):
         super().__init__(init_cfg)
         if isinstance(patch_size, list):
             patch_size = tuple(patch_size)
-        check_counts(in_channels=in_channels, window_size=window_size)
+        check_counts(in_channels=in_channels)
         for side in patch_size if isinstance(patch_size, tuple) else (patch_size, ):
             check_counts(patch_size=side)
         check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
                     drop_path_rate=drop_path_rate)
         widths = dict(embed_dims=embed_dims, depths=depths, num_heads=num_heads)
         self.mmdet_style = any(value is not None for value in widths.values())
-        arch = self._resolve_arch(arch, widths)
-        self.embed_dims, self.depths, self.num_heads = (
-            arch[key] for key in ('embed_dims', 'depths', 'num_heads'))
+        self.arch_settings = self._resolve_arch(arch, widths)
+        self.embed_dims, self.depths, self.num_heads = (self.arch_settings[key] for key in widths)
         num_stages = len(self.depths)
+        window_sizes = self._per_stage('window_size', window_size)
         self.in_channels = in_channels
         self.out_indices = self._resolve_out_indices(out_indices, num_stages)
         self.out_after_downsample = out_after_downsample
@@ -173,7 +180,9 @@ class SwinBackbone(Backbone):
         # mmpretrain's norm_cfg and drop_rate do not reach into the blocks.
         inner_norm = norm_cfg if self.mmdet_style else dict(type='LN')
         inner_drop = drop_rate if self.mmdet_style else 0.0
-        strides = tuple(strides or (patch_size, ) + (2, ) * (num_stages - 1))
+        # mmpretrain's patch merging has the stride of its kernel, 2 unless configured.
+        strides = tuple(strides or (patch_size, ) + (
+            2 if self.mmdet_style else None, ) * (num_stages - 1))
         if len(strides) != num_stages or strides[0] != patch_size:
             raise ValueError(f'strides={strides!r}: needs one stride per stage, the first equal '
                              f'to patch_size={patch_size}')
@@ -196,6 +205,9 @@ class SwinBackbone(Backbone):
 
         self.widths = tuple(self.embed_dims * 2**i for i in range(num_stages))
         drop_paths = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        attn_cfgs = dict(qkv_bias=qkv_bias, attn_drop=attn_drop_rate, proj_drop=inner_drop)
+        if qk_scale is not None:
+            attn_cfgs['qk_scale'] = qk_scale
         # Arguments of each stage's blocks and of its patch merging, until the stages are built.
         self._stage_cfgs: List[Tuple[List[dict], Optional[dict]]] = []
         for i, width in enumerate(self.widths):
@@ -209,27 +221,28 @@ class SwinBackbone(Backbone):
                 blocks.append({
                     'embed_dims': width,
                     'num_heads': self.num_heads[i],
-                    'window_size': extra.get('window_size', window_size),
+                    'window_size': window_sizes[i],
                     'shift': j % 2 == 1,
                     'ffn_ratio': mlp_ratio,
                     'drop_path': drop_paths[sum(self.depths[:i]) + j],
-                    'pad_small_map': extra.get('pad_small_map', pad_small_map),
-                    'attn_cfgs': dict(qkv_bias=qkv_bias, qk_scale=qk_scale,
-                                      attn_drop=attn_drop_rate, proj_drop=inner_drop),
+                    'pad_small_map': pad_small_map,
+                    'attn_cfgs': attn_cfgs,
                     'ffn_cfgs': dict(ffn_drop=inner_drop, act_cfg=act_cfg),
                     'norm_cfg': inner_norm,
-                    'with_cp': extra.get('with_cp', with_cp),
+                    'with_cp': with_cp,
+                    **{key: value for key, value in extra.items() if key in self.STAGE_KEYS},
                     **deepcopy(block_cfgs[j] if isinstance(block_cfgs, (list, tuple))
                                else block_cfgs)
                 })
             downsample = None
-            if i < num_stages - 1:
+            merged = i + (not self.MERGES_FIRST)  # the stage of the merged map
+            if 0 < merged < num_stages:
                 downsample = {
-                    'in_channels': width,
-                    'out_channels': 2 * width,
-                    'stride': strides[i + 1],
+                    'in_channels': self.widths[merged - 1],
+                    'out_channels': self.widths[merged],
+                    'stride': strides[merged],
                     'norm_cfg': inner_norm if patch_norm else None,
-                    **extra.get('downsample_cfg', {})
+                    **extra.get('downsample_cfg', self.DOWNSAMPLE_CFG)
                 }
             self._stage_cfgs.append((blocks, downsample))
         self._out_norm_cfg = norm_cfg
@@ -262,37 +275,49 @@ class SwinBackbone(Backbone):
             self.add_module(f'norm{i}', norm)
         del self._stage_cfgs, self._out_norm_cfg
 
-    @staticmethod
-    def _resolve_arch(arch: Union[None, str, Mapping], widths: Dict) -> Dict:
+    def _per_stage(self, name: str, value: Union[int, Sequence[int]],
+                   least: int = 1) -> Tuple[int, ...]:
+        """A whole number >= ``least`` for each stage, from one for all or a sequence."""
+        values = value if isinstance(value, (list, tuple)) else (value, ) * len(self.depths)
+        if len(values) != len(self.depths):
+            raise ValueError(f'{name}={value!r}: needs one for each of the {len(self.depths)} '
+                             'stages')
+        for entry in values:
+            check_counts(least, **{name: entry})
+        return tuple(values)
+
+    @classmethod
+    def _resolve_arch(cls, arch: Union[None, str, Mapping], widths: Dict) -> Dict:
         given = {key: value for key, value in widths.items() if value is not None}
         if given and arch is not None:
             raise ValueError(f'arch={arch!r}: give either arch or {", ".join(given)}')
-        arch = {**archs.SWIN['tiny'], **given} if arch is None else arch
+        arch = {**cls.ARCHS['tiny'], **given} if arch is None else arch
         if isinstance(arch, str):
             name = archs.ALIASES.get(arch.lower(), arch.lower())
-            if name not in archs.SWIN:
-                raise ValueError(f'arch={arch!r}: must be one of {", ".join(archs.SWIN)}')
-            arch = archs.SWIN[name]
-        if not isinstance(arch, Mapping) or set(arch) != set(widths):
-            raise ValueError(f'arch={arch!r}: a dict needs exactly the keys {", ".join(widths)}')
+            if name not in cls.ARCHS:
+                raise ValueError(f'arch={arch!r}: must be one of {", ".join(cls.ARCHS)}')
+            arch = cls.ARCHS[name]
+        keys = tuple(cls.ARCHS['tiny'])
+        if not isinstance(arch, Mapping) or set(arch) != set(keys):
+            raise ValueError(f'arch={arch!r}: a dict needs exactly the keys {", ".join(keys)}')
         if len(arch['depths']) != len(arch['num_heads']):
             raise ValueError(f"depths={arch['depths']!r} and num_heads={arch['num_heads']!r}: must "
                              'have the same length')
-        return dict(embed_dims=arch['embed_dims'], depths=tuple(arch['depths']),
-                    num_heads=tuple(arch['num_heads']))
+        return dict(arch, depths=tuple(arch['depths']), num_heads=tuple(arch['num_heads']))
 
-    @staticmethod
-    def _stage_extra(stage_cfgs: Union[Mapping, Sequence[Mapping]], stage: int,
+    @classmethod
+    def _stage_extra(cls, stage_cfgs: Union[Mapping, Sequence[Mapping]], stage: int,
                      num_stages: int) -> Mapping:
         if isinstance(stage_cfgs, (list, tuple)):
             if len(stage_cfgs) != num_stages:
                 raise ValueError(f'stage_cfgs has {len(stage_cfgs)} entries: needs one for each '
                                  f'of the {num_stages} stages')
             stage_cfgs = stage_cfgs[stage]
-        unknown = set(stage_cfgs) - STAGE_KEYS
+        known = {'block_cfgs', 'downsample_cfg', *cls.STAGE_KEYS}
+        unknown = set(stage_cfgs) - known
         if unknown:
             raise ValueError(f'stage_cfgs: unknown keys {", ".join(sorted(unknown))}; known are '
-                             f'{", ".join(sorted(STAGE_KEYS))}')
+                             f'{", ".join(sorted(known))}')
         return stage_cfgs
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
@@ -311,18 +336,20 @@ class SwinBackbone(Backbone):
         x = self.drop_after_pos(x)
         outs = []
         for i, stage in enumerate(self.stages):
+            if self.MERGES_FIRST:
+                x, hw = stage.merge(x, hw)
             x = self._run_stage(i, stage, x, hw)
             if self.out_after_downsample:
                 x, hw = stage.merge(x, hw)
             if i in self.out_indices:
                 out = getattr(self, f'norm{i}')(x)
                 outs.append(out.transpose(1, 2).reshape(x.shape[0], -1, *hw).contiguous())
-            if not self.out_after_downsample:
+            if not (self.out_after_downsample or self.MERGES_FIRST):
                 x, hw = stage.merge(x, hw)
         return tuple(outs)
 
     def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: Tuple[int, int]) -> Tensor:
-        """(B, N, C) -> (B, N, C), before patch merging."""
+        """(B, N, C) -> (B, N, C), without patch merging."""
         return stage(x, hw)
 
     def _position_embedding(self, hw: Tuple[int, int]) -> Tensor:
@@ -371,7 +398,8 @@ class SwinBackbone(Backbone):
         """Depth of a parameter for layer-wise decay, and the number of depths.
 
         The stem is 0, block j (counted from 1 through all stages) is j, the other parts of a
-        stage belong to its last block; heads, output norms and token predictors are last.
+        stage belong to its last block, or to its first where patch merging comes first; heads,
+        output norms and token predictors are last.
         """
         num_layers = sum(self.depths) + 2
         if not param_name.startswith(prefix):
@@ -384,4 +412,6 @@ class SwinBackbone(Backbone):
         stage = int(parts[1])
         if parts[2] == 'blocks':
             return sum(self.depths[:stage]) + int(parts[3]) + 1, num_layers
+        if self.MERGES_FIRST:
+            return sum(self.depths[:stage]) + 1, num_layers
         return sum(self.depths[:stage + 1]), num_layers

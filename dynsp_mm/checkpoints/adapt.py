@@ -12,7 +12,7 @@ from .convert import BACKBONE, convert_state_dict, find_source, unwrap
 from .files import read_checkpoint_anywhere
 
 # Buffers of other implementations that ours derives anew.
-DERIVED = ('relative_position_index', 'attn_mask')
+DERIVED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 # Parts that a file may lack as a whole, because the network it comes from has none.
 NEW_PARTS = {
     'fast and slow paths': r'token_predictors\.|.*\.fast_(path\.|gamma$)',

@@ -12,21 +12,26 @@ STEMS = {
     'downsample_layers.0.0.weight': 'ConvNeXt'
 }
 BIAS_TABLE = r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.relative_position_bias_table'
+LOGIT_SCALE = r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.logit_scale'
+EXTRA_NORM = r'stages\.\d+\.blocks\.(\d+)\.norm3\.weight'
+SIZES = {'ConvNeXt': archs.CONVNEXT, 'Swin-V2': archs.SWIN_V2}
 
 
 class Arch(NamedTuple):
     """What tells one backbone from another.
 
     Attributes:
-        family: One of the values of :data:`STEMS`.
+        family: One of the values of :data:`STEMS`, or 'Swin-V2'.
         width: Channels of the first stage.
         depths: Blocks of each stage.
         num_heads: Heads of each stage; empty for ConvNeXt.
+        extra_norm: Swin-V2: every how many blocks a norm follows; 0 for none.
     """
     family: str
     width: int
     depths: Tuple[int, ...]
     num_heads: Tuple[int, ...]
+    extra_norm: int = 0
 
     @property
     def settings(self) -> Dict[str, object]:
@@ -34,13 +39,15 @@ class Arch(NamedTuple):
         if self.family == 'ConvNeXt':
             return dict(arch=dict(depths=self.depths, channels=tuple(
                 self.width * 2**i for i in range(len(self.depths)))))
-        return dict(embed_dims=self.width, depths=self.depths, num_heads=self.num_heads)
+        sizes = dict(embed_dims=self.width, depths=self.depths, num_heads=self.num_heads)
+        if self.family == 'Swin-V2':
+            return dict(arch=dict(sizes, extra_norm_every_n_blocks=self.extra_norm))
+        return sizes
 
     @property
     def name(self) -> str:
         """Such as 'Swin tiny', or the family alone for sizes that have no name."""
-        known = archs.CONVNEXT if self.family == 'ConvNeXt' else archs.SWIN
-        for name, sizes in known.items():
+        for name, sizes in SIZES.get(self.family, archs.SWIN).items():
             width = sizes.get('embed_dims') or sizes['channels'][0]
             if (width, sizes['depths']) == (self.width, self.depths):
                 return f'{self.family} {name}'
@@ -51,7 +58,8 @@ class Arch(NamedTuple):
 
         Swin's blocks fit those of STViT-R, so that the family may differ in that direction.
         """
-        names = dict(family='family', width='channels', depths='depths', num_heads='heads')
+        names = dict(family='family', width='channels', depths='depths', num_heads='heads',
+                     extra_norm='blocks to each extra norm')
         if (self.family, other.family) == ('Swin', 'STViT-R Swin'):
             del names['family']
         return [f'{text} {getattr(self, name)} (here {getattr(other, name)})'
@@ -73,13 +81,16 @@ def find_arch(state_dict: Mapping[str, Tensor]) -> Optional[Arch]:
         if match:
             stage, block = map(int, match.groups())
             blocks[stage] = max(blocks.get(stage, 0), block + 1)
-        match = re.fullmatch(BIAS_TABLE, name)
-        if match:
-            heads[int(match[1])] = value.shape[1]
+        for pattern, axis in ((BIAS_TABLE, 1), (LOGIT_SCALE, 0)):
+            match = re.fullmatch(pattern, name)
+            if match:
+                heads[int(match[1])] = value.shape[axis]
     if stem is None or not blocks:
         return None
-    return Arch(STEMS[stem], state_dict[stem].shape[0], tuple(blocks[i] for i in sorted(blocks)),
-                tuple(heads[i] for i in sorted(heads)))
+    family = 'Swin-V2' if any(re.fullmatch(LOGIT_SCALE, k) for k in state_dict) else STEMS[stem]
+    normed = [int(m[1]) + 1 for m in (re.fullmatch(EXTRA_NORM, k) for k in state_dict) if m]
+    return Arch(family, state_dict[stem].shape[0], tuple(blocks[i] for i in sorted(blocks)),
+                tuple(heads[i] for i in sorted(heads)), min(normed, default=0))
 
 
 def backbone_config(state_dict: Mapping[str, Tensor]) -> Dict[str, object]:
@@ -106,10 +117,13 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> Dict[str, object]:
         if not any(k.endswith('.gamma') and '.grn.' not in k for k in state_dict):
             config['layer_scale_init_value'] = 0.0
     else:
-        table = next(v for k, v in state_dict.items() if re.fullmatch(BIAS_TABLE, k))
-        window = (round(table.shape[0]**0.5) + 1) // 2
-        config.update(window_size=window,
-                      qkv_bias=any(k.endswith('.qkv.bias') for k in state_dict))
+        if arch.family == 'Swin-V2':
+            # No weight depends on the windows, which therefore stay those of the default.
+            config.update(type='DynamicSwinV2')
+        else:
+            table = next(v for k, v in state_dict.items() if re.fullmatch(BIAS_TABLE, k))
+            config.update(window_size=(round(table.shape[0]**0.5) + 1) // 2)
+        config.update(qkv_bias=any(k.endswith(('.qkv.bias', '.q_bias')) for k in state_dict))
         embedding = state_dict.get('absolute_pos_embed')
         if embedding is not None:
             config.update(use_abs_pos_embed=True,

@@ -1,5 +1,5 @@
-"""Tables for files that have the names of our backbones already: dense Swin and ConvNeXt of mmdet,
-mmseg and mmpretrain, and what this package trained.
+"""Tables for files that have the names of our backbones already: dense Swin, Swin-V2 and ConvNeXt
+of mmdet, mmseg and mmpretrain, and what this package trained.
 
 They make sure that every key is known, drop derived buffers, and give weights of 1x1 convolutions
 the shape of linear layers.
@@ -14,12 +14,13 @@ SWIN_BLOCK = r'stages\.\d+\.blocks\.\d+\.'
 SWIN = (
     Rule(r'patch_embed\.(projection|norm|layers\.\d+\.(conv|bn))\.\w+', r'backbone.\g<0>'),
     Rule('absolute_pos_embed', r'backbone.\g<0>'),
-    Rule(SWIN_BLOCK + r'attn\.w_msa\.relative_position_index', None,
+    Rule(SWIN_BLOCK + r'attn\.w_msa\.relative_(position_index|coords_table)', None,
          'derived from the window size'),
     Rule(SWIN_BLOCK + r'attn(\.w_msa)?\.attn_mask', None, 'derived from the map size'),
-    Rule(SWIN_BLOCK + r'(norm[12]|attn\.w_msa\.(qkv|proj)|attn\.(q|kv|proj)|ffn\.layers\.(0\.0|1))'
+    Rule(SWIN_BLOCK + r'(norm[123]|attn\.w_msa\.(qkv|proj)|attn\.(q|kv|proj)|ffn\.layers\.(0\.0|1))'
          r'\.(weight|bias)', r'backbone.\g<0>'),
-    Rule(SWIN_BLOCK + r'attn\.w_msa\.relative_position_bias_table', r'backbone.\g<0>'),
+    Rule(SWIN_BLOCK + r'attn\.w_msa\.(relative_position_bias_table|logit_scale|[qv]_bias'
+         r'|cpb_mlp\.[02]\.(weight|bias))', r'backbone.\g<0>'),
     Rule(SWIN_BLOCK + r'(layer_scale_[12]|fast_path\.(norm|linear)\.(weight|bias))',
          r'backbone.\g<0>'),
     Rule(r'stages\.\d+\.(semantic_token2|downsample\.(norm|reduction)\.(weight|bias))',

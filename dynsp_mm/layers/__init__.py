@@ -4,14 +4,18 @@ from .convnext_block import ConvNeXtBlock
 from .dual_path_stage import DualPathBlock, Streams, run_stage
 from .fast_path import FastPath
 from .norms import GRN, LayerNorm2d
+from .patch_merging import PatchMerging
 from .semantic_blocks import (CrossAttention, GlobalBlock, InnerNeighbourhoodBlock,
                               NeighbourhoodBlock, SemanticBlock)
 from .swin_block import SwinBlock
+from .swin_block_v2 import SwinBlockV2
 from .token_predictor import Decision, TokenPredictor
 from .window_attention import ShiftWindowAttention, WindowAttention
+from .window_attention_v2 import WindowAttentionV2
 
 __all__ = [
     'ConvNeXtBlock', 'ConvStem', 'CrossAttention', 'Decision', 'DualPathBlock', 'FastPath', 'GRN',
-    'GlobalBlock', 'InnerNeighbourhoodBlock', 'LayerNorm2d', 'NeighbourhoodBlock', 'SemanticBlock',
-    'ShiftWindowAttention', 'Streams', 'SwinBlock', 'TokenPredictor', 'WindowAttention', 'run_stage'
+    'GlobalBlock', 'InnerNeighbourhoodBlock', 'LayerNorm2d', 'NeighbourhoodBlock', 'PatchMerging',
+    'SemanticBlock', 'ShiftWindowAttention', 'Streams', 'SwinBlock', 'SwinBlockV2',
+    'TokenPredictor', 'WindowAttention', 'WindowAttentionV2', 'run_stage'
 ]

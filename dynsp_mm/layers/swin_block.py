@@ -28,7 +28,7 @@ class SwinBlock(DualPathBlock):
         ffn_ratio: Hidden channels of the MLP / C.
         drop_path: Stochastic depth probability.
         pad_small_map: See :class:`ShiftWindowAttention`.
-        attn_cfgs: Further arguments of :class:`WindowAttention`.
+        attn_cfgs: Further arguments of :class:`ShiftWindowAttention`.
         ffn_cfgs: Further arguments of mmcv's ``FFN``.
         norm_cfg: Of norm1 and norm2.
         with_cp: Recompute activations in the backward pass to save memory.

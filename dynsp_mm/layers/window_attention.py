@@ -1,5 +1,5 @@
 """(Shifted-)window self-attention under the parameter names of the dense libraries."""
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Type
 
 import torch
 import torch.nn as nn
@@ -12,8 +12,10 @@ from ..ops import (cyclic_shift_mask, partition_windows, relative_position_index
 from .attention import MultiheadAttention
 
 
-class WindowAttention(MultiheadAttention):
+class RelativeWindowAttention(MultiheadAttention):
     """Multi-head self-attention inside windows with relative position bias.
+
+    Subclasses say what the bias is.
 
     Args:
         embed_dims: Channels C.
@@ -26,24 +28,53 @@ class WindowAttention(MultiheadAttention):
     def __init__(self, embed_dims: int, num_heads: int, window_size: int, qkv_bias: bool = True,
                  **kwargs):
         super().__init__(embed_dims, num_heads, **kwargs)
-        self.relative_position_bias_table = nn.Parameter(
-            torch.zeros((2 * window_size - 1)**2, num_heads))
         # Not persistent: derived from the window; dense checkpoints hold it, loading drops it.
         self.register_buffer(
             'relative_position_index', relative_position_index(window_size), persistent=False)
         self.qkv = nn.Linear(embed_dims, embed_dims * 3, bias=qkv_bias)
 
+    def forward(self, windows: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """(B * nW, n, C) windows and an additive (nW, 1, n, n) mask -> (B * nW, n, C)."""
+        q, k, v = self.project_in(windows).unflatten(-1, (3, self.num_heads, -1)).permute(
+            2, 0, 3, 1, 4)
+        q, k = self.prepare(q, k)
+        bias = self.position_bias()[self.relative_position_index].permute(2, 0, 1)
+        return self.project(window_attention(q, k, v, bias, mask, self.scale, self.dropout))
+
+    def project_in(self, windows: Tensor) -> Tensor:
+        """(B * nW, n, C) -> (B * nW, n, 3C): queries, keys and values."""
+        return self.qkv(windows)
+
+    def prepare(self, q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
+        """What is done to queries and keys, (B * nW, h, n, C / h) each, before they meet."""
+        return q, k
+
+    def position_bias(self) -> Tensor:
+        """((2w - 1)^2, h): the bias for each offset between two positions."""
+        raise NotImplementedError
+
+
+class WindowAttention(RelativeWindowAttention):
+    """The attention of Swin (arXiv 2103.14030): the bias is a learned table.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Heads h; divides C.
+        window_size: Window side w.
+        **kwargs: For :class:`RelativeWindowAttention`.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, window_size: int, **kwargs):
+        super().__init__(embed_dims, num_heads, window_size, **kwargs)
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * window_size - 1)**2, num_heads))
+
     def init_weights(self) -> None:
         super().init_weights()
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, windows: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """(B * nW, n, C) windows and an additive (nW, 1, n, n) mask -> (B * nW, n, C)."""
-        count, n, C = windows.shape
-        q, k, v = self.qkv(windows).view(count, n, 3, self.num_heads,
-                                         C // self.num_heads).permute(2, 0, 3, 1, 4)
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        return self.project(window_attention(q, k, v, bias, mask, self.scale, self.dropout))
+    def position_bias(self) -> Tensor:
+        return self.relative_position_bias_table
 
 
 class ShiftWindowAttention(BaseModule):
@@ -57,16 +88,18 @@ class ShiftWindowAttention(BaseModule):
         pad_small_map: False drops the shift on maps whose shorter side is no larger than the
             window (mmpretrain, the release); True keeps it (mmdet, mmseg). Maps smaller than
             a window are padded either way.
-        **kwargs: For :class:`WindowAttention`.
+        attention: Class of the attention inside windows.
+        **kwargs: For that class.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, window_size: int, shift_size: int = 0,
-                 pad_small_map: bool = False, **kwargs):
+                 pad_small_map: bool = False,
+                 attention: Type[RelativeWindowAttention] = WindowAttention, **kwargs):
         super().__init__()
         self.window_size = window_size
         self.shift_size = shift_size
         self.pad_small_map = pad_small_map
-        self.w_msa = WindowAttention(embed_dims, num_heads, window_size, **kwargs)
+        self.w_msa = attention(embed_dims, num_heads, window_size, **kwargs)
 
     def forward(self, tokens: Tensor, hw: Tuple[int, int]) -> Tensor:
         """(B, N, C) tokens of an (H, W) map -> (B, N, C)."""

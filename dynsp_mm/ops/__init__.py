@@ -4,14 +4,13 @@ from .neighbourhoods import (attention_weights, cut_inner_neighbourhoods, inner_
                              neighbourhood_attention, neighbourhood_mask, neighbourhood_span,
                              pool_windows, spread_weights)
 from .select import Selection, gumbel_keep_mask, keep_map, split_positions
-from .windows import (cyclic_shift_mask, partition_windows, relative_position_index,
+from .windows import (cyclic_shift_mask, log_offsets, partition_windows, relative_position_index,
                       reverse_windows, window_attention)
 
 __all__ = [
     'Selection', 'attention_weights', 'cut_inner_neighbourhoods', 'cyclic_shift_mask', 'dual_path',
-    'gumbel_keep_mask', 'inner_starts', 'keep_map', 'merge_streams',
+    'gumbel_keep_mask', 'inner_starts', 'keep_map', 'log_offsets', 'merge_streams',
     'neighbourhood_attention', 'neighbourhood_mask', 'neighbourhood_span', 'partition_windows',
-    'pool_windows',
-    'relative_position_index', 'reverse_windows', 'route_streams', 'split_positions',
-    'spread_weights', 'window_attention'
+    'pool_windows', 'relative_position_index', 'reverse_windows', 'route_streams',
+    'split_positions', 'spread_weights', 'window_attention'
 ]

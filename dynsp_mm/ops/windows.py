@@ -95,6 +95,22 @@ def relative_position_index(window: int) -> Tensor:
     return offset[0] * (2 * window - 1) + offset[1]
 
 
+def log_offsets(window: int, unit_window: int = 0) -> Tensor:
+    """Offsets between positions of a window on a logarithmic scale (arXiv 2111.09883, 3.3).
+
+    Args:
+        window: Window side w.
+        unit_window: The window whose largest offset becomes 8 before the logarithm; 0 means w.
+
+    Returns:
+        ((2w - 1)^2, 2) float32: vertical and horizontal, in the order of
+        :func:`relative_position_index`.
+    """
+    steps = torch.arange(1 - window, window) * (8 / max(1, (unit_window or window) - 1))
+    steps = steps.sign() * (steps.abs() + 1).log2() / 3
+    return torch.cartesian_prod(steps, steps)
+
+
 def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Optional[Tensor],
                      scale: float, dropout: float = 0.0) -> Tensor:
     """Attention inside windows (Swin, arXiv 2103.14030, equation 4).

@@ -59,8 +59,8 @@ class SparseTrainingHook(Hook):
         self.detach()
         if not any(isinstance(module, TokenPredictor) for module in model.modules()):
             raise ValueError(f'SparseTrainingHook: {type(model).__name__} has no token predictors; '
-                             'remove the hook, or give a DynamicSwin or DynamicConvNeXt backbone '
-                             'keep_ratios below 1')
+                             'remove the hook, or give a DynamicSwin, DynamicSwinV2 or '
+                             'DynamicConvNeXt backbone keep_ratios below 1')
         self._mode = inspect.signature(model.forward)
         self._handles = [
             model.register_forward_pre_hook(self._start, with_kwargs=True),

@@ -2,10 +2,10 @@
 import pytest
 import torch
 
-from dynsp_mm import DynamicConvNeXt, DynamicSwin
+from dynsp_mm import DynamicConvNeXt, DynamicSwin, DynamicSwinV2
 
 
-@pytest.fixture(params=[DynamicSwin, DynamicConvNeXt])
+@pytest.fixture(params=[DynamicSwin, DynamicSwinV2, DynamicConvNeXt])
 def cls(request):
     return request.param
 
@@ -43,7 +43,7 @@ def test_keep_ratios(cls, ratios, text):
     (dict(prune_stage=4), r'prune_stage=4: must be the index of a stage, 0 .. 3'),
     (dict(selection='random'), r"selection type='random': must be 'topk' or 'threshold'"),
     (dict(selection=dict(type='threshold', threshold=2)), r'threshold=2: must be a number in'),
-    (dict(arch='giant'), r"arch='giant': must be one of"),
+    (dict(arch='vast'), r"arch='vast': must be one of"),
     (dict(arch=dict(depths=(1, 2))), r'arch=.*a dict needs'),
     (dict(out_indices=(0, 4)), r'out_indices=\(0, 4\): stage 4 does not exist'),
     (dict(frozen_stages=7), r'frozen_stages=7: must lie in'),
@@ -64,6 +64,7 @@ def test_arguments(cls, kwargs, text):
     (dict(stage_cfgs=dict(block_cfgs=[{}])), 'block_cfgs has 1 entries: stage 0 has 2 blocks'),
     (dict(patch_size=0), 'patch_size=0: must be a whole number >= 1'),
     (dict(window_size=0), 'window_size=0: must be a whole number >= 1'),
+    (dict(window_size=(7, 7)), r'window_size=\(7, 7\): needs one for each of the 4 stages'),
     (dict(embed_dims=30), 'num_heads=3'),
     (dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')),
      "pretrained='a.pth': give either"),

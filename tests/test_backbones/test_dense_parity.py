@@ -109,6 +109,7 @@ def test_swin_variants_of_mmdet(extra):
 @pytest.mark.parametrize('extra', [
     dict(use_abs_pos_embed=True, img_size=64),
     dict(out_after_downsample=True),
+    dict(stage_cfgs=dict(downsample_cfg=dict(kernel_size=3, padding='same'))),
     dict(patch_size=(4, 2)),
     dict(stage_cfgs=dict(block_cfgs=dict(window_size=4))),
     dict(norm_cfg=None),

@@ -7,15 +7,17 @@ from golden import relative_error
 from mmengine.registry import MODELS
 from properties import backward_through, check_dtype, check_nan_stays_in_its_image
 
-from dynsp_mm import DynamicConvNeXt, DynamicSwin, record_decisions
+from dynsp_mm import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, record_decisions
 
 ALL = (0, 1, 2, 3)
 SWIN = dict(arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
+SWIN_V2 = dict(arch=dict(SWIN['arch'], extra_norm_every_n_blocks=0))
 CONVNEXT = dict(arch=dict(depths=(1, 1, 4, 1), channels=(16, 32, 64, 128)),
                 gap_before_final_norm=False, layer_scale_init_value=1.0)
 SMALL = {
     'swin': (DynamicSwin, SWIN),
     'swin_mmdet_style': (DynamicSwin, SWIN['arch']),
+    'swin_v2': (DynamicSwinV2, SWIN_V2),
     'convnext': (DynamicConvNeXt, CONVNEXT),
     'convnext_v2': (DynamicConvNeXt,
                     {**CONVNEXT, 'use_grn': True, 'layer_scale_init_value': 0.0}),
@@ -184,7 +186,7 @@ def test_initialised_to_start_by_keeping(name, how, tmp_path):
     with record_decisions(model.train()) as log:
         model(torch.randn(2, 3, 128, 128))
     assert all(decision.keep_ratio.mean() > 0.8 for decision in log.decisions)
-    if 'swin' in name and how == 'scratch':
+    if name == 'swin' and how == 'scratch':
         table = model.stages[2].blocks[1].attn.w_msa.relative_position_bias_table
         assert 0.01 < table.std() < 0.03
     # A second call keeps the weights, as mmengine's modules do.
@@ -239,7 +241,7 @@ def test_whole_model_in_another_dtype(name, dtype):
 
 def test_frozen_sparse_stage_decides_as_at_inference(name):
     # Both count up to and including the sparse stage, index 2.
-    model = build(name, frozen_stages=2 if name == 'swin' else 3).train()
+    model = build(name, frozen_stages=2 if name in ('swin', 'swin_v2') else 3).train()
     with record_decisions(model) as log:
         maps = model(torch.randn(2, 3, 64, 64))
     assert all(decision.mask is None for decision in log.decisions)
@@ -278,7 +280,7 @@ def test_copies_and_state_dicts(name):
     assert not any('index' in key or 'mask' in key for key in model.state_dict())
 
 
-@pytest.mark.parametrize('type_', ['DynamicSwin', 'DynamicConvNeXt'])
+@pytest.mark.parametrize('type_', ['DynamicSwin', 'DynamicSwinV2', 'DynamicConvNeXt'])
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
 def test_registered_for_all_libraries(type_, scope):
     import importlib

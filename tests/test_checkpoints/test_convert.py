@@ -3,12 +3,14 @@ import pytest
 import torch
 from golden import release
 
-from dynsp_mm import DynamicConvNeXt, DynamicSwin, STViTSwin
+import dynsp_mm
+from dynsp_mm import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from dynsp_mm.checkpoints import (backbone_config, convert_state_dict, find_arch, find_source,
                                   fit_state_dict, unwrap)
 
 NEW = ('score_predictor', 'fastmlp', 'fast_path')
 SWIN = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
+SWIN_V2 = dict(SWIN, extra_norm_every_n_blocks=3)
 CONVNEXT = dict(depths=(1, 1, 4, 1), channels=(16, 32, 64, 128))
 ALL = (0, 1, 2, 3)
 
@@ -31,10 +33,14 @@ SOURCES = {
     'stvit_cls': ('STViT-R release', 'STViTSwin', lambda: release('stvit_cls-1')),
     'openmmlab_swin': ('OpenMMLab Swin', 'DynamicSwin',
                        lambda: DynamicSwin(**SWIN, out_indices=ALL).state_dict()),
+    'openmmlab_swin_v2': ('OpenMMLab Swin', 'DynamicSwinV2', lambda: DynamicSwinV2(
+        SWIN_V2, out_indices=ALL, qkv_bias=False).state_dict()),
     'openmmlab_convnext': ('OpenMMLab ConvNeXt', 'DynamicConvNeXt', lambda: DynamicConvNeXt(
         arch=CONVNEXT, out_indices=ALL, gap_before_final_norm=False).state_dict()),
     'own_swin': ('OpenMMLab Swin', 'DynamicSwin',
                  lambda: DynamicSwin(**SWIN, keep_ratios=0.7).state_dict()),
+    'own_swin_v2': ('OpenMMLab Swin', 'DynamicSwinV2',
+                    lambda: DynamicSwinV2(SWIN_V2, keep_ratios=0.7).state_dict()),
     'own_token2': ('OpenMMLab Swin', 'STViTSwin', lambda: STViTSwin(
         arch=SWIN, form='classification', semantic_token2=True).state_dict()),
     'window_5_and_positions': ('OpenMMLab Swin', 'DynamicSwin', lambda: DynamicSwin(
@@ -78,7 +84,7 @@ def test_the_backbone_that_takes_it(source):
     converted = convert_state_dict(state_dict).backbone
     config = backbone_config(converted)
     assert config['type'] == kind
-    cls = dict(DynamicSwin=DynamicSwin, DynamicConvNeXt=DynamicConvNeXt, STViTSwin=STViTSwin)[kind]
+    cls = getattr(dynsp_mm, kind)
     fit = fit_state_dict(converted, cls(**{k: v for k, v in config.items() if k != 'type'}))
     assert fit.unused == [] and fit.missing == []
     # Only a dense file leaves the sparse parts to start new.
@@ -119,7 +125,8 @@ def test_small_rules():
 
 
 def test_architecture_is_read_off():
-    for kind, cls in (('Swin', DynamicSwin), ('STViT-R Swin', STViTSwin)):
+    for kind, cls in (('Swin', DynamicSwin), ('Swin-V2', DynamicSwinV2),
+                      ('STViT-R Swin', STViTSwin)):
         for name in ('tiny', 'small', 'base'):
             arch = find_arch(cls(name).state_dict())
             assert arch.name == f'{kind} {name}'
@@ -142,10 +149,10 @@ def test_bad_state_dicts():
     with pytest.raises(ValueError, match=r'2 unknown key\(s\): backbone.x'):
         convert_state_dict({**{'backbone.' + k: v for k, v in state_dict.items()},
                             'backbone.x': torch.zeros(1), 'backbone.y': torch.zeros(1)})
-    # Another family's keys with OpenMMLab's names: Swin-V2.
-    with pytest.raises(ValueError, match='unknown key.*logit_scale'):
+    # Another family's keys with OpenMMLab's names.
+    with pytest.raises(ValueError, match='unknown key.*temperature'):
         convert_state_dict({**DynamicSwin(**SWIN).state_dict(),
-                            'stages.0.blocks.0.attn.w_msa.logit_scale': torch.zeros(1)})
+                            'stages.0.blocks.0.attn.w_msa.temperature': torch.zeros(1)})
     with pytest.raises(ValueError, match='unknown kind of checkpoint .keys such as conv1.weight'):
         convert_state_dict({'conv1.weight': torch.zeros(1)})
     swin = release('dynamic_swin_eval')

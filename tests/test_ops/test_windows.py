@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
-from dynsp_mm.ops import (cyclic_shift_mask, partition_windows, relative_position_index,
-                          reverse_windows, window_attention)
+from dynsp_mm.ops import (cyclic_shift_mask, log_offsets, partition_windows,
+                          relative_position_index, reverse_windows, window_attention)
 
 
 @pytest.mark.parametrize('hw', [(7, 7), (14, 21), (8, 20), (3, 5), (1, 1), (50, 76)])
@@ -55,3 +57,13 @@ def test_attention_equals_its_definition():
     logits = q @ k.transpose(-1, -2) * 0.3 + bias + mask.repeat(2, 1, 1, 1)
     expected = (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
     torch.testing.assert_close(window_attention(q, k, v, bias, mask, 0.3), expected)
+
+
+@pytest.mark.parametrize('window,unit_window', [(8, 0), (16, 8), (2, 1), (1, 0)])
+def test_log_offsets_stand_where_the_index_points(window, unit_window):
+    table, index = log_offsets(window, unit_window), relative_position_index(window)
+    for i, j in torch.randint(window**2, (20, 2)).tolist():
+        for axis, steps in enumerate((i // window - j // window, i % window - j % window)):
+            unit = max(1, (unit_window or window) - 1)
+            expected = math.copysign(math.log(1 + 8 * abs(steps) / unit, 8), steps)
+            assert float(table[index[i, j], axis]) == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,84 @@
+"""Swin-V2 with fast and slow paths in one stage, a drop-in for mmpretrain's ``SwinTransformerV2``.
+
+The paths are those of arXiv 2207.01580, which has them for Swin; the network is that of
+arXiv 2111.09883.
+"""
+from typing import Mapping, Optional, Sequence, Union
+
+from mmengine.registry import MODELS
+
+from .. import archs
+from ..layers import SwinBlockV2
+from .base import check_counts
+from .dynamic_swin import SparseSwin
+from .sparse_backbone import KeepRatios
+
+# What other Swins take and this one does not.
+UNKNOWN = ('convert_weights', 'depths', 'embed_dims', 'num_heads', 'out_after_downsample',
+           'qk_scale')
+
+
+@MODELS.register_module()
+class DynamicSwinV2(SparseSwin):
+    """Swin-V2 that runs its MLPs only where the image needs them.
+
+    ``keep_ratios=None`` makes it mmpretrain's ``SwinTransformerV2``, whose arguments it takes and
+    whose checkpoints load as they are. There is no published sparse form and there are no published
+    sparse weights; :class:`SwinBlockV2` says what was chosen.
+
+    Args:
+        arch: 'tiny', 'small', 'base', 'large', 'huge', 'giant' (or the first letter), or a dict
+            with ``embed_dims``, ``depths``, ``num_heads`` and ``extra_norm_every_n_blocks``
+            (0 for no extra norms).
+        keep_ratios: See :class:`DynamicSwin`.
+        prune_stage: See :class:`DynamicSwin`.
+        prune_blocks: See :class:`DynamicSwin`.
+        selection: See :class:`DynamicSwin`.
+        img_size: Image side of the pretraining, sizes the position embedding.
+        window_size: Attention window side, or one for each stage.
+        pretrained_window_sizes: Window side of the pretraining, or one for each stage; 0 means
+            that of ``window_size``. No weight depends on windows, so nothing is interpolated.
+        **swin: Further arguments of :class:`SwinBackbone` but for those in :data:`UNKNOWN`.
+            ``stage_cfgs`` may hold ``extra_norm_every_n_blocks`` and ``pretrained_window_size``
+            too; patch merging belongs to the stage after it, and a ``downsample_cfg`` needs
+            ``use_post_norm=True`` of its own.
+
+    Raises:
+        ValueError: For arguments out of their range; each message names argument, value, rule.
+    """
+
+    ARCHS = archs.SWIN_V2
+    STAGE_KEYS = (*SparseSwin.STAGE_KEYS, 'extra_norm_every_n_blocks', 'pretrained_window_size')
+    MERGES_FIRST = True
+    DOWNSAMPLE_CFG = dict(use_post_norm=True)
+
+    def __init__(self,
+                 arch: Union[str, Mapping] = 'tiny',
+                 keep_ratios: KeepRatios = None,
+                 prune_stage: int = 2,
+                 prune_blocks: Optional[Sequence[int]] = None,
+                 selection: Union[str, Mapping] = 'topk',
+                 img_size: Union[int, Sequence[int]] = 256,
+                 window_size: Union[int, Sequence[int]] = 8,
+                 pretrained_window_sizes: Union[int, Sequence[int]] = 0,
+                 **swin):
+        unknown = [f'{name}={swin[name]!r}' for name in UNKNOWN if name in swin]
+        if unknown:
+            raise ValueError(f'DynamicSwinV2: unknown argument(s) {", ".join(unknown)}')
+        super().__init__(arch, img_size=img_size, window_size=window_size, **swin)
+        check_counts(0, extra_norm_every_n_blocks=self.arch_settings['extra_norm_every_n_blocks'])
+        self.pretrained_window_sizes = self._per_stage(
+            'pretrained_window_sizes', pretrained_window_sizes, least=0)
+        self._setup_sparsity(self.depths, self.widths, keep_ratios, prune_stage, prune_blocks,
+                             selection, predictor_eps=1e-5)
+        self._build_stages()
+
+    def _make_block(self, stage: int, block: int, cfg: dict) -> SwinBlockV2:
+        every = cfg.pop('extra_norm_every_n_blocks',
+                        self.arch_settings['extra_norm_every_n_blocks'])
+        return SwinBlockV2(**{
+            'dual_path': self._has_fast_path(stage, block),
+            'extra_norm': every > 0 and (block + 1) % every == 0,
+            'pretrained_window_size': self.pretrained_window_sizes[stage],
+            **cfg
+        })

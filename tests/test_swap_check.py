@@ -1,0 +1,166 @@
+"""What docs/SWAP_MATRIX.md says of every config, on ten that stand for the rest."""
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from dynsp_mm import cli, swap_check
+from dynsp_mm.swap_check import SwapError, check_backbone, check_model, input_size
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = {
+    # mmdet: plain, with checkpointing and converted weights, instance and panoptic masks, ConvNeXt
+    # with layer decay, window 12.
+    'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py': (800, 1344),
+    'mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py': (800, 1344),
+    'mmdet::mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco-panoptic.py': (800, 1344),
+    'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py':
+        (800, 1344),
+    # mmseg: window 12 of 384 px, ConvNeXt with layer decay.
+    'mmseg::swin/swin-base-patch4-window12-in22k-384x384-pre_upernet_8xb2-160k_ade20k-512x512.py':
+        (512, 512),
+    'mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py': (512, 512),
+    # mmpretrain: 384 px, in21k, ConvNeXt-V2.
+    'mmpretrain::swin_transformer/swin-small_16xb64_in1k.py': (224, 224),
+    'mmpretrain::swin_transformer/swin-base_16xb64_in1k-384px.py': (384, 384),
+    'mmpretrain::convnext/convnext-base_32xb128_in21k.py': (224, 224),
+    'mmpretrain::convnext_v2/convnext-v2-atto_32xb32_in1k.py': (224, 224),
+}
+TRAINED = [name for name in CONFIGS if 'swin-l' not in name and 'base' not in name]
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request):
+    return cli.load_config(request.param)
+
+
+def test_size_of_images():
+    for name, size in CONFIGS.items():
+        assert input_size(cli.load_config(name)) == size
+    cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(pipeline=[]))))
+    with pytest.raises(cli.UserError, match='no transform of the test pipeline names a size'):
+        input_size(cfg)
+
+
+def test_backbone(config):
+    before = config.copy()
+    result = check_backbone(config, (64, 96))
+    depth = 6 if result['new'] == 0 else result['new']
+    assert depth > 0 and result['error'] <= 1e-5
+    assert result['keep_ratios'] == [int(24 * r) / 24 for r in (0.7, 0.5, 0.3)]
+    assert config._cfg_dict == before._cfg_dict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', TRAINED)
+def test_model_trains_a_step(name):
+    result = check_model(cli.load_config(name), (64, 96) if 'mmpretrain' in name else (128, 160))
+    assert result['loss'] > 0 and result['new'] > 0
+    decay = 'LayerDecay' in result['optimizer'] or 'LearningRateDecay' in result['optimizer']
+    assert decay == ('convnext' in name and 'mmpretrain' not in name)
+
+
+
+def test_broken_promises_are_found(monkeypatch):
+    cfg = cli.load_config('mmpretrain::convnext_v2/convnext-v2-atto_32xb32_in1k.py')
+    dense = swap_check.load_dense
+
+    def lose(model, weights):
+        return dense(model, {k: v for k, v in weights.items() if k != 'stages.1.0.norm.bias'})
+    monkeypatch.setattr(swap_check, 'load_dense', lose)
+    with pytest.raises(SwapError, match=r"dense weights lack: \['stages.1.0.norm.bias'\]"):
+        check_backbone(cfg, (64, 64))
+
+    def alter(model, weights):
+        new = dense(model, weights)
+        with torch.no_grad():
+            model.stages[1][0].norm.bias += 0.01
+        return new
+    monkeypatch.setattr(swap_check, 'load_dense', alter)
+    with pytest.raises(SwapError, match='keep_ratios=None the outputs differ'):
+        check_backbone(cfg, (64, 64))
+    monkeypatch.undo()
+    monkeypatch.setattr(swap_check, 'SparseTrainingHook', lambda: type(
+        'Freezes', (), dict(attach=staticmethod(
+            lambda model: model.backbone.token_predictors.eval()))))
+    with pytest.raises(SwapError, match="no gradient for .'token_predictors.0.norm.weight'"):
+        check_model(cfg, (64, 64))
+
+
+# ---------------------------------------------------------------------- the command
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location(
+        'swap_matrix', ROOT / 'tools/analysis_tools/swap_matrix.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*args):
+        monkeypatch.setattr('sys.argv', ['swap_matrix.py', '--work-dir', str(tmp_path / 'work'),
+                                         '--out', str(tmp_path / 'table.md'), *args])
+        module.main()
+        return (tmp_path / 'table.md').read_text()
+    run.module = module
+    run.work = tmp_path / 'work'
+    return run
+
+
+
+def test_table_and_resuming(command, monkeypatch):
+    """Processes and their results; what is computed in them is tested above."""
+    names = [f'mmpretrain::a/{name}.py' for name in ('good', 'killed', 'wrong', 'offline')]
+    command.work.mkdir()
+    (command.work / 'configs.json').write_text(json.dumps(
+        [[name, 'ConvNeXt', name[-6:-3]] for name in names] + [
+            ['mmdet::x.py', 'SparseConvNeXt', 'key'], ['mmdet::y.py', 'unreadable', 'no module']]))
+    calls = command.work / 'calls'
+
+    def check(cfg):
+        with open(calls, 'a') as file:
+            file.write(f'{cfg}\n')
+        if 'killed' in cfg:
+            import os
+            os.kill(os.getpid(), 9)
+        if 'wrong' in cfg:
+            raise SwapError('lost a | bias')
+        if 'offline' in cfg:
+            raise ImportError('no BERT')
+        return dict(size=(8, 9), tensors=4, new=2, error=1e-7, keep_ratios=[0.7], loss=1.5,
+                    optimizer='X')
+    module = command.module
+    monkeypatch.setattr(module.cli, 'load_config', lambda name: name)
+    monkeypatch.setattr(module.swap_check, 'load_library', lambda cfg: None)
+    for function in ('check_backbone', 'check_model'):
+        monkeypatch.setattr(module.swap_check, function, check)
+
+    def build(cfg):
+        if 'offline' in cfg:
+            raise ImportError('no BERT')
+    monkeypatch.setattr(module.swap_check, 'build_model', build)
+    with pytest.raises(cli.UserError, match='some checks failed: see'):
+        command()
+    table = (command.work.parent / 'table.md').read_text()
+    assert '**1 of 4** configs, which have 4 distinct ones' in table
+    assert '**1 of 3** that can be built here' in table
+    for line in ('| mmpretrain::a/good.py (1) | DynamicConvNeXt | 8 x 9 | 4 | 2 | 1.0e-07 | 0.700 |',
+                 '| mmpretrain::a/good.py | 1.500 | X |',
+                 'failed: ended by SIGKILL', 'failed: lost a \\| bias',
+                 '| mmpretrain::a/offline.py | not buildable: no BERT |  |',
+                 '| mmdet::x.py | SparseConvNeXt: it is pretrained',
+                 '| mmdet::y.py | cannot be read: no module |'):
+        assert line in table, line
+    count = len(calls.read_text().splitlines())
+    assert count == 8
+    with pytest.raises(cli.UserError):
+        command()
+    assert len(calls.read_text().splitlines()) == count  # nothing is done twice
+    assert '**1 of 1** configs' in command('--only', 'good')
+    with pytest.raises(cli.UserError):
+        command('--retry')
+    # Both checks of the killed and the wrong one, and the backbone that failed for want of BERT.
+    assert len(calls.read_text().splitlines()) == count + 5
+    with pytest.raises(cli.UserError, match='--only nothing: no config'):
+        command('--only', 'nothing')

@@ -1,0 +1,265 @@
+#!/usr/bin/env python
+"""Swaps the backbone of every Swin and ConvNeXt config of mmdet, mmseg and mmpretrain, and writes
+what works into a table.
+
+    python tools/analysis_tools/swap_matrix.py
+    python tools/analysis_tools/swap_matrix.py --only mmseg:: --out seg_matrix.md
+
+Each distinct backbone is checked once, at its own image size, and each whole model at 256 x 320 (see
+dynsp_mm/swap_check.py), in a process of its own. Results lie in the working directory, one file
+each: run again, the command goes on where it stopped. On 2 cores all of it takes two hours and
+up to 8 GiB.
+"""
+import argparse
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+# The checkout serves without being installed.
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from mmengine.utils import get_installed_path  # noqa: E402
+
+from dynsp_mm import cli, sparsify, swap_check  # noqa: E402
+from dynsp_mm.config_tree import without_pretrained  # noqa: E402
+
+NAMES = {*sparsify.SWAPS, *sparsify.UNLIKE}
+PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
+TIMEOUT = 1800  # seconds for one check
+FORK = multiprocessing.get_context('fork')
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Check the swap on every config')
+    parser.add_argument('--work-dir', default='work_dirs/swap_matrix', type=Path,
+                        help='results, one file for each check')
+    parser.add_argument('--out', default=ROOT / 'docs/SWAP_MATRIX.md', type=Path, help='the table')
+    parser.add_argument('--only', default='', metavar='TEXT',
+                        help='only configs whose name contains this')
+    parser.add_argument('--retry', action='store_true', help='repeat checks that failed')
+    return parser.parse_args()
+
+
+# ---------------------------------------------------------------------- what there is
+def find_configs(path):
+    """(name, backbone type, key of the distinct backbone) of each config with a known backbone."""
+    if path.is_file():
+        return json.loads(path.read_text())
+    found = []
+    for library in cli.LIBRARIES:
+        root = config_root(library)
+        files = sorted(file for file in root.rglob('*.py')
+                       if '_base_' not in file.parts and mentions_backbone(file))
+        print(f'[swap] reading {len(files)} configs of {library}', flush=True)
+        for file in files:
+            name = f'{library}::{file.relative_to(root).as_posix()}'
+            try:
+                cfg = cli.load_config(name)
+            except Exception as error:  # some need packages that are not installed
+                found.append([name, 'unreadable', one_line(error)])
+                continue
+            backbone = (cfg.get('model') or {}).get('backbone') or {}
+            kind = str(backbone.get('type', '')).split('.')[-1]
+            if kind in NAMES:
+                plain = without_pretrained(backbone)
+                text = json.dumps([library, plain], sort_keys=True, default=str)
+                found.append([name, kind, hashlib.sha256(text.encode()).hexdigest()[:12]])
+    write(path, found)
+    return found
+
+
+def config_root(library):
+    return Path(get_installed_path(library), '.mim/configs')
+
+
+@functools.lru_cache(maxsize=None)
+def mentions_backbone(file):
+    """Whether a file or one that it may inherit holds a known name; loading tells for certain."""
+    text = file.read_text()
+    if any(name in text for name in NAMES):
+        return True
+    bases = []
+    for library, path in re.findall(r'''['"](?:(\w+)::)?([^'"]+\.py)['"]''', text):
+        if not library:
+            bases.append((file.parent / path).resolve())
+        elif library in cli.LIBRARIES:
+            bases.append(config_root(library) / path)
+    return any(base.is_file() and mentions_backbone(base) for base in bases)
+
+
+def one_line(error):
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + '...'
+
+
+def write(path, value):
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    part.write_text(json.dumps(value, indent=1))
+    part.replace(path)
+
+
+# ---------------------------------------------------------------------- one check
+def check(kind, name, file):
+    """Write ``dict(status, ...)`` of one backbone or model."""
+    logging.disable(logging.WARNING)  # the initialisation of each layer
+    cfg = cli.load_config(name)
+    function = swap_check.check_backbone if kind == 'backbone' else swap_check.check_model
+    try:
+        result = dict(status='ok', **function(cfg))
+    except swap_check.SwapError as error:
+        result = dict(status='failed', reason=one_line(error))
+    except Exception as error:
+        result = dict(status='failed', reason=f'{type(error).__name__}: {one_line(error)}')
+        if kind == 'model':
+            try:  # is the swap to blame?
+                swap_check.load_library(cfg)
+                swap_check.build_model(cfg)
+            except Exception as dense_error:
+                result = dict(status='not buildable', reason=one_line(dense_error))
+    write(file, result)
+
+
+def run_check(kind, name, file):
+    """Run :func:`check` in a process of its own and return what it wrote.
+
+    Forked from one that has imported the libraries and computed nothing.
+    """
+    process = FORK.Process(target=quietly, args=(kind, name, file), daemon=True)
+    process.start()
+    process.join(TIMEOUT)
+    if process.is_alive():
+        process.kill()
+        write(file, dict(status='failed', reason=f'not done after {TIMEOUT} s'))
+    elif not file.is_file():
+        code = process.exitcode
+        reason = f'ended by {signal.Signals(-code).name}' if code < 0 else f'exit status {code}'
+        write(file, dict(status='failed', reason=f'{reason}; see {log_of(file)}'))
+    return json.loads(file.read_text())
+
+
+def log_of(file):
+    return file.with_suffix('.log')
+
+
+def quietly(kind, name, file):
+    """:func:`check` with its output in a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(log_of(file), 'w') as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    check(kind, name, file)
+    log_of(file).unlink()
+
+
+# ---------------------------------------------------------------------- the table
+def report(configs, backbones, models):
+    """Markdown text."""
+    swappable = [entry for entry in configs if entry[1] in sparsify.SWAPS]
+    good = [entry for entry in swappable if backbones[entry[2]]['status'] == 'ok']
+    counts = Counter(models[entry[0]]['status'] for entry in swappable)
+    versions = ', '.join(f'{name} {version(name)}' for name in PACKAGES)
+    distinct = {entry[2]: entry for entry in reversed(swappable)}
+    lines = [
+        '# Which configs of OpenMMLab can be made sparse', '',
+        'Written by `python tools/analysis_tools/swap_matrix.py`; do not edit. '
+        f'Python {sys.version.split()[0]}, {versions}, on a CPU in float32.', '',
+        f'* Backbones: **{len(good)} of {len(swappable)}** configs, which have {len(distinct)} '
+        'distinct ones. Each was built at its own size and fed a random image of its config\'s own '
+        'size. The dense state dict loads and only predictors and fast paths are missing; with '
+        '`keep_ratios=None` the largest deviation from the dense outputs, relative to their largest '
+        f'value, is at most {swap_check.TOLERANCE:.0e}; with 0.7 it runs and keeps what it should.',
+        f'* Whole models: **{counts["ok"]} of {len(swappable) - counts["not buildable"]}** that can '
+        'be built here without downloads. At 256 x 320 and batch 2 with `SparseTrainingHook` the loss '
+        'is finite, every parameter of the sparse parts gets a gradient that is not zero, and every '
+        'trainable parameter is in the optimizer that the config\'s constructor builds. Stochastic '
+        'depth is off, mixed precision is full precision, '
+        f'`batch_augments` of detectors are left out. {counts["not buildable"]} models cannot be '
+        'built, dense or sparse.', '',
+        '## Backbones', '',
+        '| config, and how many share its backbone | type | image | dense tensors | new tensors | '
+        'deviation | keep ratios |', '|---|---|---|---|---|---|---|']
+    for key, (name, kind, _) in distinct.items():
+        result = backbones[key]
+        shared = sum(entry[2] == key for entry in swappable)
+        cells = [f'{name} ({shared})', sparsify.SWAPS[kind]]
+        if result['status'] == 'ok':
+            cells += ['{} x {}'.format(*result['size']), result['tensors'], result['new'],
+                      f'{result["error"]:.1e}',
+                      ' '.join(f'{ratio:.3f}' for ratio in result['keep_ratios'])]
+        else:
+            cells += [result['status'] + ': ' + result['reason'], '', '', '', '']
+        lines.append(row(cells))
+    lines += ['', '## Whole models', '', '| config | loss | optimizer constructor |', '|---|---|---|']
+    for name, _, _ in swappable:
+        result = models[name]
+        lines.append(row([name, f'{result["loss"]:.3f}', result['optimizer']]
+                         if result['status'] == 'ok' else
+                         [name, f'{result["status"]}: {result["reason"]}', '']))
+    lines += ['', '## Not swapped', '', '| config | why |', '|---|---|']
+    for name, kind, reason in configs:
+        if kind in sparsify.UNLIKE:
+            lines.append(row([name, f'{kind}: {sparsify.UNLIKE[kind]}']))
+        elif kind == 'unreadable':
+            lines.append(row([name, f'cannot be read: {reason}']))
+    return '\n'.join(lines) + '\n'
+
+
+def row(cells):
+    return '| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in cells) + ' |'
+
+
+def version(module):
+    names = importlib.metadata.packages_distributions().get(module, [module])
+    return importlib.metadata.version(names[0])
+
+
+def main():
+    args = parse_args()
+    configs = [entry for entry in find_configs(args.work_dir / 'configs.json')
+               if args.only in entry[0]]
+    swappable = [entry for entry in configs if entry[1] in sparsify.SWAPS]
+    if not swappable:
+        raise cli.UserError(f'--only {args.only}: no config with a Swin or ConvNeXt backbone has '
+                            'that in its name')
+    tasks = {('backbone', key): name for name, _, key in reversed(swappable)}
+    tasks.update({('model', name): name for name, _, _ in swappable})
+    results = {'backbone': {}, 'model': {}}
+    # Nothing may be downloaded, nor waited for.
+    os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
+    for library in cli.LIBRARIES:
+        importlib.import_module(f'{library}.models')
+    for number, ((kind, key), name) in enumerate(tasks.items(), 1):
+        stem = key if kind == 'backbone' else name.replace('::', '-').replace('/', '-')
+        file = args.work_dir / kind / f'{stem}.json'
+        if file.is_file():
+            result = json.loads(file.read_text())
+            if not (args.retry and result['status'] == 'failed'):
+                results[kind][key] = result
+                continue
+            file.unlink()
+        start = time.time()
+        result = results[kind][key] = run_check(kind, name, file)
+        print(f'[swap] {number}/{len(tasks)} {kind} {name}: {result["status"]} '
+              f'{result.get("reason", "")} ({time.time() - start:.0f} s)', flush=True)
+    args.out.write_text(report(configs, results['backbone'], results['model']))
+    print(f'[swap] {args.out}')
+    if any(result['status'] == 'failed' for kind in results.values() for result in kind.values()):
+        raise cli.UserError(f'some checks failed: see {args.out}')
+
+
+if __name__ == '__main__':
+    cli.run_tool(main)
