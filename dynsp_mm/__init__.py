@@ -8,13 +8,13 @@ from .compat import enable_mmseg_base_configs
 from .layers import Decision, TokenPredictor
 from .recording import (DecisionLog, SemanticAttention, record_decisions,
                         record_semantic_attention)
-from .training import SparseTrainingHook
+from .training import HoldPretrainedHook, SparseOptimWrapperConstructor, SparseTrainingHook
 from .version import __version__
 
 enable_mmseg_base_configs()
 
 __all__ = [
-    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'STViTSwin', 'SemanticAttention',
-    'SparseTrainingHook', 'TokenPredictor', '__version__', 'record_decisions',
-    'record_semantic_attention'
+    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'HoldPretrainedHook',
+    'STViTSwin', 'SemanticAttention', 'SparseOptimWrapperConstructor', 'SparseTrainingHook',
+    'TokenPredictor', '__version__', 'record_decisions', 'record_semantic_attention'
 ]
