@@ -3,8 +3,6 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 
-import dynsp_mm  # noqa: F401  registers the backbones
-
 SWIN = dict(type='DynamicSwin', keep_ratios=(0.7, 0.5, 0.3), drop_path_rate=0.0,
             arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
 
