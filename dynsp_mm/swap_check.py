@@ -5,7 +5,6 @@ parts missing, the swapped network computes what the dense one does, and it runs
 whole model (:func:`check_model`): it trains a step.
 """
 import importlib
-import re
 from typing import Any, Dict, Optional, Tuple
 
 import torch
@@ -17,12 +16,12 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
-from .checkpoints.adapt import NEW_PARTS
 from .cli import UserError
 from .config_tree import without_pretrained
 from .recording import record_decisions
 from .sparsify import sparsify
 from .training import SparseTrainingHook
+from .training.new_parts import is_new, new_parameters
 
 KEEP_RATIO = 0.7
 TOLERANCE = 1e-5  # of the largest value of a map
@@ -148,11 +147,6 @@ def randomise(model: nn.Module) -> None:
             parameter += 0.02 * torch.randn_like(parameter)
 
 
-def is_new(name: str) -> bool:
-    """Whether a backbone's parameter is one of its sparse parts."""
-    return re.match(NEW_PARTS['fast and slow paths'], name) is not None
-
-
 def load_dense(model: nn.Module, weights: Dict[str, Tensor]) -> int:
     """Loads a dense state dict; returns how many sparse tensors it leaves new.
 
@@ -214,10 +208,9 @@ def check_model(cfg: Config, size: Tuple[int, int] = SIZE) -> Dict[str, Any]:
     if not loss.isfinite():
         raise SwapError(f'the loss is {loss.item()}')
     loss.backward()
-    new = {name: parameter for name, parameter in model.backbone.named_parameters() if is_new(name)}
-    without = [name for name, parameter in new.items() if parameter.requires_grad
-               and (parameter.grad is None or not parameter.grad.isfinite().all()
-                    or not parameter.grad.any())]
+    new = new_parameters(model.backbone)
+    without = [name for name, parameter in new.items() if parameter.grad is None
+               or not parameter.grad.isfinite().all() or not parameter.grad.any()]
     if without or not new:
         raise SwapError(f'no gradient for {without or "any sparse part"}')
     return dict(loss=loss.item(), new=len(new),

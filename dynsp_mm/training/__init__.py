@@ -1,5 +1,8 @@
-"""Losses and hooks of sparse training."""
+"""Losses, hooks and learning rates of sparse training."""
+from .hold_pretrained_hook import HoldPretrainedHook
 from .losses import keep_ratio_loss
+from .optim_wrapper_constructor import SparseOptimWrapperConstructor
 from .sparse_training_hook import SparseTrainingHook
 
-__all__ = ['SparseTrainingHook', 'keep_ratio_loss']
+__all__ = ['HoldPretrainedHook', 'SparseOptimWrapperConstructor', 'SparseTrainingHook',
+           'keep_ratio_loss']

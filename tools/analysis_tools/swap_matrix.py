@@ -30,6 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from mmengine.hub import get_config  # noqa: E402
 from mmengine.utils import get_installed_path  # noqa: E402
 
 from dynsp_mm import cli, sparsify, swap_check  # noqa: E402
@@ -66,7 +67,7 @@ def find_configs(path):
         for file in files:
             name = f'{library}::{file.relative_to(root).as_posix()}'
             try:
-                cfg = cli.load_config(name)
+                cfg = load(name)
             except Exception as error:  # some need packages that are not installed
                 found.append([name, 'unreadable', one_line(error)])
                 continue
@@ -84,6 +85,17 @@ def config_root(library):
     return Path(get_installed_path(library), '.mim/configs')
 
 
+def load(name):
+    try:
+        return cli.load_config(name)
+    except cli.UserError:
+        cfg = get_config(name)
+        if 'default_scope' in cfg:
+            raise
+        cfg.default_scope = name.partition('::')[0]  # mmpretrain's configs of GLIP leave it out
+        return cfg
+
+
 @functools.lru_cache(maxsize=None)
 def mentions_backbone(file):
     """Whether a file or one that it may inherit holds a known name; loading tells for certain."""
@@ -91,6 +103,7 @@ def mentions_backbone(file):
     if any(name in text for name in NAMES):
         return True
     bases = []
+    text = re.sub(r'''['"]\s+['"]''', '', text)  # one string in two lines
     for library, path in re.findall(r'''['"](?:(\w+)::)?([^'"]+\.py)['"]''', text):
         if not library:
             bases.append((file.parent / path).resolve())
@@ -116,7 +129,7 @@ def write(path, value):
 def check(kind, name, file):
     """Write ``dict(status, ...)`` of one backbone or model."""
     logging.disable(logging.WARNING)  # the initialisation of each layer
-    cfg = cli.load_config(name)
+    cfg = load(name)
     function = swap_check.check_backbone if kind == 'backbone' else swap_check.check_model
     try:
         result = dict(status='ok', **function(cfg))

@@ -1,0 +1,87 @@
+"""Trains only the new parts at first."""
+from numbers import Integral
+from typing import List
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
+
+from .new_parts import new_parameters
+
+
+@HOOKS.register_module()
+class HoldPretrainedHook(Hook):
+    """Holds pretrained parameters for the first epochs, so that the new parts settle.
+
+    Until then only token predictors and fast paths learn, as in the code of arXiv 2207.01580. All
+    parameters follow the schedule as if nothing was held: afterwards the pretrained ones go on
+    with the rates that it has reached. The optimizer's moments are gathered from the start::
+
+        custom_hooks = [dict(type='SparseTrainingHook'), dict(type='HoldPretrainedHook')]
+
+    Rates are 0 within a held iteration only, in the log (``lr``) too. Between iterations, where
+    schedulers step and checkpoints are written, they are the scheduled ones, so a run resumes.
+
+    Args:
+        epochs: Number of epochs to hold; 0 holds nothing.
+
+    Raises:
+        ValueError: For a negative or broken number; before training, for a model without
+            trained token predictors and fast paths, for a loop that counts iterations, for more
+            than one optimizer, and where new and pretrained parameters share an optimizer's
+            group, as they do without ``SparseOptimWrapperConstructor``.
+    """
+
+    # Before RuntimeInfoHook notes the rates and before ParamSchedulerHook steps.
+    priority = 'HIGHEST'
+
+    def __init__(self, epochs: int = 5):
+        if isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 0:
+            raise ValueError(f'epochs={epochs!r}: must be a whole number >= 0')
+        self.epochs = int(epochs)
+        self._groups: List[dict] = []
+        self._scheduled: List[float] = []
+
+    def before_train(self, runner) -> None:
+        """Finds the groups to hold."""
+        if not self.epochs:
+            return
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(f'HoldPretrainedHook: epochs={self.epochs} but the training loop '
+                             'counts iterations; train by epoch, or set epochs=0')
+        if not hasattr(runner.optim_wrapper, 'optimizer'):
+            raise ValueError('HoldPretrainedHook: needs a single optimizer; got '
+                             f'{type(runner.optim_wrapper).__name__}')
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        new = {id(parameter) for parameter in new_parameters(model).values()}
+        if not new:
+            raise ValueError(f'HoldPretrainedHook: {type(model).__name__} has no token predictors '
+                             'or fast paths to train meanwhile; remove the hook, or give a '
+                             'DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1')
+        self._groups = []
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            count = sum(id(parameter) in new for parameter in group['params'])
+            if 0 < count < len(group['params']):
+                raise ValueError(
+                    'HoldPretrainedHook: new and pretrained parameters share a group of the '
+                    "optimizer; set optim_wrapper.constructor='SparseOptimWrapperConstructor'")
+            if not count:
+                self._groups.append(group)
+        if runner.epoch < self.epochs:
+            print_log(f'HoldPretrainedHook: pretrained parameters are held until epoch '
+                      f'{self.epochs} is over', 'current')
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Sets the rates to 0 for the iteration."""
+        if runner.epoch < self.epochs:
+            self._scheduled = [group['lr'] for group in self._groups]
+            for group in self._groups:
+                group['lr'] = 0.0
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Puts the scheduled rates back: schedulers compute the next ones from them."""
+        for group, rate in zip(self._groups, self._scheduled):
+            group['lr'] = rate
+        self._scheduled = []

@@ -1,0 +1,150 @@
+"""Pretrained parameters wait while the new parts and the schedule go on."""
+import json
+import math
+
+import pytest
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from toys import SWIN, Images, ToyModel
+
+from dynsp_mm import HoldPretrainedHook
+from dynsp_mm.training.new_parts import is_new
+
+LR, ITERATIONS, WARM_UP, EPOCHS = 1e-2, 2, 2, 5
+
+
+class Watch(Hook):
+    """Notes each iteration's rates, of pretrained and of new parts, and what it changed."""
+
+    def __init__(self):
+        self.rates, self.changed = [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        names = {id(p): name for name, p in runner.model.named_parameters()}
+        groups = runner.optim_wrapper.optimizer.param_groups
+        self.rates.append(tuple(
+            sorted({group['lr'] for group in groups
+                    if is_new(names[id(group['params'][0])]) == new})
+            for new in (False, True)))
+        self.before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        changed = {name for name, p in runner.model.named_parameters()
+                   if not p.equal(self.before[name])}
+        self.changed.append({is_new(name) for name in changed})
+
+
+def train(work_dir, epochs, max_epochs=EPOCHS, resume=False, scheduler_by_iter=True,
+          constructor='SparseOptimWrapperConstructor', backbone=SWIN,
+          hooks=(dict(type='SparseTrainingHook'), ), **train_cfg):
+    watch = Watch()
+    runner = Runner(
+        model=ToyModel(backbone),
+        work_dir=str(work_dir),
+        train_dataloader=dict(dataset=Images(), batch_size=4 // ITERATIONS,
+                              collate_fn=lambda batch: pseudo_collate(batch),
+                              sampler=dict(type='DefaultSampler', shuffle=False)),
+        train_cfg=train_cfg or dict(by_epoch=True, max_epochs=max_epochs),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=LR, weight_decay=0.05),
+                           constructor=constructor),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, end=WARM_UP,
+                 convert_to_iter_based=scheduler_by_iter),
+            dict(type='CosineAnnealingLR', eta_min_ratio=0.01, begin=WARM_UP, end=EPOCHS,
+                 convert_to_iter_based=scheduler_by_iter)],
+        custom_hooks=[*hooks, dict(type='HoldPretrainedHook', epochs=epochs), watch],
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        randomness=dict(seed=0),
+        resume=resume,
+        experiment_name=f'test_{work_dir.name}_{epochs}_{max_epochs}',
+        default_scope='mmengine')
+    runner.train()
+    return watch
+
+
+def schedule(step, per_epoch=ITERATIONS):
+    """The recipe's curve, written out: linear warm-up, then a cosine to a hundredth."""
+    warm_up, total = WARM_UP * per_epoch, EPOCHS * per_epoch
+    if step < warm_up:
+        return LR * (0.1 + 0.9 * step / (warm_up - 1))
+    share = (step - warm_up) / (total - warm_up)
+    return LR * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+
+
+@pytest.fixture(scope='module')
+def held(tmp_path_factory):
+    """A run that holds for three epochs, and its log."""
+    work_dir = tmp_path_factory.mktemp('held')
+    watch = train(work_dir, 3)
+    watch.log = [json.loads(line) for line in
+                 next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    return watch
+
+
+def test_rates_are_zero_and_then_the_scheduled_ones(held):
+    assert len(held.rates) == EPOCHS * ITERATIONS
+    for i, (pretrained, new) in enumerate(held.rates):
+        assert new == pytest.approx([schedule(i)]), i
+        assert pretrained == pytest.approx([0.0 if i < 3 * ITERATIONS else 0.2 * schedule(i)]), i
+
+
+def test_schedulers_that_step_by_epoch_too(tmp_path):
+    watch = train(tmp_path, 3, scheduler_by_iter=False)
+    for i, (pretrained, new) in enumerate(watch.rates):
+        epoch = i // ITERATIONS
+        assert new == pytest.approx([schedule(epoch, 1)]), i
+        assert pretrained == pytest.approx([0.0 if epoch < 3 else 0.2 * schedule(epoch, 1)]), i
+
+
+def test_zero_epochs_hold_nothing(tmp_path):
+    watch = train(tmp_path, 0, max_epochs=1)
+    assert watch.rates[0][0] == pytest.approx([0.2 * schedule(0)])
+    assert set(watch.changed[0]) == {True, False}
+
+
+def test_only_new_parts_learn_while_it_holds(held):
+    assert held.changed[:3 * ITERATIONS] == [{True}] * 3 * ITERATIONS
+    assert held.changed[3 * ITERATIONS:] == [{True, False}] * (EPOCHS - 3) * ITERATIONS
+
+
+@pytest.mark.parametrize('stop', [1, 3, 4])
+def test_resumes_where_it_was(held, tmp_path, stop):
+    """Stopped while it held, as it ended, and after."""
+    first = train(tmp_path, 3, max_epochs=stop)
+    second = train(tmp_path, 3, resume=True)
+    assert len(first.rates) == stop * ITERATIONS
+    assert first.rates + second.rates == held.rates
+
+
+def test_the_log_shows_honest_rates(held):
+    assert [line['lr'] for line in held.log] == pytest.approx([r[0] for r, _ in held.rates])
+    assert [line['base_lr'] for line in held.log] == pytest.approx([r[0] for _, r in held.rates])
+    assert held.log[0]['lr'] == 0
+
+
+def test_groups_that_mix_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="share a group .*'SparseOptimWrapperConstructor'"):
+        train(tmp_path, 1, constructor='DefaultOptimWrapperConstructor')
+
+
+def test_a_dense_model_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match='HoldPretrainedHook: ToyModel has no token predictors'):
+        train(tmp_path, 1, constructor='DefaultOptimWrapperConstructor', hooks=[],
+              backbone={**SWIN, 'keep_ratios': None})
+
+
+def test_a_loop_without_epochs_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match='epochs=1 but the training loop counts iterations'):
+        train(tmp_path, 1, scheduler_by_iter=False, type='IterBasedTrainLoop', max_iters=2)
+
+
+@pytest.mark.parametrize('epochs', [-1, 0.5, '5', True, None])
+def test_bad_epochs(epochs):
+    with pytest.raises(ValueError, match='epochs=.*: must be a whole number >= 0'):
+        HOOKS.build(dict(type='HoldPretrainedHook', epochs=epochs))
+
+
+def test_name_is_registered():
+    assert HOOKS.get('HoldPretrainedHook') is HoldPretrainedHook
