@@ -2,6 +2,7 @@
 import json
 import runpy
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,14 @@ def test_errors_are_one_line(tool, tmp_path):
         status, out, err = tool('ade20k', '--root', tmp_path / 'ade', '--archives', *archives)
         assert status == 2 and err.count('\n') == 1
         assert err.startswith(f'ERROR: archive {bad} is damaged or not completely downloaded')
-    (tmp_path / 'file').touch()
-    status, out, err = tool('coco', '--root', tmp_path / 'file' / 'coco')
-    assert status == 1 or 'Not a directory' in err
     assert not (tmp_path / 'ade').exists()
+    with zipfile.ZipFile(bad, 'w') as archive:
+        for folder in ('images', 'annotations'):
+            for split in ('training', 'validation'):
+                archive.writestr(f'ADEChallengeData2016/{folder}/{split}/a.jpg', b'')
+    args = ('ade20k', '--archives', tmp_path, '--allow-subset', '--root')
+    (tmp_path / 'file').touch()
+    status, out, err = tool(*args, tmp_path / 'file' / 'ade')  # cannot be made
+    assert status == 2 and err.count('\n') == 1 and str(tmp_path / 'file') in err
+    assert tool(*args, tmp_path / 'ade')[0] == 0
     assert tool('cityscapes')[0] == 2
