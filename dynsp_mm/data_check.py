@@ -6,6 +6,7 @@ exists, and, once something has failed, also into COCO annotation files.
 """
 import json
 import os.path as osp
+import shlex
 from contextlib import contextmanager
 
 from mmengine.hooks import Hook
@@ -19,6 +20,8 @@ DATASET_NAMES = {
     'CocoDataset': 'COCO 2017', 'CocoPanopticDataset': 'COCO 2017', 'LVISV1Dataset': 'LVIS v1',
     'VOCDataset': 'Pascal VOC', 'CityscapesDataset': 'Cityscapes', 'ADE20KDataset': 'ADE20K',
     'ImageNet': 'ImageNet-1k'}
+# Those of them that tools/prepare_data.py knows, and how it calls them.
+PREPARED = {'COCO 2017': 'coco', 'ADE20K': 'ade20k', 'ImageNet-1k': 'imagenet'}
 # mmpretrain downloads these itself, unless told not to.
 SELF_DOWNLOADING = ('MNIST', 'FashionMNIST', 'CIFAR10', 'CIFAR100')
 IMAGE_PREFIXES = ('img', 'img_path')  # mmdet; mmseg and mmpretrain
@@ -200,8 +203,12 @@ def _missing_root(cfg, splits, key, dataset):
                 options.append(f'{other}.ann_file=DIR/{ann_file[len(root):].lstrip("/")}')
     own_classes = (dataset.get('metainfo') or {}).get('classes') is not None
     name = 'the data set' if own_classes else DATASET_NAMES.get(_type_name(dataset), 'the data set')
+    hint = ''
+    if name in PREPARED:
+        hint = (f' (python tools/prepare_data.py {PREPARED[name]} --root {shlex.quote(root)} '
+                'says how)')
     return (f'data directory {osp.abspath(root)} is missing ({key}.data_root={root!r}): download '
-            f'{name} there or pass --cfg-options {" ".join(options)}')
+            f'{name} there{hint} or pass --cfg-options {" ".join(options)}')
 
 
 def _missing_ann_file(key, config, scope):
@@ -263,8 +270,8 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
     return problem
 
 
-def _read_coco(path):
-    """Return (keys, category names and first file name, None) or (None, problem)."""
+def load_coco(path):
+    """Return (content of a COCO file, None) or (None, what is wrong with it)."""
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
@@ -275,6 +282,14 @@ def _read_coco(path):
     if not isinstance(content, dict):
         return None, (f'is not in COCO format: its top level is a {type(content).__name__}, not '
                       f'an object with {", ".join(COCO_KEYS)}')
+    return content, None
+
+
+def _read_coco(path):
+    """Return (keys, category names and first file name, None) or (None, problem)."""
+    content, problem = load_coco(path)
+    if problem:
+        return None, problem
     names = [item.get('name') for item in content.get('categories') or ()]
     images = content.get('images') or [{}]
     return dict(keys=set(content), names=names, file_name=images[0].get('file_name'),

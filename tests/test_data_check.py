@@ -64,13 +64,14 @@ def test_missing_data_root(tmp_path, deep):
     dataset = make_dataset(root)
     start = (f"data directory {tmp_path}/none is missing (train_dataloader.dataset.data_root="
              f"'{root}'): download ")
-    option = 'there or pass --cfg-options train_dataloader.dataset.data_root=DIR'
-    assert check_train(dataset, deep) == f'{start}the data set {option}'
+    option = 'or pass --cfg-options train_dataloader.dataset.data_root=DIR'
+    hint = f'there (python tools/prepare_data.py %s --root {root} says how) {option}'
+    assert check_train(dataset, deep) == f'{start}the data set there {option}'
     del dataset['metainfo']
-    assert check_train(dataset, deep) == f'{start}COCO 2017 {option}'
-    assert f'{start}ADE20K {option}' == check_train(
+    assert check_train(dataset, deep) == f'{start}COCO 2017 {hint % "coco"}'
+    assert f'{start}ADE20K {hint % "ade20k"}' == check_train(
         dict(type='ADE20KDataset', data_root=root, data_prefix=dict(img_path='a')), deep)
-    assert f'{start}ImageNet-1k {option}' == check_train(
+    assert f'{start}ImageNet-1k {hint % "imagenet"}' == check_train(
         dict(type='mmpretrain.ImageNet', data_root=root, split='train'), deep)
 
 
