@@ -373,7 +373,8 @@ def build_runner(cfg):
     from them. ``cfg.load_from`` is checked to fit the backbone.
 
     Raises:
-        UserError: the runner is unknown, or ``cfg.load_from`` does not fit.
+        UserError: the runner is unknown, the model has a part that needs something absent, or
+            ``cfg.load_from`` does not fit.
     """
     if not cfg.get('resume'):
         CheckpointLoader.register_scheme(('', 'http://', 'https://'), load_from_anywhere,
@@ -384,10 +385,39 @@ def build_runner(cfg):
             runner_class = registry.get(cfg.runner_type)
         if runner_class is None:
             raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
-    runner = runner_class.from_cfg(cfg)
+    try:
+        runner = runner_class.from_cfg(cfg)
+    except (ImportError, KeyError, OSError, RuntimeError) as error:
+        problem = _absent_part(error)
+        if problem is None:
+            raise
+        raise UserError(f'{cfg.filename}: {problem}') from error
     if cfg.get('load_from') and not cfg.get('resume'):
         new = check_weights(runner.model, cfg.load_from, 'checkpoint')
         if new:
             runner.logger.warning(f'{cfg.load_from} has no weights for {new} tensors of the '
                                   "backbone's sparse parts: they start new")
     return runner
+
+
+def _absent_part(error):
+    """Which part of a model could not be built for want of something, or None.
+
+    That is a class that is not registered, a package that is not installed, or a file that cannot
+    be had (weights or a vocabulary that a part downloads).
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
+              if frame.f_code.co_name == 'build_from_cfg']
+    part = frames[-1].f_locals.get('obj_type') if frames else None
+    if part is None:  # not while something was built from the config
+        return None
+    name = part if isinstance(part, str) else part.__name__
+    text = ' '.join(str(error.args[0] if error.args else error).split())
+    if isinstance(error, KeyError):
+        if 'registry' not in text:
+            return None
+        return (f'{name} is not registered: check its name, or have the config import the package '
+                "that has it: custom_imports = dict(imports=['PACKAGE'])")
+    if isinstance(error, RuntimeError) and 'install' not in text:
+        return None
+    return f'{name} cannot be built: {text}'

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.registry import MODELS, RUNNERS
 
 from dynsp_mm import cli
 
@@ -351,6 +352,38 @@ def test_build_runner(monkeypatch):
     monkeypatch.setitem(RUNNERS.module_dict, 'CliTestRunner', CliTestRunner)
     cfg.runner_type = 'CliTestRunner'
     assert cli.build_runner(cfg) == (CliTestRunner, cfg)
+
+
+def test_a_part_that_lacks_something(tmp_path):
+    """The config, the part and the reason in one line; other errors stay as they are."""
+    errors = [(ImportError('no module\n  named x'), 'no module named x'),
+              (RuntimeError('y is not installed'), 'y is not installed'),
+              (NotImplementedError('please install z'), 'please install z'),
+              (OSError('cannot reach the hub'), 'cannot reach the hub'),
+              (KeyError('a'), None), (RuntimeError('shapes'), None)]
+
+    class Head(torch.nn.Module):
+        def __init__(self, error):
+            raise errors[error][0]
+    MODELS.register_module('CliTestHead', force=True, module=Head)
+    MODELS.register_module('CliTestModel', force=True, module=lambda head: MODELS.build(head))
+    try:
+        def build(**head):
+            return cli.build_runner(make(work_dir=str(tmp_path), model=dict(
+                type='mmengine.CliTestModel', head=head)))
+        kind = 'mmengine.CliTestHead'
+        for i, (error, text) in enumerate(errors):
+            if text is None:
+                with pytest.raises(type(error), match=error.args[0]):
+                    build(type=kind, error=i)
+            else:
+                assert fails(build, type=kind, error=i) == (
+                    f'net.py: {kind} cannot be built: {text}')
+        assert fails(build, type='NoSuchHead').startswith(
+            'net.py: NoSuchHead is not registered: check its name, or have the config import')
+    finally:
+        for name in ('CliTestHead', 'CliTestModel'):
+            MODELS._module_dict.pop(name)
 
 
 # the programs
