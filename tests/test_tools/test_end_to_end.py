@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hostile import Hostile
+from mmengine.utils import get_installed_path
 
 from dynsp_mm import DynamicSwin, STViTSwin
 from dynsp_mm.checkpoints import write_checkpoint
@@ -344,3 +345,24 @@ def test_the_same_tools_serve_the_other_libraries(which, tmp_path):
     done = tool('analysis_tools/visualize_decisions.py', config, work_dir / 'epoch_1.pth',
                 '--num', '6', '--out-dir', tmp_path / 'maps', cwd=tmp_path)
     assert len(list((tmp_path / 'maps').iterdir())) == done.stdout.count('.png') == 6
+
+
+@pytest.mark.parametrize('library', ['mmseg', 'mmpretrain'])
+def test_the_tools_of_the_libraries_take_our_configs(library, tmp_path):
+    template, backbone, hooks, metric = next(
+        row for which, row in OTHERS.items() if which.startswith(library) and row[2])
+    write_pictures(tmp_path)
+    if library == 'mmpretrain':
+        for name in ('img', 'ann'):
+            shutil.rmtree(tmp_path / name)
+    text = template.format(root=ROOT, data=tmp_path, backbone=backbone, hooks=hooks)
+    # Nothing else imports the package before the base is read.
+    config = tmp_path / 'net.py'
+    config.write_text(text.replace('_base_ = [', "_base_ = [__import__('dynsp_mm') and ", 1))
+    train = Path(get_installed_path(library), '.mim/tools/train.py')
+    tool(train, config, '--work-dir', tmp_path / 'work', cwd=tmp_path)
+    steps = train_log(tmp_path / 'work')
+    assert len(steps) == 2 and all('keep_ratio_2' in step for step in steps)
+    done = tool(train.with_name('test.py'), config, tmp_path / 'work/epoch_1.pth', '--work-dir',
+                tmp_path / 'test', cwd=tmp_path)
+    assert metric in done.stdout + done.stderr
