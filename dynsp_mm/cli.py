@@ -210,6 +210,9 @@ def enable_amp(cfg, requested=True):
     name = wrapper_type if isinstance(wrapper_type, str) else wrapper_type.__name__
     name = name.split('.')[-1]
     if not requested and name != 'AmpOptimWrapper':
+        if name == 'OptimWrapper':  # it may have been put in place of a config's AmpOptimWrapper
+            for key in ('loss_scale', 'dtype'):
+                wrapper.pop(key, None)
         return
     if not has_accelerator():
         source = '--amp' if requested else "optim_wrapper.type='AmpOptimWrapper'"

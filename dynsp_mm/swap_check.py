@@ -233,22 +233,24 @@ def build_model(cfg: Config, size: Tuple[int, int] = SIZE) -> BaseModel:
     return model
 
 
-def dummy_batch(library: str, size: Tuple[int, int] = SIZE) -> Dict[str, Any]:
-    """Two random images with labels of the first five classes, as a dataloader collates them.
+def dummy_batch(library: str, size: Tuple[int, int] = SIZE,
+                num_classes: int = 5) -> Dict[str, Any]:
+    """Two random images with labels of the first classes, as a dataloader collates them.
 
     Args:
         library: 'mmdet', 'mmseg' or 'mmpretrain'.
         size: Height and width in pixels.
+        num_classes: How many classes occur.
     """
     if library == 'mmdet':
         demo = importlib.import_module('mmdet.testing').demo_mm_inputs
-        return demo(2, [(3, *size)] * 2, num_items=[3, 3], num_classes=5, with_mask=True,
+        return demo(2, [(3, *size)] * 2, num_items=[3, 3], num_classes=num_classes, with_mask=True,
                     with_semantic=True)
     structures = importlib.import_module(f'{library}.structures')
     samples = []
     for i in range(2):
         if library == 'mmseg':
-            labels = torch.randint(0, 5, (1, *size))
+            labels = torch.randint(0, num_classes, (1, *size))
             labels[:, :size[0] // 8] = 255  # ignored
             sample = structures.SegDataSample(
                 metainfo=dict(img_shape=size, ori_shape=size),

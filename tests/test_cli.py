@@ -173,6 +173,10 @@ def test_amp(accelerator):
     cfg = make(optim_wrapper=dict(type='OptimWrapper'))
     cli.enable_amp(cfg, requested=False)
     assert cfg.optim_wrapper == dict(type='OptimWrapper')
+    # An AmpOptimWrapper of the config, overridden on the command line.
+    cfg = make(optim_wrapper=dict(type='OptimWrapper', loss_scale='dynamic'))
+    cli.enable_amp(cfg, requested=False)
+    assert cfg.optim_wrapper == dict(type='OptimWrapper')
     assert fails(cli.enable_amp, make(optim_wrapper=dict(type='ApexOptimWrapper'))) == (
         'net.py: --amp replaces an optim_wrapper of type OptimWrapper; got ApexOptimWrapper')
     assert fails(cli.enable_amp, make()) == 'net.py: optim_wrapper must be set'

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from config_files import plain
 from mmengine.config import Config
 
 from dynsp_mm import cli
@@ -84,13 +85,6 @@ def test_ratios_on_the_command_line():
     assert parse_ratios('0.7') == 0.7 and parse_ratios('(0.9, 0.5,0.3)') == (0.9, 0.5, 0.3)
     with pytest.raises(ValueError, match="'much': must be a number such as 0.7"):
         parse_ratios('much')
-
-
-def plain(value):
-    """A config without the notes of where its parts were inherited from."""
-    if hasattr(value, 'items'):
-        return {key: plain(item) for key, item in value.items() if key != '_scope_'}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @pytest.mark.parametrize('name', [

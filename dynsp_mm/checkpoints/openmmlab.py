@@ -16,7 +16,7 @@ SWIN = (
     Rule('absolute_pos_embed', r'backbone.\g<0>'),
     Rule(SWIN_BLOCK + r'attn\.w_msa\.relative_(position_index|coords_table)', None,
          'derived from the window size'),
-    Rule(SWIN_BLOCK + r'attn(\.w_msa)?\.attn_mask', None, 'derived from the map size'),
+    Rule(SWIN_BLOCK + r'(attn(\.w_msa)?\.)?attn_mask', None, 'derived from the map size'),
     Rule(SWIN_BLOCK + r'(norm[123]|attn\.w_msa\.(qkv|proj)|attn\.(q|kv|proj)|ffn\.layers\.(0\.0|1))'
          r'\.(weight|bias)', r'backbone.\g<0>'),
     Rule(SWIN_BLOCK + r'attn\.w_msa\.(relative_position_bias_table|logit_scale|[qv]_bias'

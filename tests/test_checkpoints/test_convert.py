@@ -115,6 +115,7 @@ def test_small_rules():
     state_dict = DynamicSwin(**SWIN).state_dict()
     block = 'stages.1.blocks.0.attn.w_msa.'
     extra = {block + 'relative_position_index': torch.zeros(1), block + 'attn_mask': torch.zeros(1),
+             'stages.1.blocks.0.attn_mask': torch.zeros(1),  # as mmseg's converter leaves it
              'mask_token': torch.zeros(1), 'norm.weight': state_dict.pop('norm3.weight')}
     result = convert_state_dict({**state_dict, **extra})
     assert {old for old, _ in result.dropped} == set(extra) - {'norm.weight'}
