@@ -2,7 +2,8 @@
 
     tools/dist_train.sh configs/mask2former_dyswin_t_ade20k.py 8
 
-The head is mmdet's, which must be installed beside mmseg.
+The head is mmdet's, which must be installed beside mmseg. It sizes its output by the
+padding of the whole image, so test_cfg.mode=slide needs model.data_preprocessor.test_cfg=None.
 """
 # Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
 _base_ = [

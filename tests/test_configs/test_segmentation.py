@@ -103,17 +103,22 @@ HEADS = dict(decode_head=dict(in_channels=[16, 32, 64, 128], channels=16),
              auxiliary_head=dict(in_channels=64, channels=16))
 
 
-@pytest.fixture
-def segmentor():
-    """UPerNet of 16 channels with predictors at random."""
+def build(name, **model):
+    """A config's model with the small backbone and other parts changed."""
     from mmseg.registry import MODELS
     importlib.import_module('mmseg.models')
     init_default_scope('mmseg')
-    config = load('upernet_dyswin_t_ade20k')
-    config.merge_from_dict(dict(model=dict(backbone=SMALL['dyswin'], **HEADS)))
+    config = load(name)
+    config.merge_from_dict(dict(model=dict(backbone=SMALL['dyswin'], **model)))
     model = MODELS.build(config.model)
     model.init_weights()
     return model.eval()
+
+
+@pytest.fixture
+def segmentor():
+    """UPerNet of 16 channels with predictors at random."""
+    return build('upernet_dyswin_t_ade20k', **HEADS)
 
 
 def segment(model, image):
@@ -159,6 +164,17 @@ def test_one_window_over_all_is_the_whole_image(segmentor):
     segmentor.test_cfg.update(mode='slide', crop_size=(512, 512), stride=(341, 341))
     slid, _ = segment(segmentor, image)
     assert torch.equal(whole, slid)
+
+
+def test_mask2former_slides_without_padding():
+    model = build('mask2former_dyswin_t_ade20k', data_preprocessor=dict(test_cfg=None),
+                  decode_head=dict(in_channels=[16, 32, 64, 128], num_queries=5))
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    _, decisions = segment(model, image)
+    assert [decision.hw for decision in decisions] == [(4, 6)] * 3
+    model.test_cfg.update(mode='slide', crop_size=(64, 64), stride=(32, 32))
+    _, decisions = segment(model, image)
+    assert [decision.hw for decision in decisions] == [(4, 4)] * 6
 
 
 # ------------------------------------------------------------------ the tools
