@@ -1,5 +1,23 @@
-"""Properties that hold for every backbone."""
+"""Properties that hold for every backbone, and what old releases of torch cannot do."""
+import warnings
+
+import pytest
 import torch
+
+
+def _autocasts(dtype):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # a dtype that is not supported switches autocast off
+        with torch.autocast('cpu', dtype):
+            return torch.ones(1, 1).mm(torch.ones(1, 1)).dtype == dtype
+
+
+AUTOCAST_DTYPES = [pytest.param(dtype, marks=pytest.mark.skipif(
+    not _autocasts(dtype), reason=f'this torch has no {dtype} autocast on the CPU'))
+    for dtype in (torch.bfloat16, torch.float16)]
+needs_safe_globals = pytest.mark.skipif(
+    not hasattr(torch.serialization, 'safe_globals'),
+    reason='before torch 2.5 files with other objects than tensors are refused')
 
 
 def check_dtype(model, dtype):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from golden import relative_error
 from mmengine.registry import MODELS
-from properties import backward_through, check_dtype, check_nan_stays_in_its_image
+from properties import (AUTOCAST_DTYPES, backward_through, check_dtype,
+                        check_nan_stays_in_its_image)
 
 from dynsp_mm import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, record_decisions
 
@@ -221,7 +222,7 @@ def test_norm_eval():
         assert model.norm3.training != norm_eval and model.stages.training
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', AUTOCAST_DTYPES)
 @pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
 def test_autocast(name, dtype, mode):
     """Maps stay close to float32's: low precision may move a few positions between paths."""

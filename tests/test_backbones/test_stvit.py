@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from golden import load, relative_error, release, stvit_input
 from mmengine.registry import MODELS
-from properties import backward_through, check_dtype, check_nan_stays_in_its_image
+from properties import (AUTOCAST_DTYPES, backward_through, check_dtype,
+                        check_nan_stays_in_its_image)
 
 from dynsp_mm import DynamicSwin, STViTSwin
 from dynsp_mm.analysis import count_macs, peak_memory
@@ -216,7 +217,7 @@ def test_checkpointing_changes_nothing(name, monkeypatch):
         torch.testing.assert_close(gradients[0][key], gradients[1][key])
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', AUTOCAST_DTYPES)
 @pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
 def test_autocast(name, dtype, mode):
     model, image = build(name).train(mode), torch.randn(2, 3, 64, 96)

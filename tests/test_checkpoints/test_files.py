@@ -14,6 +14,7 @@ import pytest
 import torch
 from hostile import Hostile
 from mmengine.logging import MessageHub
+from properties import needs_safe_globals
 from safetensors.torch import load_file, save_file
 
 from dynsp_mm import DynamicSwin
@@ -46,6 +47,7 @@ def config_node(monkeypatch):
     return node
 
 
+@needs_safe_globals
 def test_what_releases_hold_beside_weights(tmp_path, config_node, monkeypatch):
     namespace = argparse.Namespace(model='dynamic', out=pathlib.Path('x'), betas=[0.9], n=None)
     hub = MessageHub.get_instance('test_files')
@@ -97,6 +99,7 @@ def test_a_hostile_file_is_refused(form, tmp_path):
     assert ran.exists()  # it was hostile
 
 
+@needs_safe_globals
 def test_the_refused_kind_is_named(tmp_path):
     torch.save(dict(WEIGHTS, x=collections.deque()), tmp_path / 'a.pth')
     with pytest.raises(ValueError, match='it holds a collections.deque; only tensors'):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from golden import Classifier, load, relative_error, release
 from hostile import Hostile
+from properties import needs_safe_globals
 from safetensors.torch import load_file
 
 from dynsp_mm import DynamicSwin, STViTSwin
@@ -30,6 +31,7 @@ def error(*args):
     return done.stderr
 
 
+@needs_safe_globals
 @pytest.mark.parametrize('name', NAMES)
 def test_sparse_releases(name, tmp_path):
     golden = load(name)
