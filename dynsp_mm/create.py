@@ -39,8 +39,8 @@ def create_backbone(name: str, checkpoint: Optional[str] = None, **kwargs: Any) 
     """
     family, _, size = name.rpartition('_') if isinstance(name, str) else ('', '', '')
     if family not in FAMILIES:
-        raise ValueError(f'name={name!r}: must be one of {", ".join(FAMILIES)}, then "_" and a size, '
-                         "such as 'dynamic_swin_t'")
+        raise ValueError(f'name={name!r}: must be one of {", ".join(FAMILIES)}, then "_" and a '
+                         "size, such as 'dynamic_swin_t'")
     cls, sizes = FAMILIES[family]
     arch = archs.ALIASES.get(size, size)
     if arch not in sizes:

@@ -108,8 +108,8 @@ def check_backbone(cfg: Config, size: Optional[Tuple[int, int]] = None) -> Dict[
     del same
     error = max_error(got, expected)
     if not error <= TOLERANCE:
-        raise SwapError(f'with keep_ratios=None the outputs differ from the dense ones by {error:.1e} '
-                        'of their largest value')
+        raise SwapError('with keep_ratios=None the outputs differ from the dense ones by '
+                        f'{error:.1e} of their largest value')
 
     sparse = MODELS.build(sparse_cfg).eval()
     new = load_dense(sparse, weights)

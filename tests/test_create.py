@@ -44,7 +44,7 @@ def test_weights_of_a_dense_checkpoint(tmp_path):
     ('swin_t', {}, "name='swin_t': must be one of dynamic_swin, dynamic_swin_v2, dynamic_convnext"),
     ('dynamic_swin', {}, "name='dynamic_swin': must be one of"),
     (7, {}, 'name=7: must be one of'),
-    ('dynamic_swin_q', {}, "name='dynamic_swin_q': the sizes of dynamic_swin are tiny, small, base"),
+    ('dynamic_swin_q', {}, "name='dynamic_swin_q': the sizes of dynamic_swin are tiny, small"),
     ('dynamic_swin_xl', {}, "name='dynamic_swin_xl': the sizes of dynamic_swin are tiny, small"),
     ('dynamic_swin_t', dict(keep_ratios=1.5), 'keep_ratios=1.5'),
     ('dynamic_swin_t', dict(checkpoint='no.pth'), "^checkpoint='no.pth' cannot be loaded"),

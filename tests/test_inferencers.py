@@ -33,7 +33,8 @@ DETECT = START + '''
 from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 import mmdet.models
-path = save(MODELS, dict(classes=tuple(map(str, range(80))), palette=[(i, i, i) for i in range(80)]))
+names, palette = tuple(map(str, range(80))), [(i, i, i) for i in range(80)]
+path = save(MODELS, dict(classes=names, palette=palette))
 inferencer = DetInferencer(config, path, device='cpu')
 backbone = inferencer.model.backbone
 result = inferencer([image, image], out_dir=folder + '/out', pred_score_thr=0.0)
@@ -44,9 +45,9 @@ SEGMENT = START + '''
 from mmseg.apis import MMSegInferencer
 from mmseg.registry import MODELS
 import mmseg.models
-path = save(MODELS, dict(classes=tuple(map(str, range(150))), palette=[(i, i, i) for i in range(150)]))
-inferencer = MMSegInferencer(config, path, classes=list(map(str, range(150))),
-                             palette=[[i, i, i] for i in range(150)], device='cpu')
+names, palette = list(map(str, range(150))), [[i, i, i] for i in range(150)]
+path = save(MODELS, dict(classes=names, palette=palette))
+inferencer = MMSegInferencer(config, path, classes=names, palette=palette, device='cpu')
 backbone = inferencer.model.backbone
 result = inferencer([image, image])
 assert [len(p) for p in result['predictions']] == [48, 48]

@@ -216,8 +216,10 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
     try:
         state_dict = unwrap(read_checkpoint_anywhere(checkpoint))
     except ValueError as error:
-        hint = ('; name a file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or start from '
-                'scratch with model.backbone.init_cfg=None') if name.startswith('init_cfg') else ''
+        hint = ''
+        if name.startswith('init_cfg'):
+            hint = ('; name a file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or '
+                    'start from scratch with model.backbone.init_cfg=None')
         raise ValueError(f'{name}={checkpoint!r} cannot be loaded ({error}){hint}') from error
     try:
         state_dict = _below(prefix, state_dict)

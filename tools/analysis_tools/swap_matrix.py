@@ -5,9 +5,9 @@ what works into a table.
     python tools/analysis_tools/swap_matrix.py
     python tools/analysis_tools/swap_matrix.py --only mmseg:: --out seg_matrix.md
 
-Each distinct backbone is checked once, at its own image size, and each whole model at 256 x 320 (see
-dynsp_mm/swap_check.py), in a process of its own. Results lie in the working directory, one file
-each: run again, the command goes on where it stopped. On 2 cores all of it takes two hours and
+Each distinct backbone is checked once, at its own image size, and each whole model at 256 x 320
+(see dynsp_mm/swap_check.py), in a process of its own. Results lie in the working directory, one
+file each: run again, the command goes on where it stopped. On 2 cores all of it takes two hours and
 up to 8 GiB.
 """
 import argparse
@@ -39,6 +39,29 @@ from dynsp_mm.config_tree import without_pretrained  # noqa: E402
 NAMES = {*sparsify.SWAPS, *sparsify.UNLIKE}
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 TIMEOUT = 1800  # seconds for one check
+HEAD = """# Which configs of OpenMMLab can be made sparse
+
+Written by `python tools/analysis_tools/swap_matrix.py`; do not edit. Python {python},
+{versions}, on a CPU in float32.
+
+* Backbones: **{good} of {all}** configs, which have {distinct} distinct ones. Each was built at
+  its own width and depth and fed a random image of its config's size. The dense state dict loads
+  and only predictors and fast paths are missing; with `keep_ratios=None` the largest deviation from
+  the dense outputs, relative to their largest value, is at most {tolerance}; with {ratio} it runs
+  and keeps what it should.
+* Whole models: **{trained} of {buildable}** that can be built without downloads; {offline} cannot
+  be built here, dense or sparse, and the table says why. At 256 x 320 and batch 2 with
+  `SparseTrainingHook` the loss is finite, every parameter of the sparse parts gets a gradient that
+  is not zero, and every trainable parameter is in the optimizer that the config's constructor
+  builds. Stochastic depth is off, mixed precision is full precision, `batch_augments` of detectors
+  are left out.
+
+## Backbones
+
+The number in brackets says how many configs share the backbone.
+
+| config | type | image | dense tensors | new tensors | deviation | keep ratios |
+|---|---|---|---|---|---|---|"""
 FORK = multiprocessing.get_context('fork')
 
 
@@ -142,7 +165,12 @@ def check(kind, name, file):
                 swap_check.load_library(cfg)
                 swap_check.build_model(cfg)
             except Exception as dense_error:
-                result = dict(status='not buildable', reason=one_line(dense_error))
+                reason = one_line(dense_error)
+                language = (cfg.model.get('language_model') or {}).get('type')
+                if language:
+                    reason = (f'its language model, {language}, and the vocabulary are downloads '
+                              f'(first thing missing: {reason})')
+                result = dict(status='not buildable', reason=reason)
     write(file, result)
 
 
@@ -186,25 +214,11 @@ def report(configs, backbones, models):
     counts = Counter(models[entry[0]]['status'] for entry in swappable)
     versions = ', '.join(f'{name} {version(name)}' for name in PACKAGES)
     distinct = {entry[2]: entry for entry in reversed(swappable)}
-    lines = [
-        '# Which configs of OpenMMLab can be made sparse', '',
-        'Written by `python tools/analysis_tools/swap_matrix.py`; do not edit. '
-        f'Python {sys.version.split()[0]}, {versions}, on a CPU in float32.', '',
-        f'* Backbones: **{len(good)} of {len(swappable)}** configs, which have {len(distinct)} '
-        'distinct ones. Each was built at its own size and fed a random image of its config\'s own '
-        'size. The dense state dict loads and only predictors and fast paths are missing; with '
-        '`keep_ratios=None` the largest deviation from the dense outputs, relative to their largest '
-        f'value, is at most {swap_check.TOLERANCE:.0e}; with 0.7 it runs and keeps what it should.',
-        f'* Whole models: **{counts["ok"]} of {len(swappable) - counts["not buildable"]}** that can '
-        'be built here without downloads. At 256 x 320 and batch 2 with `SparseTrainingHook` the loss '
-        'is finite, every parameter of the sparse parts gets a gradient that is not zero, and every '
-        'trainable parameter is in the optimizer that the config\'s constructor builds. Stochastic '
-        'depth is off, mixed precision is full precision, '
-        f'`batch_augments` of detectors are left out. {counts["not buildable"]} models cannot be '
-        'built, dense or sparse.', '',
-        '## Backbones', '',
-        '| config, and how many share its backbone | type | image | dense tensors | new tensors | '
-        'deviation | keep ratios |', '|---|---|---|---|---|---|---|']
+    lines = [HEAD.format(
+        python=sys.version.split()[0], versions=versions, good=len(good), all=len(swappable),
+        distinct=len(distinct), tolerance=f'{swap_check.TOLERANCE:.0e}',
+        ratio=swap_check.KEEP_RATIO, trained=counts['ok'], offline=counts['not buildable'],
+        buildable=len(swappable) - counts['not buildable'])]
     for key, (name, kind, _) in distinct.items():
         result = backbones[key]
         shared = sum(entry[2] == key for entry in swappable)
@@ -216,7 +230,8 @@ def report(configs, backbones, models):
         else:
             cells += [result['status'] + ': ' + result['reason'], '', '', '', '']
         lines.append(row(cells))
-    lines += ['', '## Whole models', '', '| config | loss | optimizer constructor |', '|---|---|---|']
+    lines += ['', '## Whole models', '', '| config | loss | optimizer constructor |',
+              '|---|---|---|']
     for name, _, _ in swappable:
         result = models[name]
         lines.append(row([name, f'{result["loss"]:.3f}', result['optimizer']]
