@@ -20,7 +20,9 @@ def without_pretrained(config):
         return type(config)(without_pretrained(item) for item in config)
     if not isinstance(config, dict):
         return config
-    copy = {key: without_pretrained(value) for key, value in config.items() if key != 'pretrained'}
+    # Classes of the libraries read entries of a config as attributes.
+    copy = type(config)({key: without_pretrained(value) for key, value in config.items()
+                         if key != 'pretrained'})
     starts = config.get('init_cfg')
     starts = starts if isinstance(starts, (list, tuple)) else [starts]
     if any(start and start.get('type') == 'Pretrained' for start in starts):

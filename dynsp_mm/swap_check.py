@@ -203,7 +203,7 @@ def check_model(cfg: Config, size: Tuple[int, int] = SIZE) -> Dict[str, Any]:
 
     model.train()
     SparseTrainingHook().attach(model)
-    batch = model.data_preprocessor(dummy_batch(cfg.default_scope, size), True)
+    batch = model.data_preprocessor(dummy_batch(cfg, size), True)
     loss, _ = model.parse_losses(model(**batch, mode='loss'))
     if not loss.isfinite():
         raise SwapError(f'the loss is {loss.item()}')
@@ -233,19 +233,21 @@ def build_model(cfg: Config, size: Tuple[int, int] = SIZE) -> BaseModel:
     return model
 
 
-def dummy_batch(library: str, size: Tuple[int, int] = SIZE,
-                num_classes: int = 5) -> Dict[str, Any]:
+def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5) -> Dict[str, Any]:
     """Two random images with labels of the first classes, as a dataloader collates them.
 
     Args:
-        library: 'mmdet', 'mmseg' or 'mmpretrain'.
+        cfg: Of a detector, segmentor or classifier.
         size: Height and width in pixels.
         num_classes: How many classes occur.
     """
+    library = cfg.default_scope
     if library == 'mmdet':
         demo = importlib.import_module('mmdet.testing').demo_mm_inputs
-        return demo(2, [(3, *size)] * 2, num_items=[3, 3], num_classes=num_classes, with_mask=True,
-                    with_semantic=True)
+        # Detectors of boxes alone do not expect masks.
+        masks = cfg.model.data_preprocessor.get('pad_mask', False)
+        return demo(2, [(3, *size)] * 2, num_items=[3, 3], num_classes=num_classes,
+                    with_mask=masks, with_semantic=masks)
     structures = importlib.import_module(f'{library}.structures')
     samples = []
     for i in range(2):

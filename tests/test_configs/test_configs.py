@@ -170,7 +170,7 @@ def batch(config):
     sides = dict(mmdet=(96, 128), mmseg=(64, 64), mmpretrain=(64, 64))[config.default_scope]
     if config.default_scope == 'mmpretrain' and config.model.backbone.type == 'STViTSwin':
         sides = (224, 224)
-    return dummy_batch(config.default_scope, sides, num_classes=2)
+    return dummy_batch(config, sides, num_classes=2)
 
 
 def test_published_swin_names_are_recognised():

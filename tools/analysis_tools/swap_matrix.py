@@ -165,12 +165,13 @@ def check(kind, name, file):
                 swap_check.load_library(cfg)
                 swap_check.build_model(cfg)
             except Exception as dense_error:
-                reason = one_line(dense_error)
+                reason = cli.absent_part(dense_error)
                 language = (cfg.model.get('language_model') or {}).get('type')
-                if language:
+                if reason and language:
                     reason = (f'its language model, {language}, and the vocabulary are downloads '
                               f'(first thing missing: {reason})')
-                result = dict(status='not buildable', reason=reason)
+                if reason:
+                    result = dict(status='not buildable', reason=reason)
     write(file, result)
 
 
