@@ -243,11 +243,14 @@ def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5)
     """
     library = cfg.default_scope
     if library == 'mmdet':
-        demo = importlib.import_module('mmdet.testing').demo_mm_inputs
+        demo = importlib.import_module('mmdet.testing')
         # Detectors of boxes alone do not expect masks.
         masks = cfg.model.data_preprocessor.get('pad_mask', False)
-        return demo(2, [(3, *size)] * 2, num_items=[3, 3], num_classes=num_classes,
-                    with_mask=masks, with_semantic=masks)
+        if 'Track' in cfg.model.data_preprocessor.type:  # images are the frames of a video
+            return demo.demo_track_inputs(1, 2, key_frames_inds=[0], image_shapes=(3, *size),
+                                          num_items=[3], num_classes=num_classes, with_mask=masks)
+        return demo.demo_mm_inputs(2, [(3, *size)] * 2, num_items=[3, 3], num_classes=num_classes,
+                                   with_mask=masks, with_semantic=masks)
     structures = importlib.import_module(f'{library}.structures')
     samples = []
     for i in range(2):
