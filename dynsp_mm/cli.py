@@ -391,7 +391,7 @@ def build_runner(cfg):
     try:
         runner = runner_class.from_cfg(cfg)
     except (ImportError, KeyError, OSError, RuntimeError) as error:
-        problem = absent_part(error)
+        problem = _absent_part(error)
         if problem is None:
             raise
         raise UserError(f'{cfg.filename}: {problem}') from error
@@ -403,7 +403,7 @@ def build_runner(cfg):
     return runner
 
 
-def absent_part(error):
+def _absent_part(error):
     """Which part of a model could not be built for want of something, or None.
 
     That is a class that is not registered, a package that is not installed, or a file that cannot

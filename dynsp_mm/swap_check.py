@@ -217,11 +217,19 @@ def check_model(cfg: Config, size: Tuple[int, int] = SIZE) -> Dict[str, Any]:
                 optimizer=wrapper.get('constructor', 'DefaultOptimWrapperConstructor'))
 
 
+def build_untouched(cfg: Config) -> BaseModel:
+    """The dense model exactly as its library's own tools build it."""
+    load_library(cfg)
+    if cfg.get('data_preprocessor') is not None:  # as mmengine's runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return MODELS.build(cfg.model)
+
+
 def build_model(cfg: Config, size: Tuple[int, int] = SIZE) -> BaseModel:
     """The model of a config, from scratch, for images of this size."""
     model = without_pretrained(cfg.model)
     preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    if preprocessor is not None:  # as mmengine's runner does
+    if preprocessor is not None:
         model['data_preprocessor'] = dict(preprocessor)
     if cfg.default_scope == 'mmdet':  # pads to the size of the training images
         model['data_preprocessor'].pop('batch_augments', None)

@@ -161,17 +161,15 @@ def check(kind, name, file):
     except Exception as error:
         result = dict(status='failed', reason=f'{type(error).__name__}: {one_line(error)}')
         if kind == 'model':
-            try:  # is the swap to blame?
-                swap_check.load_library(cfg)
-                swap_check.build_model(cfg)
+            try:  # is the swap to blame, or the library?
+                swap_check.build_untouched(cfg)
             except Exception as dense_error:
-                reason = cli.absent_part(dense_error)
+                reason = f'{type(dense_error).__name__}: {one_line(dense_error)}'
                 language = (cfg.model.get('language_model') or {}).get('type')
-                if reason and language:
-                    reason = (f'its language model, {language}, and the vocabulary are downloads '
-                              f'(first thing missing: {reason})')
-                if reason:
-                    result = dict(status='not buildable', reason=reason)
+                if language:
+                    reason = (f'its language model, {language}, and the vocabulary are downloads; '
+                              f'the first thing missing: {reason}')
+                result = dict(status='not buildable', reason=reason)
     write(file, result)
 
 
