@@ -271,5 +271,6 @@ def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5)
         else:
             sample = structures.DataSample().set_gt_label(i)
         samples.append(sample)
-    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    channels = cfg.model.backbone.get('in_channels', 3)
+    images = torch.randint(0, 256, (2, channels, *size), dtype=torch.uint8)
     return dict(inputs=images if library == 'mmpretrain' else list(images), data_samples=samples)
