@@ -12,6 +12,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 SHIPPED = ('configs', 'tools', 'model-index.yml')
+UNSHIPPED = ('install.sh', 'try_original_stack.sh')  # they serve the checkout
 
 
 class BuildWithConfigs(build_py):
@@ -32,7 +33,7 @@ class BuildWithConfigs(build_py):
         for name in SHIPPED:
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, folder / name,
-                                ignore=shutil.ignore_patterns('__pycache__'))
+                                ignore=shutil.ignore_patterns('__pycache__', *UNSHIPPED))
             else:
                 shutil.copy2(ROOT / name, folder / name)
 

@@ -5,6 +5,7 @@ complete. One code path serves mmdet, mmseg and mmpretrain; where they differ,
 ``cfg.default_scope`` decides.
 """
 import importlib.util
+import logging
 import os
 import os.path as osp
 import sys
@@ -12,6 +13,7 @@ import traceback
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.hub import get_config
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -21,6 +23,7 @@ from .checkpoints import fit_state_dict, load_from_anywhere
 from .compat import enable_mmseg_base_configs, has_accelerator, own_config
 from .config_tree import leaf_datasets
 from .sparsify import parse_ratios, sparsify
+from .training.new_parts import is_new
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
@@ -84,10 +87,9 @@ def enable_sparse(cfg, ratios):
     if ratios is None:
         return
     try:
-        parsed = parse_ratios(ratios)
+        sparsify(cfg, parse_ratios(ratios))
     except ValueError as error:
-        raise UserError(f'--sparse {error}') from error
-    sparsify(cfg, parsed)
+        raise UserError(f'--sparse {ratios}: {error}') from error
 
 
 def add_common_arguments(parser):
@@ -116,6 +118,9 @@ def load_config(path, cfg_options=None):
     if external and package not in (*LIBRARIES, __package__):
         raise UserError(f'{path}: configs come from {", ".join(LIBRARIES)} and {__package__}; got '
                         f'{package!r}')
+    if external and package in LIBRARIES and '/' not in path:
+        raise UserError(f"{path}: a config of {package} is named with its folder, such as "
+                        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     if external and importlib.util.find_spec(package) is None:
         raise UserError(f'{path}: package {package} is not installed')
     if not external and not osp.isfile(path):
@@ -125,6 +130,8 @@ def load_config(path, cfg_options=None):
             cfg = Config.fromfile(own_config(path.partition('::')[2]))
         else:
             cfg = get_config(path) if external else Config.fromfile(path)
+            if external and 'default_scope' not in cfg:
+                cfg.default_scope = package
     except OSError as error:
         raise UserError(f'{path}: {error}') from error
     except SyntaxError as error:  # the parser does not know the name of the file
@@ -338,16 +345,19 @@ def _as_list(value):
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def check_weights(model, checkpoint, name):
+def check_weights(model, checkpoint, name, whole=False):
     """Check that a checkpoint has weights for the model's backbones of this package.
 
-    mmengine only lists what is missing, so that a model of random weights would be tested.
+    mmengine only lists what is missing, so that a model of random weights would be tested. Weights
+    of sparse parts that a dense model has no place for are a warning.
 
     Args:
         model (nn.Module): A detector, segmentor or classifier, or a wrapper for test-time
             augmentation around one.
         checkpoint (str): File or URL, in any form that ``init_cfg`` takes.
         name (str): Of the option, for the message.
+        whole (bool): Also check that it has all other parameters, but for those of auxiliary
+            heads, which only train. It is loaded for that.
 
     Returns:
         int: Number of tensors of sparse parts that the checkpoint does not have.
@@ -355,7 +365,7 @@ def check_weights(model, checkpoint, name):
     Raises:
         UserError: it is no checkpoint, or one of another network.
     """
-    new = 0
+    new, sparse = 0, False
     try:
         state_dict = load_from_anywhere(checkpoint)['state_dict']
         for path, module in model.named_modules():
@@ -364,16 +374,45 @@ def check_weights(model, checkpoint, name):
                 below = {key[len(prefix):]: value for key, value in state_dict.items()
                          if key.startswith(prefix)}
                 new += len(fit_state_dict(below, module).new)
+                sparse = sparse or any(is_new(key) for key, _ in module.named_parameters())
     except ValueError as error:
         raise UserError(f'{name} {checkpoint}: {error}') from error
+    if not sparse and any(is_new(key) for key in state_dict):
+        print_log(f'{name} {checkpoint} is of a sparse model and this one is dense: its token '
+                  'predictors and fast paths are not used; --sparse RATIO makes the model sparse',
+                  'current', logging.WARNING)
+    if whole:
+        problem = _misfit(getattr(model, 'module', model), state_dict)
+        if problem:
+            raise UserError(f'{name} {checkpoint}: {problem}')
     return new
 
 
-def build_runner(cfg):
+def _misfit(model, state_dict):
+    """What keeps a state dict from being this whole model's, or None."""
+    kind = type(model).__name__
+    try:
+        missing = model.load_state_dict(state_dict, strict=False).missing_keys
+    except RuntimeError as error:  # lists each tensor of another size
+        lines = [line.strip() for line in str(error).splitlines() if 'size mismatch' in line]
+        if not lines:
+            raise
+        return (f'{len(lines)} tensors have another size in this {kind}: {lines[0]} is it a '
+                'checkpoint of another model, or for other classes?')
+    parameters = dict(model.named_parameters())
+    lacking = [key for key in missing if key in parameters and not is_new(key)
+               and not key.startswith('auxiliary_head')]
+    if lacking:
+        return (f'{len(lacking)} tensors that this {kind} needs are not there, such as '
+                f'{lacking[0]}; is it a checkpoint of another model?')
+    return None
+
+
+def build_runner(cfg, whole=False):
     """Build the runner, of ``cfg.runner_type`` if that is set.
 
     Unless it resumes, it reads checkpoints in all forms that ``init_cfg`` takes, and runs no code
-    from them. ``cfg.load_from`` is checked to fit the backbone.
+    from them. ``cfg.load_from`` is checked to fit the backbone, or the whole model.
 
     Raises:
         UserError: the runner is unknown, the model has a part that needs something absent, or
@@ -396,7 +435,8 @@ def build_runner(cfg):
             raise
         raise UserError(f'{cfg.filename}: {problem}') from error
     if cfg.get('load_from') and not cfg.get('resume'):
-        new = check_weights(runner.model, cfg.load_from, 'checkpoint')
+        name = 'checkpoint' if whole else 'load_from'
+        new = check_weights(runner.model, cfg.load_from, name, whole)
         if new:
             runner.logger.warning(f'{cfg.load_from} has no weights for {new} tensors of the '
                                   "backbone's sparse parts: they start new")

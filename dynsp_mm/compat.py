@@ -42,7 +42,7 @@ def own_config(name):
         path = folder / name
         if path.is_file():
             return str(path)
-    raise FileNotFoundError(f'{PACKAGE.name}::{name}: this package has no such config')
+    raise FileNotFoundError(f'{PACKAGE.name} has no config {name!r}')
 
 
 def enable_own_base_configs():

@@ -42,6 +42,8 @@ def create_backbone(name: str, checkpoint: Optional[str] = None, **kwargs: Any) 
         raise ValueError(f'name={name!r}: must be one of {", ".join(FAMILIES)}, then "_" and a '
                          "size, such as 'dynamic_swin_t'")
     cls, sizes = FAMILIES[family]
+    if 'arch' in kwargs:
+        raise ValueError(f'arch={kwargs["arch"]!r}: the size is part of name={name!r}')
     arch = archs.ALIASES.get(size, size)
     if arch not in sizes:
         raise ValueError(f'name={name!r}: the sizes of {family} are {", ".join(sizes)}')

@@ -103,7 +103,7 @@ def run_checked(cfg, splits, action):
     if problem:
         raise UserError(problem)
     with explain_data_errors(cfg, splits) as first_iteration:
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, whole=action == 'test')
         runner.register_hook(first_iteration)
         getattr(runner, action)()
 

@@ -7,6 +7,10 @@ from .backbones.sparse_backbone import is_dense, parse_keep_ratios
 
 SWAPS = {'SwinTransformer': 'DynamicSwin', 'SwinTransformerV2': 'DynamicSwinV2',
          'ConvNeXt': 'DynamicConvNeXt'}
+# What mmdet's and mmseg's Swin is without arguments. Ours is mmpretrain's then, with its rules for
+# small maps, norms and frozen stages, and with the last stage as its output.
+MMDET_DEFAULTS = dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24),
+                      out_indices=(0, 1, 2, 3))
 # Relatives that cannot be swapped, and why.
 UNLIKE = {
     'SimMIMSwinTransformer': 'it is pretrained on masked patches, whose mask its forward takes',
@@ -18,7 +22,8 @@ def sparsify(cfg: Config, keep_ratios: Union[float, Sequence[float]]) -> Dict[st
     """Swaps, in place, the backbone of a loaded config for its sparse counterpart.
 
     The backbone keeps every argument; the sparse training hook and the import of this package are
-    added where they are missing. With a backbone that is sparse already, only its ratios change.
+    added where they are missing; with dense ratios the hook is taken out. With a backbone that is
+    sparse already, only its ratios change.
 
     Args:
         cfg: Of a model of mmdet, mmseg or mmpretrain.
@@ -33,29 +38,36 @@ def sparsify(cfg: Config, keep_ratios: Union[float, Sequence[float]]) -> Dict[st
     """
     model = cfg.get('model')
     backbone = model.get('backbone') if isinstance(model, dict) else None
-    if not isinstance(backbone, dict) or not isinstance(backbone.get('type'), str):
+    kind = backbone.get('type') if isinstance(backbone, dict) else None
+    if isinstance(kind, type):  # in a config of python objects
+        kind = f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
+    if not isinstance(kind, str):
         raise ValueError(f'{cfg.filename}: has no model.backbone with a type, so nothing can be '
-                         'made sparse')
-    scope, _, name = backbone.type.rpartition('.')
+                         'made sparse (backbones elsewhere, as in model.detector, are not swapped)')
+    scope, _, name = kind.rpartition('.')
     changes: Dict[str, Any] = dict(keep_ratios=keep_ratios)
     if name in SWAPS:
         changes['type'] = SWAPS[name]
-        # Our default is mmpretrain's, the last stage.
-        if name == 'SwinTransformer' and 'out_indices' not in backbone \
-                and (scope or cfg.default_scope) in ('mmdet', 'mmseg'):
-            changes['out_indices'] = (0, 1, 2, 3)
+        if name == 'SwinTransformer' and (scope or cfg.get('default_scope')) in ('mmdet', 'mmseg'):
+            changes.update((key, value) for key, value in MMDET_DEFAULTS.items()
+                           if key not in backbone)
     elif name not in SWAPS.values():
         why = f' ({UNLIKE[name]})' if name in UNLIKE else ''
-        raise ValueError(f'{cfg.filename}: model.backbone is a {backbone.type}{why}; what can be '
+        raise ValueError(f'{cfg.filename}: model.backbone is a {kind}{why}; what can be '
                          f'made sparse are {", ".join(SWAPS)}')
-    parse_keep_ratios(keep_ratios, len(backbone.get('prune_blocks') or (1, 2, 3)))
+    blocks = backbone.get('prune_blocks')
+    parse_keep_ratios(keep_ratios, 1 if isinstance(blocks, int) else len(blocks or (1, 2, 3)))
     backbone.update(changes)
     result = dict(model=dict(backbone=changes))
     hooks = list(cfg.get('custom_hooks') or [])
-    held = any(hook.get('type') == 'SparseTrainingHook' for hook in hooks)
-    if not held and not is_dense(keep_ratios):
-        cfg.custom_hooks = [*hooks, ConfigDict(type='SparseTrainingHook')]
-        result['custom_hooks'] = cfg.custom_hooks
+    others = [hook for hook in hooks if hook.get('type') != 'SparseTrainingHook']
+    if is_dense(keep_ratios):  # the hook refuses a model without predictors
+        wanted = others
+    else:
+        wanted = hooks if len(others) < len(hooks) else [
+            *hooks, ConfigDict(type='SparseTrainingHook')]
+    if wanted != hooks:
+        cfg.custom_hooks = result['custom_hooks'] = wanted
     imports = cfg.get('custom_imports') or dict(allow_failed_imports=False)
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)

@@ -44,15 +44,18 @@ def input_size(cfg: Config) -> Tuple[int, int]:
     """Height and width in pixels that the config's images have when they reach the network.
 
     The crop of a segmentor; the test size of a classifier and of a detector, whose longer side is
-    taken as the width and padded to a multiple of 32.
+    taken as the width and padded to a multiple of 32; without data, ``img_size`` of the backbone.
 
     Raises:
         UserError: The config does not say.
     """
     if cfg.default_scope == 'mmseg':
         return tuple(cfg.model.data_preprocessor.size)
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or cfg.train_dataloader
-    for step in reversed(_pipeline(loader.dataset)):
+    loaders = [cfg.get(f'{split}_dataloader') for split in ('test', 'val', 'train')]
+    loader = next((loader for loader in loaders if loader), None)
+    if loader is None and 'img_size' in cfg.model.backbone:  # a backbone for use in other models
+        return (cfg.model.backbone.img_size, ) * 2
+    for step in reversed(_pipeline(loader.dataset) if loader else []):
         size = step.get('crop_size') or step.get('scale')
         if size is not None and ('Crop' in step.type or 'Resize' in step.type):
             short, long = sorted((size, size) if isinstance(size, int) else size)

@@ -120,5 +120,5 @@ def test_own_configs_through_the_hub(monkeypatch):
 
 
 def test_own_config_that_is_not_there():
-    with pytest.raises(FileNotFoundError, match='dynsp_mm::no.py: this package has no such config'):
+    with pytest.raises(FileNotFoundError, match="dynsp_mm has no config 'no.py'"):
         compat.own_config('no.py')

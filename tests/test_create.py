@@ -13,7 +13,7 @@ NAMES = {'dynamic_swin_t': 'DynamicSwin', 'dynamic_swin_v2_t': 'DynamicSwinV2',
 def test_maps_of_all_stages(name):
     sparse = {} if name.startswith('stvit') else dict(keep_ratios=0.7)
     backbone = dynsp_mm.create_backbone(name, **sparse).eval()
-    assert type(backbone).__name__ == NAMES[name]
+    assert type(backbone).__name__ == NAMES[name] and backbone.is_init
     with torch.no_grad():
         maps = backbone(torch.randn(1, 3, 64, 96))
     assert [tuple(out.shape) for out in maps] == [
@@ -47,6 +47,9 @@ def test_weights_of_a_dense_checkpoint(tmp_path):
     ('dynamic_swin_q', {}, "name='dynamic_swin_q': the sizes of dynamic_swin are tiny, small"),
     ('dynamic_swin_xl', {}, "name='dynamic_swin_xl': the sizes of dynamic_swin are tiny, small"),
     ('dynamic_swin_t', dict(keep_ratios=1.5), 'keep_ratios=1.5'),
+    ('dynamic_swin_t', dict(arch='base'), "arch='base': the size is part of name='dynamic_swin_t'"),
+    ('dynamic_convnext_t', dict(foo=1), 'DynamicConvNeXt: unknown argument.s. foo=1'),
+    ('stvit_swin_t', dict(keep_ratios=0.7), 'keep_ratios=0.7: STViTSwin selects no positions'),
     ('dynamic_swin_t', dict(checkpoint='no.pth'), "^checkpoint='no.pth' cannot be loaded"),
 ])
 def test_mistakes(name, kwargs, text):

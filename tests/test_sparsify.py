@@ -1,5 +1,6 @@
 """Any config of the libraries becomes sparse, and nothing else of it changes."""
 import copy
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 from config_files import plain
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 from dynsp_mm import cli
 from dynsp_mm.sparsify import parse_ratios, sparsify
+from dynsp_mm.swap_check import check_backbone
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / 'tools/sparsify_config.py'
@@ -47,18 +50,47 @@ def test_only_what_must_changes(name):
     assert set(sparsify(cfg, 0.6)) == {'model'}
 
 
-def test_stages_that_the_dense_class_returns():
-    """mmdet's and mmseg's Swin returns four stages by default, mmpretrain's and ours the last."""
-    for scope, expected in (('mmdet', (0, 1, 2, 3)), ('mmseg', (0, 1, 2, 3)), ('mmpretrain', None)):
-        for type_ in ('SwinTransformer', f'{scope}.SwinTransformer'):
-            cfg = Config(dict(default_scope=scope, model=dict(backbone=dict(type=type_))))
-            sparsify(cfg, 0.7)
-            assert cfg.model.backbone.get('out_indices') == expected
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.parametrize('size', [(64, 64), (96, 130)], ids=str)
+def test_defaults_of_the_dense_class(scope, size):
+    """Where a config leaves everything to the class, libraries differ in more than the stages."""
+    importlib.import_module(f'{scope}.models')
+    if scope == 'mmpretrain' and size[0] < 224:
+        size = (224, 230)  # its Swin takes no map that is smaller than a window
+    other = dict(mmdet='mmpretrain', mmseg='mmdet', mmpretrain='mmseg')[scope]
+    for type_, default_scope in (('SwinTransformer', scope), (f'{scope}.SwinTransformer', other)):
+        cfg = Config(dict(default_scope=default_scope, model=dict(backbone=dict(type=type_))))
+        assert check_backbone(cfg, size)['error'] <= 1e-5
+        cfg.model.backbone.frozen_stages = 1
+        frozen = []
+        for ratio in (None, 1.0):
+            if ratio:
+                sparsify(cfg, ratio)
+            init_default_scope(default_scope)
+            model = MODELS.build(dict(cfg.model.backbone))
+            model.train()
+            frozen.append({key for key, parameter in model.named_parameters()
+                           if not parameter.requires_grad})
+        assert frozen[0] == frozen[1] != set()
 
 
 def test_dense_ratio_needs_no_hook():
     cfg = Config(dict(default_scope='mmdet', model=dict(backbone=dict(type='SwinTransformer'))))
     assert 'custom_hooks' not in sparsify(cfg, 1.0)
+    # A config that is sparse already: the hook would refuse the dense model.
+    cfg.custom_hooks = [dict(type='EMAHook'), dict(type='SparseTrainingHook')]
+    assert sparsify(cfg, 1.0)['custom_hooks'] == cfg.custom_hooks == [dict(type='EMAHook')]
+
+
+def test_classes_and_single_blocks():
+    """Types that are python objects, as in mmengine's new configs; one predictor."""
+    from mmdet.models import SwinTransformer
+    cfg = Config(dict(default_scope='mmdet', model=dict(backbone=dict(
+        type=SwinTransformer, prune_blocks=2))))
+    with pytest.raises(ValueError, match='needs one ratio for each of the 1 predictors'):
+        sparsify(cfg, (0.7, 0.5))
+    sparsify(cfg, 0.7)
+    assert cfg.model.backbone.type == 'DynamicSwin' and cfg.model.backbone.embed_dims == 96
 
 
 @pytest.mark.parametrize('entries,ratio,text', [

@@ -41,9 +41,12 @@ def config(request):
 def test_size_of_images():
     for name, size in CONFIGS.items():
         assert input_size(cli.load_config(name)) == size
-    cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(pipeline=[]))))
+    cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(pipeline=[])),
+                      model=dict(backbone=dict(img_size=192))))
     with pytest.raises(cli.UserError, match='no transform of the test pipeline names a size'):
         input_size(cfg)
+    cfg.pop('test_dataloader')
+    assert input_size(cfg) == (192, 192)
 
 
 def test_backbone(config):
@@ -67,30 +70,112 @@ def test_model_trains_a_step(name):
     assert decay == ('convnext' in name and 'mmpretrain' not in name)
 
 
-def test_broken_promises_are_found(monkeypatch):
-    cfg = cli.load_config('mmpretrain::convnext_v2/convnext-v2-atto_32xb32_in1k.py')
-    dense = swap_check.load_dense
+SMALL = 'mmpretrain::convnext_v2/convnext-v2-atto_32xb32_in1k.py'
 
-    def lose(model, weights):
-        return dense(model, {k: v for k, v in weights.items() if k != 'stages.1.0.norm.bias'})
-    monkeypatch.setattr(swap_check, 'load_dense', lose)
-    with pytest.raises(SwapError, match=r"dense weights lack: \['stages.1.0.norm.bias'\]"):
-        check_backbone(cfg, (64, 64))
 
-    def alter(model, weights):
-        new = dense(model, weights)
+def on_load(change):
+    """Stands for load_dense; ``change`` may alter the model or the weights."""
+    load = swap_check.load_dense
+
+    def load_dense(model, weights):
+        weights = dict(weights)
+        change(model, weights, before=True)
+        new = load(model, weights)
         with torch.no_grad():
-            model.stages[1][0].norm.bias += 0.01
+            change(model, weights, before=False)
         return new
-    monkeypatch.setattr(swap_check, 'load_dense', alter)
-    with pytest.raises(SwapError, match='keep_ratios=None the outputs differ'):
-        check_backbone(cfg, (64, 64))
-    monkeypatch.undo()
-    monkeypatch.setattr(swap_check, 'SparseTrainingHook', lambda: type(
-        'Freezes', (), dict(attach=staticmethod(
-            lambda model: model.backbone.token_predictors.eval()))))
+    return load_dense
+
+
+def lose(model, weights, before):
+    weights.pop('stages.1.0.norm.bias', None)
+
+
+def add(model, weights, before):
+    weights['stages.9.bias'] = torch.ones(1)
+
+
+def alter(model, weights, before):
+    model.stages[1][0].norm.bias.data += 0.01
+
+
+def break_fast_path(model, weights, before):
+    if not before and model.keep_ratios:
+        model.stages[2][-1].fast_path.linear.bias.fill_(float('inf'))
+
+
+def drop_a_stage(model, weights, before):
+    if model.keep_ratios:
+        model.out_indices = ()
+
+
+@pytest.mark.parametrize('change,text', [
+    (lose, r"dense weights lack: \['stages.1.0.norm.bias'\]"),
+    (add, r"dense names without a place: \['stages.9.bias'\]"),
+    (alter, 'keep_ratios=None the outputs differ'),
+    (break_fast_path, 'sparse outputs are not finite'),
+    (drop_a_stage, r'sparse outputs have shapes \[\]'),
+])
+def test_a_broken_backbone_is_found(change, text, monkeypatch):
+    monkeypatch.setattr(swap_check, 'load_dense', on_load(change))
+    with pytest.raises(SwapError, match=text):
+        check_backbone(cli.load_config(SMALL), (64, 64))
+
+
+def test_a_wrong_number_of_slow_positions_is_found(monkeypatch):
+    backbone = swap_check.sparse_backbone
+    monkeypatch.setattr(swap_check, 'sparse_backbone', lambda cfg: dict(
+        backbone(cfg), selection=dict(type='threshold', threshold=0.999)))
+    with pytest.raises(SwapError, match='0 of 16 positions are slow, the keep ratio is 0.7'):
+        check_backbone(cli.load_config(SMALL), (64, 64))
+
+
+def test_no_parameter_hides_behind_a_zero():
+    model = torch.nn.ModuleList([torch.nn.LayerNorm(4), torch.nn.Linear(4, 4)])
+    torch.nn.init.zeros_(model[1].weight)
+    swap_check.randomise(model)
+    assert all(parameter.all() for parameter in model.parameters())
+
+
+class NoHook:
+    """Stands for SparseTrainingHook."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def attach(self, model):
+        self.action(model)
+
+
+def scale_gradient(value):
+    return lambda model: model.backbone.token_predictors[0].norm.weight.register_hook(
+        lambda gradient: gradient * value)
+
+
+@pytest.mark.parametrize('action', [
+    lambda model: model.backbone.token_predictors.eval(), scale_gradient(0.0),
+    scale_gradient(float('nan'))], ids=['none', 'zero', 'nan'])
+def test_a_part_without_gradient_is_found(action, monkeypatch):
+    hook = swap_check.SparseTrainingHook
+
+    def attach(model):
+        hook().attach(model)
+        action(model)
+    monkeypatch.setattr(swap_check, 'SparseTrainingHook', lambda: NoHook(attach))
     with pytest.raises(SwapError, match="no gradient for .'token_predictors.0.norm.weight'"):
-        check_model(cfg, (64, 64))
+        check_model(cli.load_config(SMALL), (64, 64))
+
+
+def test_a_parameter_without_optimizer_is_found(monkeypatch):
+    build = swap_check.build_optim_wrapper
+
+    def build_less(model, cfg):
+        wrapper = build(model, cfg)
+        del wrapper.optimizer.param_groups[0]['params'][0]
+        return wrapper
+    monkeypatch.setattr(swap_check, 'build_optim_wrapper', build_less)
+    with pytest.raises(SwapError, match="parameters without an optimizer: .'backbone"):
+        check_model(cli.load_config(SMALL), (64, 64))
 
 
 # ---------------------------------------------------------------------- the command
@@ -134,7 +219,7 @@ def test_table_and_resuming(command, monkeypatch):
                     optimizer='X')
     module = command.module
     monkeypatch.setattr(module.cli, 'load_config', lambda name: SimpleNamespace(
-        filename=name, model=dict(language_model=dict(type='Bert'))))
+        filename=name, model=dict(language_model=dict(type='Bert')), get=lambda key: {}))
     for function in ('check_backbone', 'check_model'):
         monkeypatch.setattr(module.swap_check, function, check)
 
@@ -146,7 +231,7 @@ def test_table_and_resuming(command, monkeypatch):
         command()
     table = (command.work.parent / 'table.md').read_text()
     assert '**1 of 4** configs, which have 4 distinct ones' in table
-    assert '**1 of 3** that can be built without' in table
+    assert '**1 of 3** that can be trained without' in table
     for line in ('| mmpretrain::a/good.py (1) | DynamicConvNeXt | 8 x 9 | 4 | 2 | 1.0e-07 | 0.',
                  '| mmpretrain::a/good.py | 1.500 | X |',
                  'failed: ended by SIGKILL', 'failed: lost a \\| bias',
@@ -163,7 +248,7 @@ def test_table_and_resuming(command, monkeypatch):
     assert '**1 of 1** configs' in command('--only', 'good')
     with pytest.raises(cli.UserError):
         command('--retry')
-    # Both checks of the killed and the wrong one, and the backbone of the offline one.
-    assert len(calls.read_text().splitlines()) == count + 5
+    # Both checks of each but the good one.
+    assert len(calls.read_text().splitlines()) == count + 6
     with pytest.raises(cli.UserError, match='--only nothing: no config'):
         command('--only', 'nothing')

@@ -46,6 +46,7 @@ def main():
     if base.startswith(('mmseg::', 'dynsp_mm::')):
         # Unknown to mmengine until this package is imported ('mmseg::' where mmseg comes from
         # another distribution); custom_imports are read too late for a base.
+        print('# mmengine knows this base once the package is imported.')
         print(f"_base_ = [__import__('dynsp_mm') and {base!r}]")
     else:
         print(f'_base_ = {base!r}')

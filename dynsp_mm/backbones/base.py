@@ -1,7 +1,7 @@
 """What all backbones share: checks of arguments and inputs, weights."""
 import logging
 from numbers import Integral, Real
-from typing import Sequence, Tuple, Union
+from typing import Mapping, Sequence, Tuple, Union
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -29,6 +29,13 @@ def check_rates(**rates: float) -> None:
 
 class Backbone(BaseModule):
     """Base of the backbones: output stages, input checks, initialisation and loading."""
+
+    @classmethod
+    def _refuse(cls, unknown: Mapping[str, object]) -> None:
+        """Raises ValueError for unknown arguments: an error of ours, which the tools print."""
+        if unknown:
+            raise ValueError(f'{cls.__name__}: unknown argument(s) '
+                             + ', '.join(f'{key}={value!r}' for key, value in unknown.items()))
 
     @staticmethod
     def _resolve_out_indices(out_indices: Union[int, Sequence[int]],
@@ -63,6 +70,10 @@ class Backbone(BaseModule):
                       'current', logging.WARNING)
             return
         configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
+        for config in configs:
+            if config and not (isinstance(config, dict) and 'type' in config):
+                raise ValueError(f'init_cfg={self.init_cfg!r}: must be None, a dict such as '
+                                 "dict(type='Pretrained', checkpoint=FILE), or a list of those")
         pretrained = [c for c in configs if c and c['type'] == 'Pretrained']
         if pretrained or not self.init_cfg:
             self._init_from_scratch()

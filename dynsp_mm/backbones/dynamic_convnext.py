@@ -68,7 +68,9 @@ class DynamicConvNeXt(SparseBackbone):
                  frozen_stages: int = 0,
                  gap_before_final_norm: bool = True,
                  with_cp: bool = False,
-                 init_cfg=None):
+                 init_cfg=None,
+                 **unknown):
+        self._refuse(unknown)
         super().__init__(init_cfg)
         check_counts(in_channels=in_channels, stem_patch_size=stem_patch_size)
         check_rates(drop_path_rate=drop_path_rate)

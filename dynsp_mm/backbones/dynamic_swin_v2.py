@@ -62,9 +62,7 @@ class DynamicSwinV2(SparseSwin):
                  window_size: Union[int, Sequence[int]] = 8,
                  pretrained_window_sizes: Union[int, Sequence[int]] = 0,
                  **swin):
-        unknown = [f'{name}={swin[name]!r}' for name in UNKNOWN if name in swin]
-        if unknown:
-            raise ValueError(f'DynamicSwinV2: unknown argument(s) {", ".join(unknown)}')
+        self._refuse({name: swin[name] for name in UNKNOWN if name in swin})
         super().__init__(arch, img_size=img_size, window_size=window_size, **swin)
         check_counts(0, extra_norm_every_n_blocks=self.arch_settings['extra_norm_every_n_blocks'])
         self.pretrained_window_sizes = self._per_stage(

@@ -143,9 +143,7 @@ class SwinBackbone(Backbone):
                  convert_weights: bool = False,
                  init_cfg=None,
                  **unknown):
-        if unknown:  # as an error of ours, which the tools print in one line
-            raise ValueError(f'{type(self).__name__}: unknown argument(s) '
-                             + ', '.join(f'{key}={value!r}' for key, value in unknown.items()))
+        self._refuse(unknown)
         if pretrained is not None:
             if init_cfg is not None:
                 raise ValueError(f'pretrained={pretrained!r}: give either pretrained or init_cfg')

@@ -67,7 +67,8 @@ def open_archive(path, inner=None):
                 members = _members(file, f'{path}, {inner}', stack)
             yield members
     except DAMAGE as error:
-        raise ArchiveError(f'archive {path} is damaged or not completely downloaded ({error}); '
+        reason = ' '.join(str(error).split())
+        raise ArchiveError(f'archive {path} is damaged or not completely downloaded ({reason}); '
                            'download it again') from error
 
 

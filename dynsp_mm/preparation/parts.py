@@ -147,8 +147,9 @@ class CocoFile(File):
             problems.append(f'expected {self.count} images, lists {len(names)}')
         if not names:
             problems.append('lists no image')
-        ids = {image.get('id') for image in content['images']}
-        strays = sum(entry.get('image_id') not in ids for entry in content['annotations'])
+        # As text: a broken file may hold what cannot be hashed.
+        ids = {str(image.get('id')) for image in content['images']}
+        strays = sum(str(entry.get('image_id')) not in ids for entry in content['annotations'])
         if strays:
             problems.append(f'{strays} annotations belong to no image that it lists')
         folder = request.root / self.images
@@ -156,7 +157,8 @@ class CocoFile(File):
             absent = sorted(set(map(str, names)) - set(_images(folder)))
             if absent and any(folder.iterdir()):
                 problems.append(f'{len(absent)} of the {len(names)} images that it lists are not '
-                                f'in {self.images}, such as {absent[0]}')
+                                f'in {self.images}, such as {absent[0]} (if those are lost, move '
+                                f'{self.images} away and unpack it anew)')
         detail = (f'{_image_count(len(names), self.count)}, {len(content["annotations"])} '
                   f'annotations, {len(content["categories"])} categories')
         return detail, problems

@@ -1,4 +1,5 @@
 """Trains only the new parts at first."""
+import logging
 from numbers import Integral
 from typing import List
 
@@ -17,7 +18,9 @@ class HoldPretrainedHook(Hook):
 
     Until then only token predictors and fast paths learn, as in the code of arXiv 2207.01580. All
     parameters follow the schedule as if nothing was held: afterwards the pretrained ones go on
-    with the rates that it has reached. The optimizer's moments are gathered from the start::
+    with the rates that it has reached. The optimizer's moments are gathered from the start. All
+    parameters but the new parts count as pretrained, so ``load_from`` should name the whole dense
+    model, head included::
 
         custom_hooks = [dict(type='SparseTrainingHook'), dict(type='HoldPretrainedHook')]
 
@@ -72,6 +75,11 @@ class HoldPretrainedHook(Hook):
         if runner.epoch < self.epochs:
             print_log(f'HoldPretrainedHook: pretrained parameters are held until epoch '
                       f'{self.epochs} is over', 'current')
+            if not (runner._load_from or runner._resume):
+                print_log('HoldPretrainedHook: load_from is not set, so parameters that no '
+                          'init_cfg loaded, such as heads, are random and held all the same; '
+                          'name a checkpoint of the whole dense model, or leave the hook out',
+                          'current', logging.WARNING)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Sets the rates to 0 for the iteration."""

@@ -2,9 +2,12 @@
 
 What holds for every sparse backbone is in ``test_sparse``.
 """
+import math
+
 import pytest
 import torch
 from golden import relative_error
+from mmengine.registry import init_default_scope
 from mmpretrain.models.backbones import SwinTransformerV2
 from mmpretrain.registry import MODELS
 from test_dense_parity import ALL, check, randomise
@@ -13,6 +16,7 @@ from dynsp_mm import Decision, DynamicSwin, DynamicSwinV2, cli, record_decisions
 from dynsp_mm.analysis.flops import count_macs
 from dynsp_mm.checkpoints import fit_state_dict, load_from_anywhere
 from dynsp_mm.layers import Streams, SwinBlockV2
+from dynsp_mm.layers.window_attention_v2 import WindowAttentionV2
 from dynsp_mm.sparsify import sparsify
 
 WIDTHS = dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4))
@@ -159,6 +163,7 @@ CONFIGS = {
 @pytest.mark.parametrize('name', CONFIGS)
 def test_swap_of_a_config_and_its_checkpoint(name, tmp_path):
     cfg = cli.load_config(f'mmpretrain::swin_transformer_v2/{name}')
+    init_default_scope('mmpretrain')
     for part, value in (('drop_path_rate', 0.0), ('out_indices', (2, 3))):
         cfg.model.backbone[part] = value
     cfg.model.head.in_channels = 768
@@ -214,3 +219,23 @@ def test_extra_norms_are_told_from_a_checkpoint():
         fit_state_dict(normed.state_dict(), plain)
     with pytest.raises(ValueError, match='not there, such as stages.2.blocks.1.norm3.weight'):
         fit_state_dict(plain.state_dict(), normed)
+
+
+def test_the_scale_of_the_cosines_is_limited():
+    """To 100, which a trained checkpoint may exceed."""
+    attention, windows = WindowAttentionV2(8, 2, 4).eval(), torch.randn(3, 16, 8)
+    outputs = []
+    for scale in (math.log(100), 9.0, 2.0):
+        torch.nn.init.constant_(attention.logit_scale, scale)
+        outputs.append(attention(windows))
+    assert torch.equal(outputs[0], outputs[1]) and not torch.allclose(outputs[0], outputs[2])
+
+
+def test_drop_path_drops_whole_branches():
+    """After the norm: a block of which both branches are dropped passes its input on."""
+    block = SwinBlockV2(8, 2, 4, drop_path=0.999).train()
+    torch.nn.init.constant_(block.norm1.bias, 5.0)
+    torch.nn.init.constant_(block.norm2.bias, 5.0)
+    x = torch.randn(2, 16, 8)
+    torch.manual_seed(0)
+    assert torch.equal(block(x, (4, 4)), x)

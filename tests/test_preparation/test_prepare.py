@@ -170,7 +170,7 @@ def test_what_exists_is_never_changed(tmp_path):
     assert 'train2017: mend it, or move it away (what exists is never changed)' in report
     assert line(report, 'annotations/instances_train2017.json') == (
         'incomplete', '4 of the 4 images that it lists are not in train2017, such as '
-        '000000000001.jpg')
+        '000000000001.jpg (if those are lost, move train2017 away and unpack it anew)')
 
 
 def test_subset_must_agree(coco):

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 from hostile import Hostile
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.utils import get_installed_path
 
 from dynsp_mm import DynamicSwin, STViTSwin
@@ -163,7 +166,8 @@ def test_dense_checkpoint_of_the_library_loads_as_it_is(data, tmp_path):
     assert dense.read_text() == before
     done = tool('train.py', dense, '--sparse', '1.5', '--work-dir', tmp_path / 'w', check=False,
                 cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.strip().startswith('ERROR: keep_ratios=1.5')
+    assert done.returncode == 2 and done.stderr.strip().startswith(
+        'ERROR: --sparse 1.5: keep_ratios=1.5')
 
 
 def test_tools_check_what_they_load(data, tmp_path):
@@ -172,7 +176,9 @@ def test_tools_check_what_they_load(data, tmp_path):
     model = STViTSwin(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4),
                       out_indices=(0, 1, 2, 3))
     weights = {'backbone.' + k: v for k, v in model.state_dict().items()}
-    write_checkpoint(weights, 'test', tmp_path / 'good.safetensors')
+    init_default_scope('mmdet')
+    detector = MODELS.build(Config.fromfile(config).model)
+    write_checkpoint({**detector.state_dict(), **weights}, 'test', tmp_path / 'good.safetensors')
     image = sorted(Path(data, 'val2017').iterdir())[0]
     tool('test.py', config, tmp_path / 'good.safetensors', '--work-dir', tmp_path / 'w',
          cwd=tmp_path)
@@ -190,6 +196,19 @@ def test_tools_check_what_they_load(data, tmp_path):
     torch.save(dict(state_dict={'backbone.' + k: v for k, v in other.state_dict().items()
                                 if 'stages.2' not in k}), tmp_path / 'other.pth')
     torch.save(dict(state_dict={'fc.weight': torch.ones(1)}), tmp_path / 'none.pth')
+    # Another detector, and one for other classes.
+    torch.save(dict(state_dict=weights), tmp_path / 'headless.pth')
+    classes = {key: torch.cat([value, value]) if 'fc_cls' in key else value
+               for key, value in detector.state_dict().items()}
+    torch.save(dict(state_dict=classes), tmp_path / 'classes.pth')
+    for name, text in (
+            ('headless', 'tensors that this MaskRCNN needs are not there, such as neck.'),
+            ('classes', '2 tensors have another size in this MaskRCNN: size mismatch for '
+             'roi_head.bbox_head.fc_cls.weight')):
+        done = tool('test.py', config, tmp_path / f'{name}.pth', '--work-dir', tmp_path / 'w',
+                    check=False, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr[-2000:]
+        assert text in done.stderr.strip().splitlines()[-1]
     for name, text in (('evil', 'was not read: it holds'), ('text', 'is damaged or no checkpoint'),
                        ('other', 'another arch than this STViTSwin'),
                        ('none', 'no weights for this STViTSwin')):

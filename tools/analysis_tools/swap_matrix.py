@@ -30,7 +30,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from mmengine.hub import get_config  # noqa: E402
 from mmengine.utils import get_installed_path  # noqa: E402
 
 from dynsp_mm import cli, sparsify, swap_check  # noqa: E402
@@ -41,20 +40,20 @@ PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 TIMEOUT = 1800  # seconds for one check
 HEAD = """# Which configs of OpenMMLab can be made sparse
 
-Written by `python tools/analysis_tools/swap_matrix.py`; do not edit. Python {python},
-{versions}, on a CPU in float32.
+Written by `python tools/analysis_tools/swap_matrix.py`; do not edit.
+Versions: {versions}. On a CPU in float32.
 
 * Backbones: **{good} of {all}** configs, which have {distinct} distinct ones. Each was built at
   its own width and depth and fed a random image of its config's size. The dense state dict loads
   and only predictors and fast paths are missing; with `keep_ratios=None` the largest deviation from
   the dense outputs, relative to their largest value, is at most {tolerance}; with {ratio} it runs
   and keeps what it should.
-* Whole models: **{trained} of {buildable}** that can be built without downloads; {offline} cannot
-  be built here, dense or sparse, and the table says why. At 256 x 320 and batch 2 with
-  `SparseTrainingHook` the loss is finite, every parameter of the sparse parts gets a gradient that
-  is not zero, and every trainable parameter is in the optimizer that the config's constructor
-  builds. Stochastic depth is off, mixed precision is full precision, `batch_augments` of detectors
-  are left out.
+* Whole models: **{trained} of {trainable}** that can be trained without downloads; {offline}
+  cannot be built here, dense or sparse, {idle} configs train nothing, and the table says why. At
+  256 x 320 and batch 2 with `SparseTrainingHook` the loss is finite, every parameter of the sparse
+  parts gets a gradient that is not zero, and every trainable parameter is in the optimizer that the
+  config's constructor builds. Stochastic depth is off, mixed precision is full precision,
+  `batch_augments` of detectors are left out.
 
 ## Backbones
 
@@ -69,10 +68,11 @@ def parse_args():
     parser = argparse.ArgumentParser(description='Check the swap on every config')
     parser.add_argument('--work-dir', default='work_dirs/swap_matrix', type=Path,
                         help='results, one file for each check')
-    parser.add_argument('--out', default=ROOT / 'docs/SWAP_MATRIX.md', type=Path, help='the table')
+    parser.add_argument('--out', type=Path, help='the table (default: docs/SWAP_MATRIX.md, with '
+                        '--only part.md in the working directory)')
     parser.add_argument('--only', default='', metavar='TEXT',
                         help='only configs whose name contains this')
-    parser.add_argument('--retry', action='store_true', help='repeat checks that failed')
+    parser.add_argument('--retry', action='store_true', help='repeat checks that did not pass')
     return parser.parse_args()
 
 
@@ -90,7 +90,7 @@ def find_configs(path):
         for file in files:
             name = f'{library}::{file.relative_to(root).as_posix()}'
             try:
-                cfg = load(name)
+                cfg = cli.load_config(name)
             except Exception as error:  # some need packages that are not installed
                 found.append([name, 'unreadable', one_line(error)])
                 continue
@@ -106,17 +106,6 @@ def find_configs(path):
 
 def config_root(library):
     return Path(get_installed_path(library), '.mim/configs')
-
-
-def load(name):
-    try:
-        return cli.load_config(name)
-    except cli.UserError:
-        cfg = get_config(name)
-        if 'default_scope' in cfg:
-            raise
-        cfg.default_scope = name.partition('::')[0]  # mmpretrain's configs of GLIP leave it out
-        return cfg
 
 
 @functools.lru_cache(maxsize=None)
@@ -150,12 +139,15 @@ def write(path, value):
 
 # ---------------------------------------------------------------------- one check
 def check(kind, name, file):
-    """Write ``dict(status, ...)`` of one backbone or model."""
+    """Write ``dict(status, versions, ...)`` of one backbone or model."""
     logging.disable(logging.WARNING)  # the initialisation of each layer
-    cfg = load(name)
+    cfg = cli.load_config(name)
     function = swap_check.check_backbone if kind == 'backbone' else swap_check.check_model
     try:
-        result = dict(status='ok', **function(cfg))
+        if kind == 'model' and cfg.get('optim_wrapper') is None:
+            result = dict(status='no training', reason='the config has no optimizer and no head')
+        else:
+            result = dict(status='ok', **function(cfg))
     except swap_check.SwapError as error:
         result = dict(status='failed', reason=one_line(error))
     except Exception as error:
@@ -170,7 +162,7 @@ def check(kind, name, file):
                     reason = (f'its language model, {language}, and the vocabulary are downloads; '
                               f'the first thing missing: {reason}')
                 result = dict(status='not buildable', reason=reason)
-    write(file, result)
+    write(file, dict(result, versions=versions()))
 
 
 def run_check(kind, name, file):
@@ -180,9 +172,13 @@ def run_check(kind, name, file):
     """
     process = FORK.Process(target=quietly, args=(kind, name, file), daemon=True)
     process.start()
-    process.join(TIMEOUT)
-    if process.is_alive():
+    try:
+        process.join(TIMEOUT)
+        late = process.is_alive()
+    finally:
         process.kill()
+        process.join()
+    if late:
         write(file, dict(status='failed', reason=f'not done after {TIMEOUT} s'))
     elif not file.is_file():
         code = process.exitcode
@@ -211,13 +207,14 @@ def report(configs, backbones, models):
     swappable = [entry for entry in configs if entry[1] in sparsify.SWAPS]
     good = [entry for entry in swappable if backbones[entry[2]]['status'] == 'ok']
     counts = Counter(models[entry[0]]['status'] for entry in swappable)
-    versions = ', '.join(f'{name} {version(name)}' for name in PACKAGES)
     distinct = {entry[2]: entry for entry in reversed(swappable)}
     lines = [HEAD.format(
-        python=sys.version.split()[0], versions=versions, good=len(good), all=len(swappable),
+        versions=', '.join(f'{name} {number}' for name, number in versions().items()),
+        good=len(good), all=len(swappable),
         distinct=len(distinct), tolerance=f'{swap_check.TOLERANCE:.0e}',
         ratio=swap_check.KEEP_RATIO, trained=counts['ok'], offline=counts['not buildable'],
-        buildable=len(swappable) - counts['not buildable'])]
+        idle=counts['no training'],
+        trainable=len(swappable) - counts['not buildable'] - counts['no training'])]
     for key, (name, kind, _) in distinct.items():
         result = backbones[key]
         shared = sum(entry[2] == key for entry in swappable)
@@ -249,13 +246,21 @@ def row(cells):
     return '| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in cells) + ' |'
 
 
-def version(module):
-    names = importlib.metadata.packages_distributions().get(module, [module])
-    return importlib.metadata.version(names[0])
+@functools.lru_cache(maxsize=None)
+def versions():
+    """Name -> version of what a result depends on; one of other versions is computed anew."""
+    distributions = importlib.metadata.packages_distributions()
+    found = {name: importlib.metadata.version(distributions.get(name, [name])[0])
+             for name in PACKAGES}
+    return dict(python=sys.version.split()[0], **found)
 
 
 def main():
     args = parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no check is left running
+    out = args.out or (args.work_dir / 'part.md' if args.only else ROOT / 'docs/SWAP_MATRIX.md')
+    if not out.resolve().parent.is_dir() and out.resolve().parent != args.work_dir.resolve():
+        raise cli.UserError(f'--out {out}: there is no folder {out.parent}')
     configs = [entry for entry in find_configs(args.work_dir / 'configs.json')
                if args.only in entry[0]]
     swappable = [entry for entry in configs if entry[1] in sparsify.SWAPS]
@@ -274,7 +279,8 @@ def main():
         file = args.work_dir / kind / f'{stem}.json'
         if file.is_file():
             result = json.loads(file.read_text())
-            if not (args.retry and result['status'] == 'failed'):
+            again = args.retry and result['status'] != 'ok'
+            if not again and result.get('versions', versions()) == versions():
                 results[kind][key] = result
                 continue
             file.unlink()
@@ -282,10 +288,10 @@ def main():
         result = results[kind][key] = run_check(kind, name, file)
         print(f'[swap] {number}/{len(tasks)} {kind} {name}: {result["status"]} '
               f'{result.get("reason", "")} ({time.time() - start:.0f} s)', flush=True)
-    args.out.write_text(report(configs, results['backbone'], results['model']))
-    print(f'[swap] {args.out}')
+    out.write_text(report(configs, results['backbone'], results['model']))
+    print(f'[swap] {out}')
     if any(result['status'] == 'failed' for kind in results.values() for result in kind.values()):
-        raise cli.UserError(f'some checks failed: see {args.out}')
+        raise cli.UserError(f'some checks failed: see {out}')
 
 
 if __name__ == '__main__':
