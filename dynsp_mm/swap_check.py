@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import set_random_seed
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
@@ -94,7 +95,7 @@ def check_backbone(cfg: Config, size: Optional[Tuple[int, int]] = None) -> Dict[
     dense_cfg = without_pretrained(cfg.model.backbone)
     sparse_cfg = sparse_backbone(cfg)
     load_library(cfg)
-    torch.manual_seed(0)
+    set_random_seed(0)
     dense = MODELS.build(dense_cfg)
     dense.eval()  # returns None in some of the libraries' classes
     randomise(dense)
@@ -238,7 +239,7 @@ def build_model(cfg: Config, size: Tuple[int, int] = SIZE) -> BaseModel:
         model['data_preprocessor'].pop('batch_augments', None)
     elif cfg.default_scope == 'mmseg':
         model['data_preprocessor'].update(size=size)
-    torch.manual_seed(0)
+    set_random_seed(0)
     model = MODELS.build(model)
     model.init_weights()
     return model

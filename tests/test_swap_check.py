@@ -238,7 +238,7 @@ def test_table_and_resuming(command, monkeypatch):
                  '| mmpretrain::a/offline.py | not buildable: its language model, Bert, and the',
                  'the first thing missing: ImportError: no BERT |  |',
                  '| mmdet::x.py | SparseConvNeXt: it is pretrained',
-                 '| mmdet::y.py | cannot be read: no module |'):
+                 '| mmdet::y.py | its own file cannot be loaded: no module |'):
         assert line in table, line
     count = len(calls.read_text().splitlines())
     assert count == 8

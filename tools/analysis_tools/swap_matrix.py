@@ -92,7 +92,7 @@ def find_configs(path):
             try:
                 cfg = cli.load_config(name)
             except Exception as error:  # some need packages that are not installed
-                found.append([name, 'unreadable', one_line(error)])
+                found.append([name, 'unreadable', f'{type(error).__name__}: {one_line(error)}'])
                 continue
             backbone = (cfg.get('model') or {}).get('backbone') or {}
             kind = str(backbone.get('type', '')).split('.')[-1]
@@ -238,7 +238,7 @@ def report(configs, backbones, models):
         if kind in sparsify.UNLIKE:
             lines.append(row([name, f'{kind}: {sparsify.UNLIKE[kind]}']))
         elif kind == 'unreadable':
-            lines.append(row([name, f'cannot be read: {reason}']))
+            lines.append(row([name, f'its own file cannot be loaded: {reason}']))
     return '\n'.join(lines) + '\n'
 
 
