@@ -145,7 +145,7 @@ def check(kind, name, file):
     function = swap_check.check_backbone if kind == 'backbone' else swap_check.check_model
     try:
         if kind == 'model' and cfg.get('optim_wrapper') is None:
-            result = dict(status='no training', reason='the config has no optimizer and no head')
+            result = dict(status='no training', reason='the config has no optimizer')
         else:
             result = dict(status='ok', **function(cfg))
     except swap_check.SwapError as error:
