@@ -18,7 +18,7 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
 from .cli import UserError
-from .config_tree import without_pretrained
+from .config_tree import leaf_datasets, without_pretrained
 from .recording import record_decisions
 from .sparsify import sparsify
 from .training import SparseTrainingHook
@@ -56,7 +56,8 @@ def input_size(cfg: Config) -> Tuple[int, int]:
     loader = next((loader for loader in loaders if loader), None)
     if loader is None and 'img_size' in cfg.model.backbone:  # a backbone for use in other models
         return (cfg.model.backbone.img_size, ) * 2
-    for step in reversed(_pipeline(loader.dataset) if loader else []):
+    dataset = next((leaf for _, leaf in leaf_datasets(loader and loader.dataset)), {})
+    for step in reversed(dataset.get('pipeline') or []):
         size = step.get('crop_size') or step.get('scale')
         if size is not None and ('Crop' in step.type or 'Resize' in step.type):
             short, long = sorted((size, size) if isinstance(size, int) else size)
@@ -64,12 +65,6 @@ def input_size(cfg: Config) -> Tuple[int, int]:
                 short, long = (-(-side // 32) * 32 for side in (short, long))
             return short, long
     raise UserError(f'{cfg.filename}: no transform of the test pipeline names a size')
-
-
-def _pipeline(dataset: Dict[str, Any]) -> list:
-    while 'pipeline' not in dataset:
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
-    return dataset['pipeline']
 
 
 # ---------------------------------------------------------------------- backbone
@@ -252,6 +247,10 @@ def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5)
         cfg: Of a detector, segmentor or classifier.
         size: Height and width in pixels.
         num_classes: How many classes occur.
+
+    Returns:
+        ``inputs``, two uint8 images (C, H, W), and ``data_samples`` of the library, for its
+        ``data_preprocessor``; for a model of videos one of two frames.
     """
     library = cfg.default_scope
     if library == 'mmdet':

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, RUNNERS
 
-from dynsp_mm import cli
+from dynsp_mm import cli, create_backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 SCOPE = next((lib for lib in cli.LIBRARIES if importlib.util.find_spec(lib)), 'mmengine')
@@ -75,6 +76,8 @@ def test_load_config_errors(write, tmp_path):
     assert text.startswith(str(tmp_path / 'net.py')) and 'other.py' in text
     assert 'mmrotate is not installed' in fails(
         cli.load_config, write('_base_ = "mmrotate::a/b.py"'))
+    assert fails(cli.load_config, 'mmdet::nope.py').startswith(
+        'mmdet::nope.py: a config of mmdet is named with its folder, such as mmdet::retinanet/')
     assert fails(cli.load_config, 'mmaction::a/b.py') == (
         "mmaction::a/b.py: configs come from mmdet, mmseg, mmpretrain and dynsp_mm; got 'mmaction'")
     path = write(f'default_scope = {SCOPE!r}\na = 1')
@@ -356,6 +359,25 @@ def test_build_runner(monkeypatch):
     monkeypatch.setitem(RUNNERS.module_dict, 'CliTestRunner', CliTestRunner)
     cfg.runner_type = 'CliTestRunner'
     assert cli.build_runner(cfg) == (CliTestRunner, cfg)
+
+
+def test_sparse_weights_for_a_dense_model(tmp_path, caplog):
+    """Their predictors would be left out without a word."""
+    path = str(tmp_path / 'sparse.pth')
+    torch.save(dict(state_dict={f'backbone.{key}': value for key, value in create_backbone(
+        'dynamic_convnext_atto', keep_ratios=0.7).state_dict().items()}), path)
+
+    def check(**kwargs):
+        caplog.clear()
+        cli.check_weights(torch.nn.ModuleDict(dict(backbone=create_backbone(
+            'dynamic_convnext_atto', **kwargs))), path, 'checkpoint')
+        return 'is of a sparse model and this one is dense' in caplog.text
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        assert check() and not check(keep_ratios=0.5)
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_a_part_that_lacks_something(tmp_path):

@@ -47,6 +47,7 @@ def test_weights_of_a_dense_checkpoint(tmp_path):
     ('dynamic_swin_q', {}, "name='dynamic_swin_q': the sizes of dynamic_swin are tiny, small"),
     ('dynamic_swin_xl', {}, "name='dynamic_swin_xl': the sizes of dynamic_swin are tiny, small"),
     ('dynamic_swin_t', dict(keep_ratios=1.5), 'keep_ratios=1.5'),
+    ('dynamic_swin_t', dict(init_cfg='a.pth'), "init_cfg='a.pth': must be None, a dict such as"),
     ('dynamic_swin_t', dict(arch='base'), "arch='base': the size is part of name='dynamic_swin_t'"),
     ('dynamic_convnext_t', dict(foo=1), 'DynamicConvNeXt: unknown argument.s. foo=1'),
     ('stvit_swin_t', dict(keep_ratios=0.7), 'keep_ratios=0.7: STViTSwin selects no positions'),
