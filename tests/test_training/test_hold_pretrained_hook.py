@@ -148,3 +148,12 @@ def test_bad_epochs(epochs):
 
 def test_name_is_registered():
     assert HOOKS.get('HoldPretrainedHook') is HoldPretrainedHook
+
+
+def test_random_parameters_that_are_held_are_named(tmp_path):
+    """Nothing was loaded; a run that is resumed has its weights."""
+    def warnings(**kwargs):
+        train(tmp_path / 'run', 2, **kwargs)
+        return sum(path.read_text().count('load_from is not set')
+                   for path in tmp_path.rglob('*.log'))
+    assert warnings(max_epochs=1) == 1 and warnings(max_epochs=2, resume=True) == 1
