@@ -1,0 +1,29 @@
+"""The dense network from scratch on Imagenette: 24 epochs. Where all rows of RESULTS.md start.
+
+    python tools/train.py configs/results/imagenette_pretrain.py
+"""
+_base_ = ['mmpretrain::_base_/default_runtime.py', './_base_/swin24.py',
+          './_base_/imagenette112.py']
+
+model = dict(
+    type='ImageClassifier',
+    backbone={{_base_.backbone}},
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=10,
+        in_channels=192,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')))
+custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
+
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(flat_decay_mult=0.0))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, end=2, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, begin=2, end=24, convert_to_iter_based=True)
+]
+train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=4)
+randomness = dict(seed=0)
+default_hooks = dict(
+    logger=dict(interval=50), checkpoint=dict(interval=1, max_keep_ckpts=2))
