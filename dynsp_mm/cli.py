@@ -11,22 +11,18 @@ import os.path as osp
 import sys
 import traceback
 
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.hub import get_config
+from mmengine.config import ConfigDict, DictAction
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from .backbones.base import Backbone
-from .checkpoints import fit_state_dict, load_from_anywhere
-from .compat import enable_mmseg_base_configs, has_accelerator, own_config
-from .config_tree import leaf_datasets
+from .checkpoints import fit_state_dict, load_from_anywhere, load_whole
+from .compat import has_accelerator
+from .config_tree import LIBRARIES, leaf_datasets, read_config
 from .sparsify import parse_ratios, sparsify
 from .training.new_parts import is_new
-
-LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
-
 
 class UserError(Exception):
     """A mistake the user can mend; its text is all that the tools print."""
@@ -112,34 +108,10 @@ def load_config(path, cfg_options=None):
         UserError: the file or one of its bases is missing or no valid config, an override does
             not fit, or ``default_scope`` is unset or names a package that is not installed.
     """
-    enable_mmseg_base_configs()
-    package, external, _ = path.partition('::')
-    # Asked for the config of a package it does not find, mmengine would pip-install that.
-    if external and package not in (*LIBRARIES, __package__):
-        raise UserError(f'{path}: configs come from {", ".join(LIBRARIES)} and {__package__}; got '
-                        f'{package!r}')
-    if external and package in LIBRARIES and '/' not in path:
-        raise UserError(f"{path}: a config of {package} is named with its folder, such as "
-                        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
-    if external and importlib.util.find_spec(package) is None:
-        raise UserError(f'{path}: package {package} is not installed')
-    if not external and not osp.isfile(path):
-        raise UserError(f'config file {path} does not exist')
     try:
-        if package == __package__:
-            cfg = Config.fromfile(own_config(path.partition('::')[2]))
-        else:
-            cfg = get_config(path) if external else Config.fromfile(path)
-            if external and 'default_scope' not in cfg:
-                cfg.default_scope = package
-    except OSError as error:
-        raise UserError(f'{path}: {error}') from error
-    except SyntaxError as error:  # the parser does not know the name of the file
-        raise UserError(f'{path}, or a file in its _base_: {error}') from error
-    except ModuleNotFoundError as error:
-        if error.name is not None:  # a failed import inside the config: its traceback is needed
-            raise
-        raise UserError(f'{path}: {error}') from error
+        cfg = read_config(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if cfg_options:
         try:
             cfg.merge_from_dict(cfg_options)
@@ -382,30 +354,12 @@ def check_weights(model, checkpoint, name, whole=False):
                   'predictors and fast paths are not used; --sparse RATIO makes the model sparse',
                   'current', logging.WARNING)
     if whole:
-        problem = _misfit(getattr(model, 'module', model), state_dict)
-        if problem:
-            raise UserError(f'{name} {checkpoint}: {problem}')
+        try:
+            load_whole(getattr(model, 'module', model), state_dict,
+                       optional=lambda key: is_new(key) or key.startswith('auxiliary_head'))
+        except ValueError as error:
+            raise UserError(f'{name} {checkpoint}: {error}') from error
     return new
-
-
-def _misfit(model, state_dict):
-    """What keeps a state dict from being this whole model's, or None."""
-    kind = type(model).__name__
-    try:
-        missing = model.load_state_dict(state_dict, strict=False).missing_keys
-    except RuntimeError as error:  # lists each tensor of another size
-        lines = [line.strip() for line in str(error).splitlines() if 'size mismatch' in line]
-        if not lines:
-            raise
-        return (f'{len(lines)} tensors have another size in this {kind}: {lines[0]} is it a '
-                'checkpoint of another model, or for other classes?')
-    parameters = dict(model.named_parameters())
-    lacking = [key for key in missing if key in parameters and not is_new(key)
-               and not key.startswith('auxiliary_head')]
-    if lacking:
-        return (f'{len(lacking)} tensors that this {kind} needs are not there, such as '
-                f'{lacking[0]}; is it a checkpoint of another model?')
-    return None
 
 
 def build_runner(cfg, whole=False):

@@ -1,12 +1,12 @@
 """Looking at decisions and semantic tokens without touching the model."""
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, List, NamedTuple, Type
+from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple, Type
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .layers import Decision, SemanticBlock, TokenPredictor
+from .layers import Decision, LayerNorm2d, SemanticBlock, TokenPredictor
 
 
 class Record(NamedTuple):
@@ -55,6 +55,51 @@ def record_decisions(model: nn.Module) -> Iterator[DecisionLog]:
     with _listening(model, TokenPredictor,
                     lambda name, module, args, decision: log.append(Record(name, decision))):
         yield log
+
+
+class BackboneCall(NamedTuple):
+    """What a backbone was given, (B, C, H, W), and its normalised maps, each (B, C_i, H_i, W_i).
+
+    Maps keep their graph in training. A backbone that returns averaged maps has its whole maps here,
+    normalised position by position.
+    """
+    image: Tensor
+    maps: Tuple[Tensor, ...]
+
+
+@contextmanager
+def record_maps(backbone: nn.Module) -> Iterator[List[BackboneCall]]:
+    """Records input and normalised maps of each forward of a backbone.
+
+    Args:
+        backbone: One that returns a tuple of maps; or a ``DynamicConvNeXt`` that averages them.
+
+    Yields:
+        A list with one entry for each forward inside the ``with`` block.
+    """
+    calls: List[BackboneCall] = []
+    whole: List[Tensor] = []
+    norms: List[LayerNorm2d] = []
+    if getattr(backbone, 'gap_before_final_norm', False):
+        norms = [norm for norm in (getattr(backbone, f'norm{i}') for i in backbone.out_indices)
+                 if isinstance(norm, LayerNorm2d)]
+
+    def start(module: nn.Module, args: tuple) -> None:
+        whole.clear()
+
+    def keep_whole(module: LayerNorm2d, args: tuple, output: Tensor) -> None:
+        whole.append(module.forward(args[0]))
+
+    def finish(module: nn.Module, args: tuple, output: Tuple[Tensor, ...]) -> None:
+        calls.append(BackboneCall(args[0], tuple(whole if norms else output)))
+
+    handles = [backbone.register_forward_pre_hook(start), backbone.register_forward_hook(finish)]
+    handles += [norm.register_forward_hook(keep_whole) for norm in norms]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class SemanticAttention(NamedTuple):

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, RUNNERS
 
-from dynsp_mm import cli, create_backbone
+from dynsp_mm import cli, config_tree, create_backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 SCOPE = next((lib for lib in cli.LIBRARIES if importlib.util.find_spec(lib)), 'mmengine')
@@ -86,7 +86,7 @@ def test_load_config_errors(write, tmp_path):
 
 
 def test_named_config_of_missing_package(monkeypatch):
-    monkeypatch.setattr(cli, 'enable_mmseg_base_configs', lambda: None)
+    monkeypatch.setattr(config_tree, 'enable_mmseg_base_configs', lambda: None)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     assert fails(cli.load_config, 'mmdet::a/b.py') == (
         'mmdet::a/b.py: package mmdet is not installed')
@@ -483,7 +483,7 @@ def test_run_tool_prints_our_value_errors_and_passes_others_on(capsys):
 
     def ours():
         try:
-            Selection('random')
+            Selection('best')
         except ValueError as error:  # as mmengine's registry does
             raise type(error)(f'class `X` in y.py: {error}')
 
@@ -491,6 +491,6 @@ def test_run_tool_prints_our_value_errors_and_passes_others_on(capsys):
         cli.run_tool(ours)
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
-        "ERROR: selection type='random': must be 'topk' or 'threshold'\n")
+        "ERROR: selection type='best': must be 'topk', 'threshold' or 'random'\n")
     with pytest.raises(ValueError, match='invalid literal'):
         cli.run_tool(lambda: int('x'))

@@ -30,6 +30,7 @@ class DynamicConvNeXt(SparseBackbone):
         prune_stage: See :class:`DynamicSwin`.
         prune_blocks: See :class:`DynamicSwin`.
         selection: See :class:`DynamicSwin`.
+        mixing: See :class:`DynamicSwin`.
         in_channels: Image channels.
         stem_patch_size: Side of the first patches.
         norm_cfg: dict(type='LN2d' or 'LN', eps=...): layer norms over channels.
@@ -56,6 +57,7 @@ class DynamicConvNeXt(SparseBackbone):
                  prune_stage: int = 2,
                  prune_blocks: Optional[Sequence[int]] = None,
                  selection: Union[str, Mapping] = 'topk',
+                 mixing: str = 'two_stream',
                  in_channels: int = 3,
                  stem_patch_size: int = 4,
                  norm_cfg: dict = dict(type='LN2d', eps=1e-6),
@@ -95,7 +97,7 @@ class DynamicConvNeXt(SparseBackbone):
             raise ValueError(f"norm_cfg={norm_cfg!r}: must be dict(type='LN2d' or 'LN', eps=...)")
         eps = norm_cfg.get('eps', 1e-5)
         self._setup_sparsity(self.depths, self.channels, keep_ratios, prune_stage, prune_blocks,
-                             selection, predictor_eps=eps)
+                             selection, mixing, predictor_eps=eps)
 
         self.downsample_layers = ModuleList()
         self.stages = nn.ModuleList()
@@ -142,14 +144,13 @@ class DynamicConvNeXt(SparseBackbone):
             B, C, H, W = x.shape
             # Free for a channels-last map; a copy where the convolution chose another layout.
             tokens = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
-            tokens = run_stage(stage, tokens, (H, W), self._predictors_of(i), self.selection)
+            tokens = run_stage(stage, tokens, (H, W), self._predictors_of(i), self.selection,
+                               self.mixing)
             x = tokens.view(B, H, W, C).permute(0, 3, 1, 2)
             if i in self.out_indices:
-                norm = getattr(self, f'norm{i}')
-                if self.gap_before_final_norm:
-                    outs.append(norm(x.mean((2, 3), keepdim=True)).flatten(1))
-                else:
-                    outs.append(norm(x).contiguous())
+                # The norm averages, so that whoever listens to it finds the map either way.
+                out = getattr(self, f'norm{i}')(x, average=self.gap_before_final_norm)
+                outs.append(out.flatten(1) if self.gap_before_final_norm else out.contiguous())
         return tuple(outs)
 
     # ------------------------------------------------------------------ training

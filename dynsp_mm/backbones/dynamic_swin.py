@@ -16,7 +16,7 @@ class SparseSwin(SparseBackbone, SwinBackbone):
     """Base of Swins in which one stage has fast and slow paths."""
 
     def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: Tuple[int, int]) -> Tensor:
-        return stage(x, hw, self._predictors_of(index), self.selection)
+        return stage(x, hw, self._predictors_of(index), self.selection, self.mixing)
 
     def _parts_of(self, stage: int) -> Sequence[nn.Module]:
         parts = super()._parts_of(stage)
@@ -35,8 +35,11 @@ class DynamicSwin(SparseSwin):
         prune_stage: Index of the stage with two paths.
         prune_blocks: Blocks of that stage with a predictor before them; None means
             ``k * max(1, depth // 9)`` for k = 1, 2, 3. Blocks from the first on have two paths.
-        selection: 'topk', or dict(type='threshold', threshold=0.5), where the ratios only steer
-            the training loss.
+        selection: 'topk'; dict(type='threshold', threshold=0.5), where the ratios only steer
+            the training loss; or 'random', in training too, to compare with: each image keeps
+            as many positions as with 'topk', drawn anew each time, and nothing is predicted.
+        mixing: How both paths run in training, so that decisions get gradients: 'two_stream', two
+            maps as in the authors' code, or 'merged', one map as at inference.
         **swin: Every argument of :class:`SwinBackbone`, which are those of the Swin of mmdet,
             mmseg and mmpretrain; ``keep_ratios=None`` makes it that network.
 
@@ -50,10 +53,11 @@ class DynamicSwin(SparseSwin):
                  prune_stage: int = 2,
                  prune_blocks: Optional[Sequence[int]] = None,
                  selection: Union[str, Mapping] = 'topk',
+                 mixing: str = 'two_stream',
                  **swin):
         super().__init__(arch, **swin)
         self._setup_sparsity(self.depths, self.widths, keep_ratios, prune_stage, prune_blocks,
-                             selection, predictor_eps=1e-5)
+                             selection, mixing, predictor_eps=1e-5)
         self._build_stages()
 
     def _make_block(self, stage: int, block: int, cfg: dict) -> SwinBlock:

@@ -34,6 +34,7 @@ class DynamicSwinV2(SparseSwin):
         prune_stage: See :class:`DynamicSwin`.
         prune_blocks: See :class:`DynamicSwin`.
         selection: See :class:`DynamicSwin`.
+        mixing: See :class:`DynamicSwin`.
         img_size: Image side of the pretraining, sizes the position embedding.
         window_size: Attention window side, or one for each stage.
         pretrained_window_sizes: Window side of the pretraining, or one for each stage; 0 means
@@ -58,6 +59,7 @@ class DynamicSwinV2(SparseSwin):
                  prune_stage: int = 2,
                  prune_blocks: Optional[Sequence[int]] = None,
                  selection: Union[str, Mapping] = 'topk',
+                 mixing: str = 'two_stream',
                  img_size: Union[int, Sequence[int]] = 256,
                  window_size: Union[int, Sequence[int]] = 8,
                  pretrained_window_sizes: Union[int, Sequence[int]] = 0,
@@ -68,7 +70,7 @@ class DynamicSwinV2(SparseSwin):
         self.pretrained_window_sizes = self._per_stage(
             'pretrained_window_sizes', pretrained_window_sizes, least=0)
         self._setup_sparsity(self.depths, self.widths, keep_ratios, prune_stage, prune_blocks,
-                             selection, predictor_eps=1e-5)
+                             selection, mixing, predictor_eps=1e-5)
         self._build_stages()
 
     def _make_block(self, stage: int, block: int, cfg: dict) -> SwinBlockV2:

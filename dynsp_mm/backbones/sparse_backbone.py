@@ -11,6 +11,7 @@ from ..layers import FastPath, TokenPredictor
 from ..ops import Selection
 from .base import Backbone
 
+MIXINGS = ('two_stream', 'merged')
 KeepRatios = Union[None, float, Sequence[float]]
 
 
@@ -93,7 +94,7 @@ class SparseBackbone(Backbone):
 
     A subclass calls :meth:`_setup_sparsity` before it builds its stages, gives those blocks of
     stage ``prune_stage`` a fast path that :meth:`_has_fast_path` names, and passes
-    :meth:`_predictors_of` to ``run_stage``.
+    :meth:`_predictors_of`, ``selection`` and ``mixing`` to ``run_stage``.
     """
 
     def __init__(self, *args, **kwargs):
@@ -104,12 +105,16 @@ class SparseBackbone(Backbone):
     def _setup_sparsity(self, depths: Sequence[int], widths: Sequence[int],
                         keep_ratios: KeepRatios, prune_stage: int,
                         prune_blocks: Optional[Sequence[int]],
-                        selection: Union[str, Mapping], predictor_eps: float) -> None:
+                        selection: Union[str, Mapping], mixing: str,
+                        predictor_eps: float) -> None:
         if not isinstance(prune_stage, Integral) or not 0 <= prune_stage < len(depths):
             raise ValueError(f'prune_stage={prune_stage!r}: must be the index of a stage, '
                              f'0 .. {len(depths) - 1}')
         self.prune_stage = int(prune_stage)
         self.selection = Selection.parse(selection)
+        if mixing not in MIXINGS:
+            raise ValueError(f'mixing={mixing!r}: must be one of {", ".join(MIXINGS)}')
+        self.mixing = mixing
         self.prune_blocks: Tuple[int, ...] = ()
         self._keep_ratios: Optional[Tuple[float, ...]] = None
         self.token_predictors = nn.ModuleList()
@@ -122,6 +127,8 @@ class SparseBackbone(Backbone):
         # Outside the stages, where the libraries' layer-decay constructors parse names.
         self.token_predictors.extend(
             TokenPredictor(widths[prune_stage], predictor_eps) for _ in blocks)
+        if self.selection.type == 'random':  # they are not asked
+            self.token_predictors.requires_grad_(False)
 
     @property
     def keep_ratios(self) -> Optional[Tuple[float, ...]]:

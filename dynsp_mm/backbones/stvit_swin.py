@@ -170,7 +170,7 @@ class STViTSwin(SwinBackbone):
                  semantic_token2: bool = False,
                  pad_small_map: Optional[bool] = None,
                  **swin):
-        for name in ('keep_ratios', 'prune_stage', 'prune_blocks', 'selection'):
+        for name in ('keep_ratios', 'prune_stage', 'prune_blocks', 'selection', 'mixing'):
             if name in swin:
                 raise ValueError(f'{name}={swin[name]!r}: STViTSwin selects no positions and has '
                                  'no keep ratios; remove it')

@@ -35,9 +35,9 @@ class SwinStage(BaseModule):
 
     def forward(self, tokens: Tensor, hw: Tuple[int, int],
                 predictors: Mapping[int, Tuple[TokenPredictor, float]] = {},
-                selection: Optional[Selection] = None) -> Tensor:
+                selection: Optional[Selection] = None, mixing: str = 'two_stream') -> Tensor:
         """(B, N, C) -> (B, N, C), without patch merging."""
-        return run_stage(self.blocks, tokens, hw, predictors, selection)
+        return run_stage(self.blocks, tokens, hw, predictors, selection, mixing)
 
     def merge(self, tokens: Tensor, hw: Tuple[int, int]) -> Tuple[Tensor, Tuple[int, int]]:
         """Patch merging where the stage has one."""

@@ -1,6 +1,6 @@
 """Loading into one of our backbones: small repairs that any state dict may need."""
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -195,6 +195,34 @@ def load_from_anywhere(checkpoint: str, map_location=None) -> Dict[str, Any]:
         return dict(state_dict=convert_state_dict(state_dict, source).state_dict)
     return {**loaded, 'state_dict': state_dict} if 'state_dict' in loaded else dict(
         state_dict=state_dict)
+
+
+def load_whole(model: nn.Module, state_dict: Dict[str, Tensor],
+               optional: Callable[[str], bool]) -> None:
+    """Loads a detector, segmentor or classifier, of which no needed parameter may be missing.
+
+    Args:
+        model: Takes what is in ``state_dict`` under its names.
+        state_dict: Of the whole model.
+        optional: Says of a parameter's name whether it may be missing.
+
+    Raises:
+        ValueError: If a tensor has another size or a parameter is missing.
+    """
+    kind = type(model).__name__
+    try:
+        missing = model.load_state_dict(state_dict, strict=False).missing_keys
+    except RuntimeError as error:  # lists each tensor of another size
+        lines = [line.strip() for line in str(error).splitlines() if 'size mismatch' in line]
+        if not lines:
+            raise
+        raise ValueError(f'{len(lines)} tensors have another size in this {kind}: {lines[0]} is '
+                         'it a checkpoint of another model, or for other classes?') from error
+    parameters = dict(model.named_parameters())
+    lacking = [key for key in missing if key in parameters and not optional(key)]
+    if lacking:
+        raise ValueError(f'{len(lacking)} tensors that this {kind} needs are not there, such as '
+                         f'{lacking[0]}; is it a checkpoint of another model?')
 
 
 def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = None,

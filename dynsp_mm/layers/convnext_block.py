@@ -83,6 +83,11 @@ class ConvNeXtBlock(DualPathBlock):
         return dual_path(tokens, x.flatten(0, 1), slow, fast, slow_path,
                          self._scaled_fast_path).view_as(x)
 
+    def _forward_merged(self, x: Tensor, mask: Tensor, hw: Tuple[int, int]) -> Tensor:
+        tokens = self._convolve(x, hw)
+        return x + self.drop_path(merge_streams(
+            mask, self._slow_path(tokens, weight=mask), self._scaled_fast_path(tokens)))
+
     def _forward_streams(self, slow: Tensor, fast: Tensor, mask: Tensor,
                          hw: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
         merged = self._convolve(merge_streams(mask, slow, fast), hw)

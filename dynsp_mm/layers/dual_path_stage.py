@@ -20,7 +20,7 @@ class Streams(NamedTuple):
 
 
 class DualPathBlock(BaseModule):
-    """What the blocks of all families share: which of its three forms runs.
+    """What the blocks of all families share: which of its four forms runs.
 
     Subclasses give the forms, functions of tensors alone so that each can be checkpointed.
 
@@ -39,6 +39,8 @@ class DualPathBlock(BaseModule):
             return Streams(*self._run(self._forward_streams, *x, decision.mask, hw))
         if decision is None:
             return self._run(self._forward_dense, x, hw)
+        if decision.mask is not None:
+            return self._run(self._forward_merged, x, decision.mask, hw)
         return self._run(self._forward_sparse, x, decision.slow, decision.fast, hw)
 
     def _run(self, form: Callable, *args):
@@ -53,6 +55,9 @@ class DualPathBlock(BaseModule):
                         hw: Tuple[int, int]) -> Tensor:
         raise NotImplementedError
 
+    def _forward_merged(self, x: Tensor, mask: Tensor, hw: Tuple[int, int]) -> Tensor:
+        raise NotImplementedError
+
     def _forward_streams(self, slow: Tensor, fast: Tensor, mask: Tensor,
                          hw: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -60,20 +65,24 @@ class DualPathBlock(BaseModule):
 
 def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, int],
               predictors: Mapping[int, Tuple[TokenPredictor, float]],
-              selection: Selection) -> Tensor:
+              selection: Optional[Selection], mixing: str = 'two_stream') -> Tensor:
     """Runs the blocks of a stage; decides before those that have a predictor.
 
-    Until the first predictor blocks are dense. From then on each takes the latest decision. In
-    training two streams run through the blocks and are merged where a predictor looks and at
-    the end; at inference there is one map.
+    Until the first predictor blocks are dense. From then on each takes the latest decision. At
+    inference there is one map. In training ``mixing`` says what carries gradients to the
+    decisions: two streams, merged where a predictor looks and at the end (arXiv 2207.01580, as
+    its code does), or one map to which each block adds ``mask * slow + (1 - mask) * fast``. With
+    one map training computes what inference computes for the same decisions; with two, only
+    while a position's decision stays.
 
     Args:
         blocks: Modules called as ``block(x, hw, decision)`` where x is a (B, N, C) tensor, or
-            :class:`Streams` when the decision holds a mask.
+            :class:`Streams` when the decision holds a mask and streams are not merged.
         tokens: (B, N, C) input.
         hw: Size (H, W) of the map.
         predictors: Block index -> (predictor, keep ratio); empty for a dense stage.
         selection: Rule of selection at inference.
+        mixing: ``'two_stream'`` or ``'merged'``.
 
     Returns:
         (B, N, C).
@@ -85,7 +94,8 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
             predictor, ratio = predictors[index]
             merged = x.merge(decision) if isinstance(x, Streams) else x
             decision = predictor(merged, hw, ratio, selection)
-            if decision.mask is not None and not isinstance(x, Streams):
+            if decision.mask is not None and mixing == 'two_stream' \
+                    and not isinstance(x, Streams):
                 x = Streams(x, x)
         x = block(x, hw, decision)
     return x.merge(decision) if isinstance(x, Streams) else x

@@ -10,7 +10,10 @@ from torch import Tensor
 class LayerNorm2d(nn.LayerNorm):
     """Layer norm over the channels of a (B, C, H, W) map."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, average: bool = False) -> Tensor:
+        """(B, C, H, W) -> the same, or with ``average`` -> (B, C, 1, 1), the mean's norm."""
+        if average:
+            x = x.mean((2, 3), keepdim=True)
         x = F.layer_norm(
             x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)

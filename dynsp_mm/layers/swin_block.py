@@ -79,6 +79,10 @@ class SwinBlock(DualPathBlock):
         tokens = x.flatten(0, 1)
         return dual_path(tokens, tokens, slow, fast, self._slow_path, self.fast_path).view_as(x)
 
+    def _forward_merged(self, x: Tensor, mask: Tensor, hw: Tuple[int, int]) -> Tensor:
+        x = self._attend(x, hw)
+        return x + self.drop_path(merge_streams(mask, self._slow_path(x), self.fast_path(x)))
+
     def _forward_streams(self, slow: Tensor, fast: Tensor, mask: Tensor,
                          hw: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
         x = self._attend(merge_streams(mask, slow, fast), hw)

@@ -111,12 +111,19 @@ class TokenPredictor(nn.Module):
             tokens: (B, N, C) features, N = H * W.
             hw: Size (H, W) of the map.
             ratio: Keep ratio, the budget of ``'topk'`` and the target of the training loss.
-            selection: The rule at inference; training samples hard Gumbel decisions.
+            selection: The rule at inference; training samples hard Gumbel decisions, but for
+                ``'random'``, which draws alike in both and does not look at the features.
         """
-        log_probs = self.log_probs(tokens)
-        scores = log_probs[..., 0]
+        if selection.type == 'random':
+            scores = torch.rand(tokens.shape[:2], device=tokens.device).log()
+        else:
+            log_probs = self.log_probs(tokens)
+            scores = log_probs[..., 0]
+            if self.training:
+                mask = gumbel_keep_mask(log_probs).to(tokens.dtype)
+                return Decision(scores, hw, ratio, mask=mask)
+        keep = keep_map(scores, ratio, selection)
         if self.training:
-            mask = gumbel_keep_mask(log_probs).to(tokens.dtype)
-            return Decision(scores, hw, ratio, mask=mask)
-        slow, fast = split_positions(keep_map(scores, ratio, selection))
+            return Decision(scores, hw, ratio, mask=keep.unsqueeze(-1).to(tokens.dtype))
+        slow, fast = split_positions(keep)
         return Decision(scores, hw, ratio, slow=slow, fast=fast)

@@ -17,24 +17,25 @@ class Selection:
     """How scores become slow positions at inference.
 
     Args:
-        type: ``'topk'`` keeps the same number of positions in each image;
-            ``'threshold'`` keeps every position whose probability of "slow" reaches
-            ``threshold``, so each image has its own budget.
+        type: ``'topk'`` keeps the same number of positions in each image; ``'random'`` as many,
+            by scores that are drawn; ``'threshold'`` keeps every position whose probability of
+            "slow" reaches ``threshold``, so each image has its own budget.
         threshold: A probability in (0, 1); only used by ``'threshold'``.
     """
     type: str = 'topk'
     threshold: float = 0.5
 
     def __post_init__(self):
-        if self.type not in ('topk', 'threshold'):
-            raise ValueError(f"selection type={self.type!r}: must be 'topk' or 'threshold'")
+        if self.type not in ('topk', 'threshold', 'random'):
+            raise ValueError(f"selection type={self.type!r}: must be 'topk', 'threshold' or "
+                             "'random'")
         if isinstance(self.threshold, bool) or not isinstance(self.threshold, Real) \
                 or not 0 < self.threshold < 1:
             raise ValueError(f'selection threshold={self.threshold!r}: must be a number in (0, 1)')
 
     @classmethod
     def parse(cls, value: Union[str, Mapping, 'Selection']) -> 'Selection':
-        """Builds a selection from a config value: ``'topk'`` or a dict with ``type``.
+        """Builds a selection from a config value: a type such as ``'topk'``, or a dict with it.
 
         Raises:
             ValueError: For an unknown type, key or threshold.
@@ -45,8 +46,8 @@ class Selection:
             return cls(type=value)
         if not isinstance(value, Mapping) or set(value) - {'type', 'threshold'} \
                 or 'type' not in value:
-            raise ValueError(f"selection={value!r}: must be 'topk' or a dict with the keys "
-                             "'type' and, for type='threshold', 'threshold'")
+            raise ValueError(f"selection={value!r}: must be 'topk', 'random' or a dict with the "
+                             "keys 'type' and, for type='threshold', 'threshold'")
         return cls(**value)
 
 
@@ -55,7 +56,7 @@ def keep_map(log_probs: Tensor, ratio: float, selection: Selection) -> Tensor:
 
     Args:
         log_probs: (B, N) log-probability of "slow", any float dtype.
-        ratio: Share of positions that ``'topk'`` keeps: ``int(N * ratio)`` of them.
+        ratio: Share of positions that ``'topk'`` and ``'random'`` keep: ``int(N * ratio)``.
         selection: The rule.
 
     Returns:

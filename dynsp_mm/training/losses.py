@@ -2,6 +2,7 @@
 from typing import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -27,3 +28,36 @@ def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
     terms = [(mask.float().mean(dim=(1, 2)) - ratio).square().mean()
              for mask, ratio in zip(masks, ratios)]
     return torch.stack(terms).mean()
+
+
+def map_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two normalised maps, over all positions.
+
+    The token distillation of arXiv 2207.01580 for hierarchical networks, as its code does.
+
+    Args:
+        student: (B, C, H, W), any float dtype.
+        teacher: Of the same shape, without gradient.
+
+    Returns:
+        Scalar, float32.
+    """
+    return F.mse_loss(student.float(), teacher.float())
+
+
+def logit_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL divergence of the student's class probabilities from the teacher's.
+
+    ``sum_k p_k (log p_k - log q_k)``, p the teacher's, averaged over images (arXiv 2207.01580), and
+    over positions where there are any.
+
+    Args:
+        student: (B, K) or (B, K, H, W) logits, any float dtype.
+        teacher: Of the same shape, without gradient.
+
+    Returns:
+        Scalar, float32.
+    """
+    divergence = F.kl_div(student.float().log_softmax(1), teacher.float().log_softmax(1),
+                          reduction='none', log_target=True)
+    return divergence.sum(1).mean()

@@ -1,17 +1,20 @@
 """Sparse training as a hook: the model, its config and its checkpoint stay plain."""
 import inspect
 from contextlib import ExitStack
-from numbers import Real
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 import torch.nn as nn
+from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from ..layers import TokenPredictor
+from ..backbones.sparse_backbone import SparseBackbone
 from ..recording import DecisionLog, record_decisions
+from .distillation import Distillation, check_weight, parse_map_weight
 from .losses import keep_ratio_loss
+from .teacher import Teacher
 
 
 @HOOKS.register_module()
@@ -20,47 +23,84 @@ class SparseTrainingHook(Hook):
 
     Works on any detector, segmentor or classifier with a sparse backbone::
 
-        custom_hooks = [dict(type='SparseTrainingHook')]
+        custom_hooks = [dict(type='SparseTrainingHook', teacher='dense.pth')]
 
-    Each training step's logs then show ``loss_keep_ratio`` and, for each predictor k, the
-    realised share of slow positions, ``keep_ratio_k``.
+    Each training step's logs then show ``loss_keep_ratio``, the terms of the distillation
+    (``loss_distill_map_0`` for the first map, ..., ``loss_distill_logits``), and, for each
+    predictor k, the realised share of slow positions, ``keep_ratio_k``.
+
+    The losses are those of arXiv 2207.01580, whose distillation compares the logits and the
+    normalised map of a classifier with a dense one's. In dense prediction each normalised map that
+    goes to the neck is compared, and in semantic segmentation the logits at each position.
+
+    The teacher is frozen, in eval mode, on the device and in the dtype of the student, and no part
+    of it: checkpoints, optimizers, averaged copies and distributed wrappers do not see it. It looks
+    at the input of the student's backbone, after all augmentation.
 
     Args:
-        keep_ratio_weight: Weight of the keep-ratio loss (10 in the code of arXiv 2207.01580); 0
-            switches it off.
+        keep_ratio_weight: Weight of the keep-ratio loss (10 in the authors' code); 0 switches it
+            off.
+        teacher: Checkpoint of the dense model, file or URL, where that is the student's own config
+            with ``keep_ratios=None``; or ``dict(checkpoint=FILE, config=CONFIG)`` for another
+            one, by its config file or model dict. None for no distillation.
+        map_weight: Weight of the mean squared difference of each map, or a weight for each map
+            from fine to coarse; default 0.5.
+        logit_weight: Weight of the KL divergence of the logits; default 0.5 for classifiers and
+            segmentors, 0 for detectors and others without such logits.
+            Terms of weight 0 are not computed; if all are 0 there is no teacher.
 
     Raises:
-        ValueError: For a negative weight; before training, for a model without predictors.
+        ValueError: For a negative weight, or one of distillation without a teacher; before
+            training, for a model without predictors, a teacher that cannot be built or loaded, or
+            whose maps or logits are not of the student's sizes.
     """
 
     priority = 'NORMAL'
 
-    def __init__(self, keep_ratio_weight: float = 10.0):
-        if isinstance(keep_ratio_weight, bool) or not isinstance(keep_ratio_weight, Real) \
-                or not 0 <= keep_ratio_weight < float('inf'):
-            raise ValueError(f'keep_ratio_weight={keep_ratio_weight!r}: must be a number >= 0')
-        self.keep_ratio_weight = float(keep_ratio_weight)
+    def __init__(self, keep_ratio_weight: float = 10.0,
+                 teacher: Union[None, str, Mapping] = None,
+                 map_weight: Union[None, float, Sequence[float]] = None,
+                 logit_weight: Optional[float] = None):
+        self.keep_ratio_weight = check_weight('keep_ratio_weight', keep_ratio_weight)
+        self.map_weight = parse_map_weight(map_weight)
+        self.logit_weight = logit_weight if logit_weight is None else check_weight(
+            'logit_weight', logit_weight)
+        self.teacher = teacher if teacher is None else Teacher.parse(teacher)
+        if teacher is None and (map_weight or logit_weight):
+            name, value = ('map_weight', map_weight) if map_weight else (
+                'logit_weight', logit_weight)
+            raise ValueError(f'{name}={value!r}: needs a teacher; set teacher to the checkpoint of '
+                             'the dense model')
+        self.distillation: Optional[Distillation] = None
         self._handles = []
         # Open while a forward in loss mode runs.
         self._recording: Optional[ExitStack] = None
         self._log = DecisionLog()
 
     def before_train(self, runner) -> None:
-        """Starts to listen on the unwrapped model."""
+        """Builds the teacher and starts to listen on the unwrapped model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.attach(model)
+        self.attach(model, runner.cfg)
 
     def after_train(self, runner) -> None:
         """Leaves the model as it was found."""
         self.detach()
 
-    def attach(self, model: nn.Module) -> None:
-        """Registers the hook on a model; :meth:`before_train` does it in a runner."""
+    def attach(self, model: nn.Module, cfg: Optional[Config] = None) -> None:
+        """Registers the hook on a model; :meth:`before_train` does it in a runner.
+
+        Args:
+            model: Detector, segmentor or classifier.
+            cfg: Its config, for a teacher that is given by its checkpoint alone.
+        """
         self.detach()
-        if not any(isinstance(module, TokenPredictor) for module in model.modules()):
+        names = [name for name, module in model.named_modules()
+                 if isinstance(module, SparseBackbone) and len(module.token_predictors)]
+        if not names:
             raise ValueError(f'SparseTrainingHook: {type(model).__name__} has no token predictors; '
                              'remove the hook, or give a DynamicSwin, DynamicSwinV2 or '
                              'DynamicConvNeXt backbone keep_ratios below 1')
+        self.distillation = self._distil(model, names, cfg)
         self._mode = inspect.signature(model.forward)
         self._handles = [
             model.register_forward_pre_hook(self._start, with_kwargs=True),
@@ -68,10 +108,29 @@ class SparseTrainingHook(Hook):
         ]
 
     def detach(self) -> None:
-        """Removes the hook from its model."""
+        """Removes the hook from its model and forgets the teacher."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self.distillation = None
+
+    def _distil(self, model: nn.Module, backbones: Sequence[str],
+                cfg: Optional[Config]) -> Optional[Distillation]:
+        if self.teacher is None:
+            return None
+        logit_weight = Distillation.logit_weight_of(model, self.logit_weight)
+        map_weights = self.map_weight if isinstance(self.map_weight, tuple) else (
+            self.map_weight, )
+        if not logit_weight and not any(map_weights):
+            return None
+        if len(backbones) > 1:
+            raise ValueError(f'teacher: {type(model).__name__} has {len(backbones)} sparse '
+                             f'backbones ({", ".join(backbones)}); one can learn from a teacher')
+        teacher = Teacher(self.teacher, cfg, backbones[0], logits=logit_weight > 0)
+        distillation = Distillation(model, backbones[0], teacher, self.map_weight, logit_weight)
+        print_log(f'SparseTrainingHook: teacher {teacher.name}, weights of maps '
+                  f'{distillation.map_weights}, of logits {logit_weight}', 'current')
+        return distillation
 
     def _start(self, model: nn.Module, args: tuple, kwargs: Dict[str, Any]) -> None:
         bound = self._mode.bind(*args, **kwargs)
@@ -79,6 +138,8 @@ class SparseTrainingHook(Hook):
         if bound.arguments.get('mode') == 'loss':
             self._recording = ExitStack()
             self._log = self._recording.enter_context(record_decisions(model))
+            if self.distillation is not None:
+                self._recording.enter_context(self.distillation.recorder)
 
     def _finish(self, model: nn.Module, args: tuple, kwargs: Dict[str, Any],
                 output: Any) -> None:
@@ -101,6 +162,8 @@ class SparseTrainingHook(Hook):
             losses['loss_keep_ratio'] = self.keep_ratio_weight * keep_ratio_loss(
                 [decision.mask for decision in trained.decisions],
                 [decision.target for decision in trained.decisions])
+        if self.distillation is not None:
+            losses.update(self.distillation.losses())
         # No "loss" in the name: the runner logs it and does not add it to the sum.
         for k, decisions in enumerate((trained or log).by_predictor().values()):
             ratios = [decision.keep_ratio.mean() for decision in decisions]

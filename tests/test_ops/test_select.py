@@ -62,7 +62,7 @@ def test_gumbel_mask_is_hard_and_differentiable():
     assert abs(gumbel_keep_mask(sure).mean().item() - 0.982) < 0.01
 
 
-@pytest.mark.parametrize('value', ['random', dict(type='topk', k=3), dict(threshold=0.5), 3,
+@pytest.mark.parametrize('value', ['best', dict(type='topk', k=3), dict(threshold=0.5), 3,
                                    dict(type='threshold', threshold=1.0),
                                    dict(type='threshold', threshold='0.5')])
 def test_bad_selection(value):
