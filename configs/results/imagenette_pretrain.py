@@ -2,19 +2,7 @@
 
     python tools/train.py configs/results/imagenette_pretrain.py
 """
-_base_ = ['mmpretrain::_base_/default_runtime.py', './_base_/swin24.py',
-          './_base_/imagenette112.py']
-
-model = dict(
-    type='ImageClassifier',
-    backbone={{_base_.backbone}},
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=10,
-        in_channels=192,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')))
-custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
+_base_ = './_base_/imagenette112.py'
 
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
@@ -25,5 +13,3 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=4)
 randomness = dict(seed=0)
-default_hooks = dict(
-    logger=dict(interval=50), checkpoint=dict(interval=1, max_keep_ckpts=2))

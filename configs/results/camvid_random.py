@@ -1,0 +1,4 @@
+"""CamVid, fast and slow paths at random positions, with the same teacher."""
+_base_ = './camvid_sparse_teacher.py'
+
+model = dict(backbone=dict(selection='random'))
