@@ -9,3 +9,6 @@ _base_ = ['mmpretrain::_base_/models/convnext/convnext-small.py', './_base_/spar
 
 model = dict(backbone=dict(type='DynamicConvNeXt', keep_ratios=0.7, drop_path_rate=0.2))
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/convnext/convnext-small_32xb128_in1k_20221207-4ab7052c.pth'  # noqa: E501
+custom_hooks = [
+    dict(type='SparseTrainingHook', teacher=load_from), *_base_.custom_hooks[1:]
+]

@@ -2,7 +2,7 @@
 
     GPUS=32 tools/slurm_train.sh PARTITION JOB configs/cls_dyconvnext_t_in1k.py WORK_DIR
 
-The teacher of the authors' recipe is left out. On 8 GPUs, in steps of 4 x 8 x 128 images:
+On 8 GPUs, in steps of 4 x 8 x 128 images:
 
     tools/dist_train.sh configs/cls_dyconvnext_t_in1k.py 8 \\
         --cfg-options optim_wrapper.accumulative_counts=4 custom_hooks.2.interval=4
@@ -14,3 +14,6 @@ _base_ = ['mmpretrain::_base_/models/convnext/convnext-tiny.py', './_base_/spars
 
 model = dict(backbone=dict(type='DynamicConvNeXt', keep_ratios=0.7, drop_path_rate=0.2))
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/convnext/convnext-tiny_32xb128_in1k_20221207-998cf3e9.pth'  # noqa: E501
+custom_hooks = [
+    dict(type='SparseTrainingHook', teacher=load_from), *_base_.custom_hooks[1:]
+]

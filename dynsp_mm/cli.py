@@ -88,6 +88,27 @@ def enable_sparse(cfg, ratios):
         raise UserError(f'--sparse {ratios}: {error}') from error
 
 
+def enable_from_dense(cfg, checkpoint):
+    """Start from a dense checkpoint and learn from it, as ``--from-dense`` says.
+
+    Raises:
+        UserError: the file does not exist, or the config has no sparse training hook.
+    """
+    if checkpoint is None:
+        return
+    check_checkpoint(checkpoint, '--from-dense')
+    hook = next((hook for hook in cfg.get('custom_hooks') or []
+                 if hook.get('type') == 'SparseTrainingHook'), None)
+    if hook is None:
+        raise UserError(f'{cfg.filename}: --from-dense needs a sparse model with its training '
+                        "hook; add --sparse RATIO, or dict(type='SparseTrainingHook') to "
+                        'custom_hooks')
+    teacher = hook.get('teacher')
+    hook.teacher = dict(teacher, checkpoint=checkpoint) if isinstance(teacher, dict) \
+        else checkpoint
+    cfg.load_from = checkpoint
+
+
 def add_common_arguments(parser):
     """Add the options that training and testing have in common."""
     add_sparse_option(parser)

@@ -2,6 +2,7 @@
 """Train a model of mmdet, mmseg or mmpretrain from a config.
 
     python tools/train.py configs/maskrcnn_dyswin_t.py
+    python tools/train.py CONFIG --sparse 0.7 --from-dense dense.pth
     python tools/train.py CONFIG --amp --resume --cfg-options train_dataloader.batch_size=4
     tools/dist_train.sh CONFIG 8
 """
@@ -21,6 +22,9 @@ def parse_args():
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='config file')
     cli.add_common_arguments(parser)
+    parser.add_argument('--from-dense', metavar='CHECKPOINT',
+                        help='start from the checkpoint of the dense model and keep that as the '
+                        'teacher: sets load_from and the teacher of the sparse training hook')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate by batch size / base_batch_size')
@@ -34,6 +38,7 @@ def main():
     args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options)
     cli.enable_sparse(cfg, args.sparse)
+    cli.enable_from_dense(cfg, args.from_dense)
     cli.require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     cli.set_work_dir(cfg, args.work_dir)
     cli.set_launcher(cfg, args.launcher, args.local_rank)

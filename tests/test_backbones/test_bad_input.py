@@ -43,6 +43,7 @@ def test_keep_ratios(cls, ratios, text):
     (dict(prune_stage=4), r'prune_stage=4: must be the index of a stage, 0 .. 3'),
     (dict(selection='best'),
      r"selection type='best': must be 'topk', 'threshold' or 'random'"),
+    (dict(mixing='both'), r"mixing='both': must be one of two_stream, merged"),
     (dict(selection=dict(type='threshold', threshold=2)), r'threshold=2: must be a number in'),
     (dict(arch='vast'), r"arch='vast': must be one of"),
     (dict(arch=dict(depths=(1, 2))), r'arch=.*a dict needs'),

@@ -81,6 +81,85 @@ def test_ragged_budgets_differ(name):
     assert (ratios.amax(1) > ratios.amin(1)).any()
 
 
+def decisive(model):
+    """Predictors that disagree about positions: decisions change from one to the next."""
+    model.selection = type(model.selection)('threshold', 0.5)
+    return model
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_merged_training_computes_what_inference_does(name, with_cp, deterministic_gumbel):
+    """One map in training: equal to inference for the same, changing, decisions."""
+    image = torch.randn(2, 3, 64, 96)
+    model = decisive(build(name, mixing='merged', with_cp=with_cp))
+    with torch.no_grad(), record_decisions(model) as log:
+        inferred = model.eval()(image)
+    keeps = [decision.keep for decision in log.decisions]
+    assert (keeps[0] != keeps[1]).any() and (keeps[1] != keeps[2]).any()
+    with record_decisions(model) as log:
+        trained = model.train()(image)
+    for decision, keep in zip(log.decisions, keeps):
+        assert torch.equal(decision.keep, keep)
+    for a, b in zip(trained, inferred):
+        assert relative_error(a, b) < 1e-5
+    trained[3].square().mean().backward()
+    for part in (*model.token_predictors, model.stages[2]):
+        for key, parameter in part.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+    # Decisions learn: through what either path would have added.
+    assert all(p.proj.weight.grad.abs().sum() > 0 for p in model.token_predictors)
+
+
+def test_two_streams_compute_something_else_once_decisions_change(name, deterministic_gumbel):
+    image = torch.randn(2, 3, 64, 96)
+    model = decisive(build(name))
+    with torch.no_grad():
+        trained, inferred = model.train()(image), model.eval()(image)
+    assert relative_error(trained[3], inferred[3]) > 1e-4
+
+
+def test_random_selection(name):
+    """In training and at inference: as many positions as top-k, others each time, in each image."""
+    model, image = build(name, selection='random'), torch.randn(2, 3, 128, 128)
+    image[1] = image[0]
+    seen = []
+    for mode in (True, False, True, False):
+        with record_decisions(model) as log:
+            maps = model.train(mode)(image)
+        for decision, ratio in zip(log.decisions, (0.7, 0.5, 0.3)):
+            assert decision.keep.flatten(1).sum(1).tolist() == [int(64 * ratio)] * 2
+            assert (decision.mask is not None) == mode
+            assert not torch.equal(decision.keep[0], decision.keep[1])
+        seen.append(log.decisions[0].keep)
+    assert len({tuple(keep.flatten().tolist()) for keep in seen}) == 4
+    # Predictors are there, so that checkpoints are the same, but do not train.
+    assert len(model.token_predictors) == 3
+    assert not any(p.requires_grad for p in model.token_predictors.parameters())
+    model.train()(image)[3].sum().backward()
+    fast = model.stages[2][1] if 'convnext' in name else model.stages[2].blocks[1]
+    assert fast.fast_path.linear.weight.grad.abs().sum() > 0
+    assert maps[3].isfinite().all()
+
+
+def test_random_selection_follows_the_seed(name):
+    model, image = build(name, selection='random').eval(), torch.randn(1, 3, 64, 64)
+    outputs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outputs.append(model(image)[3])
+    assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
+
+
+def test_fast_path_everywhere(name):
+    """A ratio too small for a single position keeps none."""
+    model = build(name, selection='random', keep_ratios=(1e-6, ) * 3)
+    with record_decisions(model) as log:
+        model.train()(torch.randn(1, 3, 64, 64))
+        maps = model.eval()(torch.randn(1, 3, 64, 64))
+    assert len(log) == 6 and not any(decision.keep.any() for decision in log.decisions)
+    assert maps[3].isfinite().all()
+
+
 @pytest.mark.parametrize('keep', [0.0, 1.0])
 def test_training_and_inference_agree_while_decisions_stand(name, keep):
     """Two streams and gathering are the same network when all predictors decide alike."""

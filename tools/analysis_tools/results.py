@@ -156,7 +156,7 @@ def run(dataset, row, seed, rows):
     path = result_path(dataset, row, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(result, indent=1) + '\n')
+    partial.write_text(json.dumps(result, default=float) + '\n')
     os.replace(partial, path)
     print(f'{dataset}/{row} seed {seed}: {spec["metric"]} {result["value"]:.2f}')
 
