@@ -55,7 +55,7 @@ def test_is_the_published_recipe(family, size, keep):
     assert config.train_dataloader.batch_size == 128
     assert config.auto_scale_lr == dict(base_batch_size=32 * 128)
     assert [dict(hook) for hook in config.custom_hooks] == [
-        dict(type='SparseTrainingHook', keep_ratio_weight=10.0),
+        dict(type='SparseTrainingHook', teacher=config.load_from),
         dict(type='HoldPretrainedHook', epochs=5),
         dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
     assert config.custom_imports.imports == ['dynsp_mm']

@@ -17,7 +17,8 @@ from dynsp_mm.swap_check import dummy_batch
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
-MASK_RCNN = [path for path in CONFIGS if path.stem.startswith('maskrcnn_dy')]
+MASK_RCNN = [path for path in CONFIGS if path.stem.startswith('maskrcnn_dy')
+             and not path.stem.endswith('_teacher')]
 SCALE = dict(t='tiny', s='small', b='base')
 
 
