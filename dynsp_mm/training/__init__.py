@@ -1,8 +1,9 @@
 """Losses, hooks and learning rates of sparse training."""
 from .hold_pretrained_hook import HoldPretrainedHook
+from .keep_ratio_annealing_hook import KeepRatioAnnealingHook
 from .losses import keep_ratio_loss
 from .optim_wrapper_constructor import SparseOptimWrapperConstructor
 from .sparse_training_hook import SparseTrainingHook
 
-__all__ = ['HoldPretrainedHook', 'SparseOptimWrapperConstructor', 'SparseTrainingHook',
-           'keep_ratio_loss']
+__all__ = ['HoldPretrainedHook', 'KeepRatioAnnealingHook', 'SparseOptimWrapperConstructor',
+           'SparseTrainingHook', 'keep_ratio_loss']
