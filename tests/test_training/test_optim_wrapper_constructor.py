@@ -74,7 +74,8 @@ def test_frozen_parameters_are_left_out():
 
 
 def classifier(backbone):
-    import mmpretrain.models  # noqa: F401
+    from mmpretrain.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
     return MODELS.build(dict(
         type='ImageClassifier', _scope_='mmpretrain', backbone=backbone,
         neck=dict(type='GlobalAveragePooling'),

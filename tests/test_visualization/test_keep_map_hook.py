@@ -1,14 +1,17 @@
 """Keep maps of what a model trains on, as its run goes on."""
 import copy
+import importlib
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from config_files import load
 from mmengine.hooks import Hook
 from mmengine.model import ImgDataPreprocessor
-from mmengine.registry import HOOKS, VISBACKENDS
-from mmengine.visualization import BaseVisBackend
+from mmengine.registry import HOOKS, MODELS, VISBACKENDS, init_default_scope
+from mmengine.visualization import BaseVisBackend, Visualizer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toys import SWIN, Images, ToyModel, toy_runner
 
@@ -97,6 +100,56 @@ def test_the_input_is_drawn_with_padding_in_its_colours(tmp_path, swap):
         assert picture.shape == (18 + 256, 4 * 96 * 4, 3)
         assert (picture[18:, :256] == colour).all()
         assert i or (picture[18:, 256:384] == np.round(padding)).all()
+
+
+def sample_of(name):
+    """Annotations of an image of 64 x 64."""
+    if name.startswith('cls'):
+        from mmpretrain.structures import DataSample
+        return DataSample().set_gt_label(1)
+    if name.startswith('fpn'):
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+        return SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 64, 64).long()),
+                             metainfo=dict(img_shape=(64, 64)))
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    return DetDataSample(
+        gt_instances=InstanceData(bboxes=torch.tensor([[8., 8, 40, 40]]), labels=torch.tensor([1])),
+        metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64)))
+
+
+@pytest.mark.parametrize('name', ['cls_dyswin_t_in1k', 'fpn_dyswin_t_ade20k', 'retinanet_dyswin_t'])
+def test_models_of_the_libraries(tmp_path, name):
+    """Small ones after their configs, with their preprocessors: the image has its colour back."""
+    config = load(name)
+    library = importlib.import_module(f'{config.default_scope}.utils')
+    library.register_all_modules(init_default_scope=False)
+    init_default_scope(config.default_scope)
+    sizes = dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4])
+    config.model.backbone.init_cfg = None
+    if name.startswith('cls'):
+        config.model.update(data_preprocessor=config.data_preprocessor)
+        config.model.backbone.arch = sizes
+        config.model.head.in_channels = 128
+    else:
+        config.model.backbone.update(sizes)
+        config.model.neck.in_channels = [16 * 2**i for i in config.model.backbone.out_indices]
+    model = MODELS.build(config.model).train()
+    image = torch.tensor((250, 100, 10), dtype=torch.uint8).view(3, 1, 1).repeat(1, 64, 64)
+    visualizer = Visualizer(vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path))
+    runner = SimpleNamespace(model=model, iter=0, visualizer=visualizer)
+    hook = KeepMapHook()
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0)
+    data = model.data_preprocessor(
+        dict(inputs=[image] * 2, data_samples=[sample_of(name) for _ in range(2)]), True)
+    assert model(**data, mode='loss')
+    hook.after_train_iter(runner, 0)
+    for i in range(2):
+        picture = cv2.imread(str(tmp_path / f'vis_data/vis_image/keep_maps_{i}_1.png'))
+        assert (picture[18:80, :60] == (250, 100, 10)).all()
+    assert not hooks_of(model.backbone)
 
 
 def test_the_first_call_of_the_backbone_counts(tmp_path):
