@@ -9,15 +9,17 @@ from .create import create_backbone
 from .layers import Decision, TokenPredictor
 from .recording import (DecisionLog, SemanticAttention, record_decisions,
                         record_semantic_attention)
-from .training import HoldPretrainedHook, SparseOptimWrapperConstructor, SparseTrainingHook
+from .training import (HoldPretrainedHook, KeepRatioAnnealingHook,
+                       SparseOptimWrapperConstructor, SparseTrainingHook)
 from .version import __version__
+from .visualization import KeepMapHook
 
 enable_mmseg_base_configs()
 enable_own_base_configs()
 
 __all__ = [
     'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'DynamicSwinV2',
-    'HoldPretrainedHook', 'STViTSwin', 'SemanticAttention', 'SparseOptimWrapperConstructor',
-    'SparseTrainingHook', 'TokenPredictor', '__version__', 'create_backbone', 'record_decisions',
-    'record_semantic_attention'
+    'HoldPretrainedHook', 'KeepMapHook', 'KeepRatioAnnealingHook', 'STViTSwin',
+    'SemanticAttention', 'SparseOptimWrapperConstructor', 'SparseTrainingHook', 'TokenPredictor',
+    '__version__', 'create_backbone', 'record_decisions', 'record_semantic_attention'
 ]

@@ -1,7 +1,6 @@
 """Trains only the new parts at first."""
 import logging
-from numbers import Integral
-from typing import List
+from typing import List, Optional
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -9,12 +8,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
+from ..backbones.base import check_counts
 from .new_parts import new_parameters
 
 
 @HOOKS.register_module()
 class HoldPretrainedHook(Hook):
-    """Holds pretrained parameters for the first epochs, so that the new parts settle.
+    """Holds pretrained parameters for the first epochs or iterations: the new parts settle.
 
     Until then only token predictors and fast paths learn, as in the code of arXiv 2207.01580. All
     parameters follow the schedule as if nothing was held: afterwards the pretrained ones go on
@@ -28,32 +28,37 @@ class HoldPretrainedHook(Hook):
     schedulers step and checkpoints are written, they are the scheduled ones, so a run resumes.
 
     Args:
-        epochs: Number of epochs to hold; 0 holds nothing.
+        epochs: Number of epochs to hold; 0 holds nothing. 5 if neither number is given.
+        iters: Number of iterations to hold instead, in a loop that counts iterations or epochs.
 
     Raises:
-        ValueError: For a negative or broken number; before training, for a model without
-            trained token predictors and fast paths, for a loop that counts iterations, for more
-            than one optimizer, and where new and pretrained parameters share an optimizer's
-            group, as they do without ``SparseOptimWrapperConstructor``.
+        ValueError: For a negative or broken number, and for both; before training, for a model
+            without trained token predictors and fast paths, for ``epochs`` where the loop counts
+            iterations, for more than one optimizer, and where new and pretrained parameters share
+            an optimizer's group, as they do without ``SparseOptimWrapperConstructor``.
     """
 
     # Before RuntimeInfoHook notes the rates and before ParamSchedulerHook steps.
     priority = 'HIGHEST'
 
-    def __init__(self, epochs: int = 5):
-        if isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 0:
-            raise ValueError(f'epochs={epochs!r}: must be a whole number >= 0')
-        self.epochs = int(epochs)
+    def __init__(self, epochs: Optional[int] = None, iters: Optional[int] = None):
+        if epochs is not None and iters is not None:
+            raise ValueError(f'epochs={epochs!r}, iters={iters!r}: give only one of them, or '
+                             'epochs=None to replace an inherited one')
+        if epochs is None and iters is None:
+            epochs = 5
+        check_counts(least=0, **(dict(epochs=epochs) if iters is None else dict(iters=iters)))
+        self.epochs, self.iters = epochs, iters
         self._groups: List[dict] = []
         self._scheduled: List[float] = []
 
     def before_train(self, runner) -> None:
         """Finds the groups to hold."""
-        if not self.epochs:
+        if not (self.epochs or self.iters):
             return
-        if isinstance(runner.train_loop, IterBasedTrainLoop):
+        if self.iters is None and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(f'HoldPretrainedHook: epochs={self.epochs} but the training loop '
-                             'counts iterations; train by epoch, or set epochs=0')
+                             'counts iterations; give iters instead, or set epochs=0')
         if not hasattr(runner.optim_wrapper, 'optimizer'):
             raise ValueError('HoldPretrainedHook: needs a single optimizer; got '
                              f'{type(runner.optim_wrapper).__name__}')
@@ -72,9 +77,10 @@ class HoldPretrainedHook(Hook):
                     "optimizer; set optim_wrapper.constructor='SparseOptimWrapperConstructor'")
             if not count:
                 self._groups.append(group)
-        if runner.epoch < self.epochs:
-            print_log(f'HoldPretrainedHook: pretrained parameters are held until epoch '
-                      f'{self.epochs} is over', 'current')
+        if self._holds(runner):
+            end = f'epoch {self.epochs}' if self.iters is None else f'iteration {self.iters}'
+            print_log(f'HoldPretrainedHook: pretrained parameters are held until {end} is over',
+                      'current')
             if not (runner._load_from or runner._resume):
                 print_log('HoldPretrainedHook: load_from is not set, so parameters that no '
                           'init_cfg loaded, such as heads, are random and held all the same; '
@@ -83,7 +89,7 @@ class HoldPretrainedHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Sets the rates to 0 for the iteration."""
-        if runner.epoch < self.epochs:
+        if self._holds(runner):
             self._scheduled = [group['lr'] for group in self._groups]
             for group in self._groups:
                 group['lr'] = 0.0
@@ -93,3 +99,8 @@ class HoldPretrainedHook(Hook):
         for group, rate in zip(self._groups, self._scheduled):
             group['lr'] = rate
         self._scheduled = []
+
+    def _holds(self, runner) -> bool:
+        if self.iters is None:
+            return runner.epoch < self.epochs
+        return runner.iter < self.iters

@@ -1,9 +1,11 @@
-"""Which parameters of a sparse model are new, the others coming from a dense checkpoint."""
+"""Which parts of a sparse model are new, the others coming from a dense checkpoint."""
 import re
-from typing import Dict
+from typing import Dict, List
 
 import torch.nn as nn
+from mmengine.model import is_model_wrapper
 
+from ..backbones.sparse_backbone import SparseBackbone
 from ..checkpoints.adapt import NEW_PARTS
 
 # The parts that no dense network has, at any depth of a detector, segmentor or classifier.
@@ -25,3 +27,28 @@ def new_parameters(model: nn.Module) -> Dict[str, nn.Parameter]:
     """
     return {name: parameter for name, parameter in model.named_parameters()
             if parameter.requires_grad and is_new(name)}
+
+
+def find_sparse_backbones(model: nn.Module, asker: str) -> List[SparseBackbone]:
+    """A model's backbones with token predictors, in order.
+
+    Those with frozen predictors, such as a teacher's, only count where all are frozen.
+
+    Args:
+        model: Any model, also in a wrapper.
+        asker: Name of the hook for the message.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = [module for module in model.modules()
+             if isinstance(module, SparseBackbone) and module.keep_ratios]
+    if not found:
+        model = model.module if is_model_wrapper(model) else model
+        raise ValueError(f'{asker}: {type(model).__name__} has no token predictors; remove the '
+                         'hook, or give a DynamicSwin, DynamicSwinV2 or DynamicConvNeXt backbone '
+                         'keep_ratios below 1')
+    trained = [backbone for backbone in found
+               if any(parameter.requires_grad
+                      for parameter in backbone.token_predictors.parameters())]
+    return trained or found

@@ -1,6 +1,7 @@
 """Learning rates and weight decay of sparse training."""
+import inspect
 from numbers import Real
-from typing import List, Optional
+from typing import Callable, Dict, List, Optional
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -27,7 +28,8 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             paramwise_cfg=dict(pretrained_lr_mult=0.2))
 
     Each parameter is a group of its own, pretrained ones first: the runner's log shows the rate of
-    the new parts as ``base_lr`` and that of pretrained parameters as ``lr``.
+    the new parts as ``base_lr`` and that of pretrained parameters as ``lr`` (with layer decay, that
+    of the first of them, as a rule the stem's).
 
     Args:
         optim_wrapper_cfg: As in mmengine's ``DefaultOptimWrapperConstructor``; the optimizer must
@@ -36,23 +38,29 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             but those of token predictors and fast paths, and may be 0 to 1; all options of
             mmengine's class, of which ``flat_decay_mult`` is 0 unless given. ``lr_mult`` of
             ``custom_keys`` multiplies the rate once more: 5 gives a new head the full rate.
+            ``layer_decay_rate`` (default 1, in (0, 1]) multiplies the rate of pretrained
+            parameters of backbones once for each layer that comes after, as mmpretrain's
+            ``LearningRateDecayOptimWrapperConstructor`` does, by the backbones'
+            ``get_layer_depth(param_name, prefix)``. Necks and heads come after all layers.
 
     Raises:
         TypeError: If ``paramwise_cfg`` is no dict.
-        ValueError: For an unknown option, a fraction outside [0, 1], an optimizer without ``lr``;
-            for a model of which no token predictor or fast path is trained, since all of it would
-            then learn at a fraction of the rate.
+        ValueError: For an unknown option, a fraction outside its range, an optimizer without
+            ``lr``; for a model of which no token predictor or fast path is trained, since all of
+            it would then learn at a fraction of the rate; for layer decay without a backbone that
+            knows its layers' depths.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None):
         if not isinstance(paramwise_cfg, (dict, type(None))):
             raise TypeError(f'paramwise_cfg={paramwise_cfg!r}: must be a dict or None')
-        defaults = dict(pretrained_lr_mult=0.2, flat_decay_mult=0.0)
+        defaults = dict(pretrained_lr_mult=0.2, layer_decay_rate=1.0, flat_decay_mult=0.0)
+        self._depths: Dict[str, Callable] = {}
         super().__init__(optim_wrapper_cfg, {**defaults, **(paramwise_cfg or {})})
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
-        known = ('pretrained_lr_mult', *OPTIONS)
+        known = ('pretrained_lr_mult', 'layer_decay_rate', *OPTIONS)
         for option in self.paramwise_cfg:
             if option not in known:
                 raise ValueError(f'paramwise_cfg has the unknown option {option!r}: '
@@ -60,6 +68,9 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         mult = self.paramwise_cfg['pretrained_lr_mult']
         if isinstance(mult, bool) or not isinstance(mult, Real) or not 0 <= mult <= 1:
             raise ValueError(f'pretrained_lr_mult={mult!r}: must be a number in [0, 1]')
+        rate = self.paramwise_cfg['layer_decay_rate']
+        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate <= 1:
+            raise ValueError(f'layer_decay_rate={rate!r}: must be a number in (0, 1]')
         if self.base_lr is None:
             raise ValueError(f'optimizer={dict(self.optimizer_cfg)!r}: {type(self).__name__} needs '
                              'its lr')
@@ -75,16 +86,43 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(f'{type(self).__name__}: {type(module).__name__} has no token '
                              'predictors or fast paths to train; remove the constructor, or give '
                              'a DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1')
+        decay = self.paramwise_cfg['layer_decay_rate']
+        self._depths = layer_depths(module) if decay != 1 else {}
+        if decay != 1 and not self._depths:
+            raise ValueError(f'layer_decay_rate={decay!r}: {type(module).__name__} has no backbone '
+                             'with get_layer_depth(param_name, prefix); leave the option out')
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
             name = names[id(group['params'][0])]
             group['lr'] = group.get('lr', self.base_lr) * self._lr_mult(name)
         # Runners log the rate of the first group.
         params.sort(key=lambda group: is_new(names[id(group['params'][0])]))
+        mult, pretrained = self.paramwise_cfg['pretrained_lr_mult'], len(params) - len(new)
         print_log(f'{type(self).__name__}: {len(new)} tensors of token predictors and fast paths '
-                  f'have the full rate, {len(params) - len(new)} pretrained ones '
-                  f'{self.paramwise_cfg["pretrained_lr_mult"]} of it', 'current')
+                  f'have the full rate, {pretrained} pretrained ones {mult} of it'
+                  + (f', times {decay} for each layer of the backbone that comes after'
+                     if self._depths else ''), 'current')
 
     def _lr_mult(self, name: str) -> float:
         """What a parameter's rate is multiplied by."""
-        return 1.0 if is_new(name) else self.paramwise_cfg['pretrained_lr_mult']
+        if is_new(name):
+            return 1.0
+        mult = self.paramwise_cfg['pretrained_lr_mult']
+        for prefix, get_layer_depth in self._depths.items():
+            if name.startswith(prefix):
+                depth, count = get_layer_depth(name, prefix)
+                return mult * self.paramwise_cfg['layer_decay_rate']**(count - depth - 1)
+        return mult
+
+
+def layer_depths(model: nn.Module) -> Dict[str, Callable]:
+    """Prefix of parameter names -> ``get_layer_depth`` of the model's part with that prefix.
+
+    mmpretrain's classifiers have a method of that name without a prefix: it asks the backbone.
+    """
+    depths: Dict[str, Callable] = {}
+    for name, module in model.named_modules():
+        method = getattr(module, 'get_layer_depth', None)
+        if method is not None and 'prefix' in inspect.signature(method).parameters:
+            depths[f'{name}.' if name else ''] = method
+    return depths

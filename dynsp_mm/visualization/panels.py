@@ -26,8 +26,10 @@ def input_as_image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
             is not None:
         x = x * preprocessor.std.cpu().view(-1, 1, 1) + preprocessor.mean.cpu().view(-1, 1, 1)
     image = x.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    # Files are read as BGR; mmengine's preprocessors and mmpretrain's name the swap differently.
-    swapped = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False))
+    # Files are read as BGR; mmengine, mmseg before its maintained distribution, and mmpretrain
+    # name the swap differently.
+    swapped = any(getattr(preprocessor, name, False)
+                  for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
     return np.ascontiguousarray(image if swapped else image[..., ::-1])
 
 

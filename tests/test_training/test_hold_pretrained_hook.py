@@ -36,9 +36,9 @@ class Watch(Hook):
         self.changed.append({is_new(name) for name in changed})
 
 
-def train(work_dir, epochs, max_epochs=EPOCHS, resume=False, scheduler_by_iter=True,
+def train(work_dir, epochs=None, max_epochs=EPOCHS, resume=False, scheduler_by_iter=True,
           constructor='SparseOptimWrapperConstructor', backbone=SWIN,
-          hooks=(dict(type='SparseTrainingHook'), ), **train_cfg):
+          hooks=(dict(type='SparseTrainingHook'), ), iters=None, **train_cfg):
     watch = Watch()
     runner = Runner(
         model=ToyModel(backbone),
@@ -54,11 +54,12 @@ def train(work_dir, epochs, max_epochs=EPOCHS, resume=False, scheduler_by_iter=T
                  convert_to_iter_based=scheduler_by_iter),
             dict(type='CosineAnnealingLR', eta_min_ratio=0.01, begin=WARM_UP, end=EPOCHS,
                  convert_to_iter_based=scheduler_by_iter)],
-        custom_hooks=[*hooks, dict(type='HoldPretrainedHook', epochs=epochs), watch],
+        custom_hooks=[*hooks, dict(type='HoldPretrainedHook', epochs=epochs, iters=iters),
+                      watch],
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         randomness=dict(seed=0),
         resume=resume,
-        experiment_name=f'test_{work_dir.name}_{epochs}_{max_epochs}',
+        experiment_name=f'test_{work_dir.name}_{epochs}_{iters}_{max_epochs}',
         default_scope='mmengine')
     runner.train()
     return watch
@@ -98,8 +99,40 @@ def test_schedulers_that_step_by_epoch_too(tmp_path):
         assert pretrained == pytest.approx([0.0 if epoch < 3 else 0.2 * schedule(epoch, 1)]), i
 
 
-def test_zero_epochs_hold_nothing(tmp_path):
-    watch = train(tmp_path, 0, max_epochs=1)
+def hold_and_go_on(watch, held, count):
+    """The first iterations hold, and the others of the run do not."""
+    assert len(watch.rates) == count
+    assert [rates[0] == [0.0] for rates, _ in zip(watch.rates, range(count))] == [
+        i < held for i in range(count)]
+    assert watch.changed == [{True} if i < held else {True, False} for i in range(count)]
+
+
+def test_iterations_of_a_loop_of_epochs(tmp_path):
+    """Also where they end within an epoch."""
+    watch = train(tmp_path, iters=3, max_epochs=3)
+    hold_and_go_on(watch, 3, 6)
+    for i, (pretrained, new) in enumerate(watch.rates):
+        assert new == pytest.approx([schedule(i)]), i
+        assert pretrained == pytest.approx([0.0 if i < 3 else 0.2 * schedule(i)]), i
+
+
+def test_iterations_of_a_loop_without_epochs(tmp_path):
+    watch = train(tmp_path, iters=3, scheduler_by_iter=False, type='IterBasedTrainLoop',
+                  max_iters=4)
+    hold_and_go_on(watch, 3, 4)
+
+
+def test_iterations_resume_where_they_were(tmp_path):
+    straight = train(tmp_path / 'straight', iters=3, max_epochs=2)
+    first = train(tmp_path / 'killed', iters=3, max_epochs=1)
+    second = train(tmp_path / 'killed', iters=3, max_epochs=2, resume=True)
+    hold_and_go_on(straight, 3, 4)
+    assert first.rates + second.rates == straight.rates
+
+
+@pytest.mark.parametrize('nothing', [dict(epochs=0), dict(iters=0)])
+def test_zero_holds_nothing(tmp_path, nothing):
+    watch = train(tmp_path, **nothing, max_epochs=1)
     assert watch.rates[0][0] == pytest.approx([0.2 * schedule(0)])
     assert set(watch.changed[0]) == {True, False}
 
@@ -136,14 +169,24 @@ def test_a_dense_model_is_an_error(tmp_path):
 
 
 def test_a_loop_without_epochs_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match='epochs=1 but the training loop counts iterations'):
+    with pytest.raises(ValueError, match='epochs=1 but the training loop counts iterations; '
+                                         'give iters instead'):
         train(tmp_path, 1, scheduler_by_iter=False, type='IterBasedTrainLoop', max_iters=2)
 
 
-@pytest.mark.parametrize('epochs', [-1, 0.5, '5', True, None])
-def test_bad_epochs(epochs):
-    with pytest.raises(ValueError, match='epochs=.*: must be a whole number >= 0'):
-        HOOKS.build(dict(type='HoldPretrainedHook', epochs=epochs))
+@pytest.mark.parametrize('name', ['epochs', 'iters'])
+@pytest.mark.parametrize('number', [-1, 0.5, '5', True])
+def test_bad_numbers(name, number):
+    with pytest.raises(ValueError, match=f'{name}=.*: must be a whole number >= 0'):
+        HOOKS.build({'type': 'HoldPretrainedHook', name: number})
+
+
+def test_one_number_of_the_two():
+    with pytest.raises(ValueError, match='epochs=0, iters=2: give only one'):
+        HoldPretrainedHook(epochs=0, iters=2)
+    hook = HoldPretrainedHook()
+    assert (hook.epochs, hook.iters) == (5, None)
+    assert HoldPretrainedHook(epochs=None, iters=2).iters == 2
 
 
 def test_name_is_registered():

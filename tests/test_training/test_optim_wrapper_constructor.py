@@ -2,7 +2,7 @@
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from toys import SWIN, ToyModel
 
 from dynsp_mm import SparseOptimWrapperConstructor
@@ -73,7 +73,74 @@ def test_frozen_parameters_are_left_out():
     assert not any(name.startswith('teacher.') for name in settings(model))
 
 
+def classifier(backbone):
+    from mmpretrain.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
+    return MODELS.build(dict(
+        type='ImageClassifier', _scope_='mmpretrain', backbone=backbone,
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=3, in_channels=8)))
+
+
+@pytest.mark.parametrize('depth', [4, 10])
+@pytest.mark.parametrize('backbone', [SWIN, CONVNEXT], ids=lambda backbone: backbone['type'])
+def test_layer_decay_is_mmpretrains(backbone, depth):
+    from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
+    backbone = {**backbone, 'arch': {**backbone['arch'], 'depths': (1, 2, depth, 1)}}
+    model = classifier(backbone)
+    theirs = LearningRateDecayOptimWrapperConstructor(
+        dict(optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05)),
+        dict(layer_decay_rate=0.8, flat_decay_mult=0.0))(model)
+    expected = {group['param_name']: (group['lr'], group['weight_decay'])
+                for group in theirs.optimizer.param_groups}
+    whole = settings(model, dict(pretrained_lr_mult=1, layer_decay_rate=0.8))
+    fifth = settings(model, dict(layer_decay_rate=0.8))
+    new = new_names(model)
+    assert set(whole) == set(fifth) == set(expected) and new < set(whole)
+    for name, (rate, decay) in expected.items():
+        if name in new:
+            assert whole[name] == fifth[name] == (1e-2, decay), name
+        else:
+            assert whole[name] == pytest.approx((rate, decay)), name
+            assert fifth[name] == pytest.approx((0.2 * rate, decay)), name
+    assert whole['head.fc.weight'] == (1e-2, 0.05)
+    assert len({rate for rate, _ in whole.values()}) > depth // 3 + 3
+
+
+def test_layer_decay_in_a_model_that_knows_no_depths():
+    """A detector's: the backbone alone knows them."""
+    model = ToyModel(SWIN)
+    model.backbone_head = torch.nn.Linear(8, 2)
+    found = settings(model, dict(pretrained_lr_mult=0.5, layer_decay_rate=0.5))
+    assert found['backbone.patch_embed.projection.weight'] == pytest.approx((5e-3 * 0.5**8, 0.05))
+    assert found['backbone.stages.3.blocks.0.ffn.layers.1.weight'] == pytest.approx(
+        (5e-3 * 0.5, 0.05))
+    assert found['backbone_head.weight'] == pytest.approx((5e-3, 0.05))
+    assert found['backbone.token_predictors.0.proj.weight'] == pytest.approx((1e-2, 0.05))
+
+
+def test_layer_decay_without_depths_is_an_error():
+    class Unknown(torch.nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.token_predictors = torch.nn.Linear(8, 2)
+
+        def get_layer_depth(self, param_name):
+            """As of mmpretrain's classifiers, which ask the backbone."""
+
+    assert settings(Unknown(), dict(layer_decay_rate=1))
+    with pytest.raises(ValueError, match='layer_decay_rate=0.9: Unknown has no backbone with '
+                                         'get_layer_depth'):
+        settings(Unknown(), dict(layer_decay_rate=0.9))
+
+
 @pytest.mark.parametrize('paramwise_cfg,message', [
+    (dict(layer_decay_rate=0), r'layer_decay_rate=0: must be a number in \(0, 1\]'),
+    (dict(layer_decay_rate=1.1), 'layer_decay_rate=1.1: must be'),
+    (dict(layer_decay_rate=float('nan')), 'layer_decay_rate=nan: must be'),
+    (dict(layer_decay_rate=True), 'layer_decay_rate=True: must be'),
+    (dict(layer_decay_rate='0.9'), "layer_decay_rate='0.9': must be"),
     (dict(pretrained_lr_mult=-0.1), r'pretrained_lr_mult=-0.1: must be a number in \[0, 1\]'),
     (dict(pretrained_lr_mult=1.1), 'pretrained_lr_mult=1.1'),
     (dict(pretrained_lr_mult=float('nan')), 'pretrained_lr_mult=nan'),

@@ -1,4 +1,7 @@
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import torch
 from mmengine.model import ImgDataPreprocessor
 
@@ -14,6 +17,14 @@ def test_input_as_image_undoes_the_preprocessor():
         x = preprocessor(dict(inputs=[image]))['inputs'][0]
         assert np.array_equal(input_as_image(x, preprocessor),
                               image.flip(0).permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize('name', ['_channel_conversion', 'channel_conversion', 'to_rgb'])
+def test_names_of_the_swap(name):
+    """Of mmengine, of mmseg 1.2 and of mmpretrain."""
+    x = torch.tensor([10., 20., 30.]).view(3, 1, 1)
+    assert input_as_image(x, SimpleNamespace(**{name: True})).tolist() == [[[10, 20, 30]]]
+    assert input_as_image(x, SimpleNamespace(**{name: False})).tolist() == [[[30, 20, 10]]]
 
 
 def test_fast_regions_are_dimmed():
