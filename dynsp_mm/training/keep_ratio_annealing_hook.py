@@ -37,8 +37,8 @@ class KeepRatioAnnealingHook(Hook):
         end: Epoch or iteration from which on the config's ratios hold.
         begin: Epoch or iteration until which ``start`` holds.
         by_epoch: Whether ``begin`` and ``end`` count epochs; iterations if not.
-        start: Where all predictors start, in (0, 1]. At 1.0 fast and slow paths are both trained
-            as well.
+        start: Where all predictors start, in (0, 1]. At 1.0 as well, both paths are trained and the
+            predictors sample their decisions.
         curve: 'linear', or 'cosine' for half a period, which is flat at both ends.
 
     Raises:

@@ -107,7 +107,8 @@ def test_validation_of_averaged_weights_uses_the_ratios_reached(tmp_path):
 
 
 def test_validation_without_training_uses_the_configs(tmp_path):
-    runner = toy_runner(tmp_path, [dict(type='KeepRatioAnnealingHook', end=2)], **validation())
+    runner = toy_runner(tmp_path, [dict(type='KeepRatioAnnealingHook', end=2)], train_cfg=None,
+                        train_dataloader=None, optim_wrapper=None, **validation())
     runner.val()
     assert runner.model.backbone.keep_ratios == TARGETS
 
