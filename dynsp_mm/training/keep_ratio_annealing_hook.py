@@ -73,7 +73,7 @@ class KeepRatioAnnealingHook(Hook):
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(f'{name}: end={self.end} counts epochs but the training loop counts '
                              'iterations; set by_epoch=False and give begin and end in iterations')
-        backbones = find_sparse_backbones(runner.model, name)
+        backbones = list(find_sparse_backbones(runner.model, name).values())
         for backbone in backbones:
             target = self._targets.setdefault(backbone, backbone.keep_ratios)
             if max(target) > self.start:

@@ -1,6 +1,6 @@
 """Which parts of a sparse model are new, the others coming from a dense checkpoint."""
 import re
-from typing import Dict, List
+from typing import Dict
 
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
@@ -29,8 +29,8 @@ def new_parameters(model: nn.Module) -> Dict[str, nn.Parameter]:
             if parameter.requires_grad and is_new(name)}
 
 
-def find_sparse_backbones(model: nn.Module, asker: str) -> List[SparseBackbone]:
-    """A model's backbones with token predictors, in order.
+def find_sparse_backbones(model: nn.Module, asker: str) -> Dict[str, SparseBackbone]:
+    """Name -> backbone of a model's backbones with token predictors, in order.
 
     Those with frozen predictors, such as a teacher's, only count where all are frozen.
 
@@ -41,14 +41,14 @@ def find_sparse_backbones(model: nn.Module, asker: str) -> List[SparseBackbone]:
     Raises:
         ValueError: If there is none.
     """
-    found = [module for module in model.modules()
-             if isinstance(module, SparseBackbone) and module.keep_ratios]
+    found = {name: module for name, module in model.named_modules()
+             if isinstance(module, SparseBackbone) and module.keep_ratios}
     if not found:
         model = model.module if is_model_wrapper(model) else model
         raise ValueError(f'{asker}: {type(model).__name__} has no token predictors; remove the '
                          'hook, or give a DynamicSwin, DynamicSwinV2 or DynamicConvNeXt backbone '
                          'keep_ratios below 1')
-    trained = [backbone for backbone in found
+    trained = {name: backbone for name, backbone in found.items()
                if any(parameter.requires_grad
-                      for parameter in backbone.token_predictors.parameters())]
+                      for parameter in backbone.token_predictors.parameters())}
     return trained or found

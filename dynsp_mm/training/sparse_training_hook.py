@@ -10,10 +10,10 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from ..backbones.sparse_backbone import SparseBackbone
 from ..recording import DecisionLog, record_decisions
 from .distillation import Distillation, check_weight, parse_map_weight
 from .losses import keep_ratio_loss
+from .new_parts import find_sparse_backbones
 from .teacher import Teacher
 
 
@@ -94,13 +94,8 @@ class SparseTrainingHook(Hook):
             cfg: Its config, for a teacher that is given by its checkpoint alone.
         """
         self.detach()
-        names = [name for name, module in model.named_modules()
-                 if isinstance(module, SparseBackbone) and len(module.token_predictors)]
-        if not names:
-            raise ValueError(f'SparseTrainingHook: {type(model).__name__} has no token predictors; '
-                             'remove the hook, or give a DynamicSwin, DynamicSwinV2 or '
-                             'DynamicConvNeXt backbone keep_ratios below 1')
-        self.distillation = self._distil(model, names, cfg)
+        backbones = find_sparse_backbones(model, 'SparseTrainingHook')
+        self.distillation = self._distil(model, list(backbones), cfg)
         self._mode = inspect.signature(model.forward)
         self._handles = [
             model.register_forward_pre_hook(self._start, with_kwargs=True),

@@ -58,7 +58,8 @@ class KeepMapHook(Hook):
         """Finds the backbone, and whether there is a place for pictures."""
         self._stop()
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._backbone = find_sparse_backbones(self._model, type(self).__name__)[0]
+        backbones = find_sparse_backbones(self._model, type(self).__name__)
+        self._backbone = next(iter(backbones.values()))
         self._active = is_main_process() and _takes_images(runner.visualizer)
         if is_main_process() and not self._active:
             print_log('KeepMapHook: no backend of the visualizer takes images, so none are drawn; '
