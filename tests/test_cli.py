@@ -85,6 +85,27 @@ def test_load_config_errors(write, tmp_path):
     assert text.startswith('--cfg-options a.b: ') and "a={'b': 1}" in text
 
 
+def test_from_dense(write, tmp_path):
+    """Start and teacher in one; a teacher's own config stays."""
+    dense = tmp_path / 'dense.pth'
+    dense.touch()
+    for teacher, expected in (('None', str(dense)), (repr('other.pth'), str(dense)),
+                              ("dict(checkpoint='a', config='b')",
+                               dict(checkpoint=str(dense), config='b'))):
+        cfg = cli.load_config(write(
+            f'default_scope = {SCOPE!r}\nload_from = "x.pth"\ncustom_hooks = [dict(type="EMAHook"), '
+            f'dict(type="SparseTrainingHook", teacher={teacher})]'))
+        cli.enable_from_dense(cfg, None)
+        assert cfg.load_from == 'x.pth'
+        cli.enable_from_dense(cfg, str(dense))
+        assert cfg.load_from == str(dense) and cfg.custom_hooks[1].teacher == expected
+    assert fails(cli.enable_from_dense, cfg, 'gone.pth') == '--from-dense gone.pth does not exist'
+    path = write(f'default_scope = {SCOPE!r}\ncustom_hooks = [dict(type="EMAHook")]')
+    assert fails(cli.enable_from_dense, cli.load_config(path), str(dense)) == (
+        f"{path}: --from-dense needs a sparse model with its training hook; add --sparse RATIO, or "
+        "dict(type='SparseTrainingHook') to custom_hooks")
+
+
 def test_named_config_of_missing_package(monkeypatch):
     monkeypatch.setattr(config_tree, 'enable_mmseg_base_configs', lambda: None)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hostile import Hostile
+from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -168,6 +169,57 @@ def test_dense_checkpoint_of_the_library_loads_as_it_is(data, tmp_path):
                 cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.strip().startswith(
         'ERROR: --sparse 1.5: keep_ratios=1.5')
+
+
+def test_a_dense_detector_becomes_sparse_with_itself_as_teacher(data, tmp_path):
+    """The guide's three steps, a killed run among them, until DetInferencer."""
+    dense, work_dir = write_config(tmp_path, data, 'dyswin'), tmp_path / 'work'
+    dense.write_text(dense.read_text() + 'model["backbone"].update(keep_ratios=None)\n'
+                     'custom_hooks = []\ntrain_cfg = dict(max_epochs=1)\n')
+    tool('train.py', dense, '--work-dir', tmp_path / 'dense', cwd=tmp_path)
+    checkpoint = tmp_path / 'dense/epoch_1.pth'
+    options = ('--cfg-options', 'train_cfg.max_epochs=2', 'randomness.seed=0',
+               'optim_wrapper.constructor=SparseOptimWrapperConstructor')
+    command = [sys.executable, str(ROOT / 'tools/train.py'), str(dense), '--sparse', '0.7',
+               '--from-dense', str(checkpoint), '--work-dir', str(work_dir), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               cwd=tmp_path, start_new_session=True)
+    deadline = time.time() + 300
+    while not (work_dir / 'last_checkpoint').exists() and time.time() < deadline:
+        assert process.poll() is None
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = subprocess.run([*command, '--resume'], capture_output=True, text=True, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert f'SparseTrainingHook: teacher {checkpoint}' in resumed.stdout + resumed.stderr
+    for step in train_log(work_dir):
+        for level in range(4):
+            assert 0 <= step[f'loss_distill_map_{level}'] < 1e3
+    # Maps before the sparse stage are the teacher's at first.
+    assert train_log(work_dir)[0]['loss_distill_map_0'] < 1e-3
+    student = torch.load(work_dir / 'epoch_2.pth', weights_only=False)['state_dict']
+    plain = Config.fromfile(dense)
+    plain.model.backbone.keep_ratios = 0.7
+    init_default_scope('mmdet')
+    MODELS.build(plain.model).load_state_dict(student, strict=True)
+    plain.dump(tmp_path / 'plain.py')
+    inferencer = DetInferencer(str(tmp_path / 'plain.py'), str(work_dir / 'epoch_2.pth'),
+                               device='cpu')
+    image = sorted(Path(data, 'val2017').iterdir())[0]
+    assert len(inferencer(str(image))['predictions']) == 1
+    assert inferencer.model.backbone.keep_ratios == (0.7, 0.5, 0.3)
+
+    for teacher, text in ((tmp_path / 'gone.pth', '--from-dense'),
+                          (work_dir / 'epoch_2.pth', None)):
+        done = tool('train.py', dense, '--sparse', '0.7', '--from-dense', teacher, '--work-dir',
+                    tmp_path / 'w', '--cfg-options', 'train_cfg.max_epochs=1', check=False,
+                    cwd=tmp_path)
+        if text is None:  # a sparse checkpoint has the dense network's weights, too
+            assert done.returncode == 0, done.stderr[-2000:]
+        else:
+            assert done.returncode == 2
+            assert done.stderr.strip() == f'ERROR: {text} {teacher} does not exist'
 
 
 def test_tools_check_what_they_load(data, tmp_path):

@@ -3,6 +3,7 @@
 
     python tools/analysis_tools/results.py run camvid11/sparse_teacher --seed 0
     python tools/analysis_tools/results.py run             # all rows that have no result yet
+    python tools/analysis_tools/results.py time            # backbones in turns, on an idle machine
     python tools/analysis_tools/results.py report          # writes tables and plots
 
 A run is resumed where it stopped. Its result, a small JSON file, goes to docs/results/; checkpoints
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import os.path as osp
+import statistics
 import subprocess
 import sys
 import time
@@ -24,11 +26,13 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from mmengine.fileio import load  # noqa: E402
 from mmengine.hooks import Hook  # noqa: E402
+from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
 from dynsp_mm import cli, record_decisions  # noqa: E402
-from dynsp_mm.analysis import count_macs  # noqa: E402
+from dynsp_mm.analysis import count_macs, time_in_turns  # noqa: E402
+from dynsp_mm.checkpoints import load_pretrained  # noqa: E402
 
 CONFIGS, RESULTS = ROOT / 'configs/results', ROOT / 'docs/results'
 RUNS = Path('work_dirs/results')
@@ -77,6 +81,14 @@ def evaluate(runner):
         metrics = runner.test()
         handle.remove()
     return metrics, meter.ratios, mean_macs(runner.model.backbone, images)
+
+
+def write(path, content):
+    """Writes JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(content, default=float) + '\n')
+    os.replace(partial, path)
 
 
 def read_rows():
@@ -153,11 +165,7 @@ def run(dataset, row, seed, rows):
         macs=macs, config=cfg.filename and osp.relpath(cfg.filename, ROOT),
         options=spec['rows'][row].get('options', {}), seconds=round(time.time() - begin),
         threads=torch.get_num_threads(), torch=torch.__version__, commit=commit(), log=log)
-    path = result_path(dataset, row, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(result, default=float) + '\n')
-    os.replace(partial, path)
+    write(result_path(dataset, row, seed), result)
     print(f'{dataset}/{row} seed {seed}: {spec["metric"]} {result["value"]:.2f}')
 
 
@@ -168,18 +176,136 @@ def commit():
     return done.stdout.strip() or None
 
 
+# ---------------------------------------------------------------------- time
+def time_backbones(dataset, rows):
+    """Times the backbones of all rows that have a result, in turns with the dense one.
+
+    Batch 1 at the size of the test, one thread. Rows of one network and budget share a time.
+    """
+    init_default_scope('mmengine')
+    backbones = {}
+    for row in rows[dataset]['rows']:
+        if result_path(dataset, row, 0).is_file():
+            cfg, _ = make_config(dataset, row, 0, rows)
+            backbone = MODELS.build(dict(cfg.model.backbone, init_cfg=None)).eval()
+            checkpoint = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
+            load_pretrained(backbone, checkpoint, 'backbone.', name='checkpoint')
+            backbones[row] = backbone
+    if 'dense' not in backbones:
+        raise cli.UserError(f'{dataset}/dense has no result yet, so there is nothing to compare with')
+    names = ['dense', *(name for name in backbones if name != 'dense')]
+    image = torch.rand(1, 3, *rows[dataset]['shape'])
+    with torch.inference_mode():
+        timings = time_in_turns([lambda name=name: backbones[name](image) for name in names],
+                                rounds=60, warmup=5)
+    write(RESULTS / dataset / 'timing.json', dict(
+        shape=[1, 3, *rows[dataset]['shape']], threads=torch.get_num_threads(),
+        torch=torch.__version__, commit=commit(),
+        rows={name: timing._asdict() for name, timing in zip(names, timings)}))
+
+
+# ---------------------------------------------------------------------- report
+def read_results(dataset, rows):
+    """Row -> its results, one for each seed that has run."""
+    found = {}
+    for row in rows[dataset]['rows']:
+        paths = sorted((RESULTS / dataset).glob(f'{row}_seed*.json'))
+        if paths:
+            found[row] = [json.loads(path.read_text()) for path in paths]
+    return found
+
+
+def interval(values):
+    """Half the width of the 95 % confidence interval of a mean, by Student's t."""
+    t = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
+    return t * statistics.stdev(values) / len(values)**0.5
+
+
+def table(dataset, rows):
+    """Markdown lines of a set's table."""
+    spec, results = rows[dataset], read_results(dataset, rows)
+    dense = results.get('dense')
+    timing_path = RESULTS / dataset / 'timing.json'
+    timing = json.loads(timing_path.read_text())['rows'] if timing_path.is_file() else {}
+    lines = [f'| row | seeds | {spec["metric"]} (95 % interval) | against dense | GMACs (ratio) | '
+             'time ratio (20 to 80 %) | realised keep ratios | command |', '|---' * 8 + '|']
+    for row, described in spec['rows'].items():
+        if row not in results:
+            lines.append(f'| {described["title"]} | 0 | not run yet | | | | | |')
+            continue
+        values = [result['value'] for result in results[row]]
+        mean = statistics.mean(values)
+        value = f'{mean:.2f}' + (f' ± {interval(values):.2f}' if len(values) > 1 else '')
+        macs = statistics.mean(result['macs'] for result in results[row])
+        gain = ratio = ''
+        if dense:
+            gain = f'{mean - statistics.mean(result["value"] for result in dense):+.2f}'
+            ratio = f' ({macs / dense[0]["macs"]:.3f})'
+        seconds = timing.get(row)
+        clock = seconds and (f'{seconds["ratio"]:.3f} ({seconds["ratio_p20"]:.3f} to '
+                             f'{seconds["ratio_p80"]:.3f})') or ''
+        shares = [statistics.mean(share) for share in zip(
+            *(result['keep_ratios'] for result in results[row]))]
+        lines.append(
+            f'| {described["title"]} | {len(values)} | {value} | {gain} | {macs / 1e9:.3f}{ratio} | '
+            f'{clock} | {" / ".join(f"{share:.3f}" for share in shares)} | '
+            f'`results.py run {dataset}/{row}` |')
+    return lines
+
+
+def plot(dataset, rows):
+    """Metric against multiply-adds, a point for each seed, and keep ratios while training."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    results = read_results(dataset, rows)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2))
+    for row, runs in results.items():
+        left.scatter([run['macs'] / 1e9 for run in runs], [run['value'] for run in runs], s=18,
+                     label=rows[dataset]['rows'][row]['title'])
+    left.set(xlabel='GMACs of the backbone', ylabel=rows[dataset]['metric'])
+    left.legend(fontsize=6)
+    for run in results.get('sparse_teacher', [])[:1]:
+        for k in range(len(run['keep_ratios'])):
+            right.plot([line['step'] for line in run['log']],
+                       [line[f'keep_ratio_{k}'] for line in run['log']], label=f'keep_ratio_{k}')
+        right.set(xlabel='iteration', ylabel='share of slow positions, sampled', ylim=(0, 1))
+        right.legend(fontsize=6)
+    figure.suptitle(rows[dataset]['title'])
+    figure.tight_layout()
+    figure.savefig(RESULTS / f'{dataset}.png', dpi=100, metadata=dict(Software=None))
+    pyplot.close(figure)
+
+
+def report(rows):
+    """Writes the tables between the marks of docs/RESULTS.md, and the plots."""
+    page = ROOT / 'docs/RESULTS.md'
+    text = page.read_text()
+    for dataset, spec in rows.items():
+        first, last = f'<!-- {dataset} -->', f'<!-- end of {dataset} -->'
+        if text.count(first) != 1 or text.count(last) != 1:
+            raise cli.UserError(f'{page}: needs the marks {first} and {last}, each once')
+        before, rest = text.split(first)
+        after = rest.split(last)[1]
+        text = '\n'.join([before + first, *table(dataset, rows), last + after])
+        if read_results(dataset, rows):
+            plot(dataset, rows)
+    page.write_text(text)
+
+
 def parse_args():
     parser = argparse.ArgumentParser(description='Rows of docs/RESULTS.md')
     commands = parser.add_subparsers(dest='command', required=True)
     one = commands.add_parser('run', help='train and test a row, or all that have no result')
     one.add_argument('row', nargs='?', help='SET/ROW, such as camvid11/sparse; default: all')
     one.add_argument('--seed', type=int, help='default: all seeds of the row')
+    commands.add_parser('time', help='time the backbones of all rows that have a result')
+    commands.add_parser('report', help='write tables and plots')
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
-    rows = read_rows()
+def run_rows(args, rows):
+    """The rows that the command line asks for; without ``--seed``, those that have no result."""
     known = [f'{dataset}/{row}' for dataset, spec in rows.items() for row in spec['rows']]
     if args.row is not None and args.row not in known:
         raise cli.UserError(f'row {args.row!r}: must be one of {", ".join(known)}')
@@ -187,9 +313,21 @@ def main():
         dataset, row = name.split('/')
         seeds = range(rows[dataset]['rows'][row]['seeds']) if args.seed is None else [args.seed]
         for seed in seeds:
-            if args.row is not None and args.seed is not None \
-                    or not result_path(dataset, row, seed).is_file():
+            if args.seed is not None or not result_path(dataset, row, seed).is_file():
                 run(dataset, row, seed, rows)
+
+
+def main():
+    args = parse_args()
+    rows = read_rows()
+    if args.command == 'run':
+        run_rows(args, rows)
+    elif args.command == 'time':
+        for dataset in rows:
+            if result_path(dataset, 'dense', 0).is_file():
+                time_backbones(dataset, rows)
+    else:
+        report(rows)
 
 
 if __name__ == '__main__':
