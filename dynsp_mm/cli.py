@@ -24,6 +24,7 @@ from .config_tree import LIBRARIES, leaf_datasets, read_config
 from .sparsify import parse_ratios, sparsify
 from .training.new_parts import is_new
 
+
 class UserError(Exception):
     """A mistake the user can mend; its text is all that the tools print."""
 

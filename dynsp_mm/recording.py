@@ -60,8 +60,8 @@ def record_decisions(model: nn.Module) -> Iterator[DecisionLog]:
 class BackboneCall(NamedTuple):
     """What a backbone was given, (B, C, H, W), and its normalised maps, each (B, C_i, H_i, W_i).
 
-    Maps keep their graph in training. A backbone that returns averaged maps has its whole maps here,
-    normalised position by position.
+    Maps keep their graph in training. A backbone that returns averaged maps has its whole maps
+    here, normalised position by position.
     """
     image: Tensor
     maps: Tuple[Tensor, ...]

@@ -1,6 +1,6 @@
 # ImageNet-1k recipe of the authors' sparse Swin and ConvNeXt (arXiv 2207.01580): 120 epochs from
-# dense weights (`load_from`), which are also the teacher's, augmented and averaged as dense training
-# is. Configs that inherit this name the teacher in the first hook.
+# dense weights (`load_from`), which are also the teacher's, augmented and averaged as in dense
+# training. Configs that inherit this name the teacher in the first hook.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
     'mmpretrain::_base_/default_runtime.py',

@@ -9,6 +9,6 @@ from .files import read_checkpoint, read_checkpoint_anywhere, write_checkpoint
 __all__ = [
     'Arch', 'Conversion', 'Fit', 'Rule', 'Source', 'adapt_state_dict', 'backbone_config',
     'convert_state_dict', 'find_arch', 'find_source', 'fit_state_dict', 'load_from_anywhere',
-    'load_pretrained', 'load_whole', 'read_checkpoint', 'read_checkpoint_anywhere', 'split_backbone', 'unwrap',
-    'write_checkpoint'
+    'load_pretrained', 'load_whole', 'read_checkpoint', 'read_checkpoint_anywhere',
+    'split_backbone', 'unwrap', 'write_checkpoint'
 ]

@@ -13,7 +13,8 @@ from mmengine.registry import init_default_scope
 
 from dynsp_mm import record_decisions
 
-CONFIGS = sorted((ROOT / 'configs').glob('*_dy*_ade20k.py'))  # those with teachers: test_teachers.py
+# Those with teachers: test_teachers.py.
+CONFIGS = sorted((ROOT / 'configs').glob('*_dy*_ade20k.py'))
 TYPES = dict(dyswin='DynamicSwin', dyconvnext='DynamicConvNeXt')
 SCALE = dict(t='tiny', s='small', b='base')
 WIDTH = dict(t=96, s=96, b=128)

@@ -182,7 +182,8 @@ def test_a_wrapped_model_is_unwrapped():
     hook = SparseTrainingHook()
     hook.before_train(SimpleNamespace(model=Wrapper(model), cfg=None))
     assert 'loss_keep_ratio' in model([torch.randn(3, 64, 64)], mode='loss')
-    hook.before_train(SimpleNamespace(model=Wrapper(model), cfg=None))  # a second time does not add up
+    # A second time does not add up.
+    hook.before_train(SimpleNamespace(model=Wrapper(model), cfg=None))
     hook.after_train(None)
     assert not model._forward_hooks and not model._forward_pre_hooks
 

@@ -192,7 +192,7 @@ def time_backbones(dataset, rows):
             load_pretrained(backbone, checkpoint, 'backbone.', name='checkpoint')
             backbones[row] = backbone
     if 'dense' not in backbones:
-        raise cli.UserError(f'{dataset}/dense has no result yet, so there is nothing to compare with')
+        raise cli.UserError(f'{dataset}/dense has no result yet to compare with')
     names = ['dense', *(name for name in backbones if name != 'dense')]
     image = torch.rand(1, 3, *rows[dataset]['shape'])
     with torch.inference_mode():
@@ -247,8 +247,8 @@ def table(dataset, rows):
         shares = [statistics.mean(share) for share in zip(
             *(result['keep_ratios'] for result in results[row]))]
         lines.append(
-            f'| {described["title"]} | {len(values)} | {value} | {gain} | {macs / 1e9:.3f}{ratio} | '
-            f'{clock} | {" / ".join(f"{share:.3f}" for share in shares)} | '
+            f'| {described["title"]} | {len(values)} | {value} | {gain} | '
+            f'{macs / 1e9:.3f}{ratio} | {clock} | {" / ".join(f"{share:.3f}" for share in shares)} | '
             f'`results.py run {dataset}/{row}` |')
     return lines
 
