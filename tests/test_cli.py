@@ -93,8 +93,8 @@ def test_from_dense(write, tmp_path):
                               ("dict(checkpoint='a', config='b')",
                                dict(checkpoint=str(dense), config='b'))):
         cfg = cli.load_config(write(
-            f'default_scope = {SCOPE!r}\nload_from = "x.pth"\n'
-            f'custom_hooks = [dict(type="EMAHook"), dict(type="SparseTrainingHook", teacher={teacher})]'))
+            f'default_scope = {SCOPE!r}\nload_from = "x.pth"\ncustom_hooks = ['
+            f'dict(type="EMAHook"), dict(type="SparseTrainingHook", teacher={teacher})]'))
         cli.enable_from_dense(cfg, None)
         assert cfg.load_from == 'x.pth'
         cli.enable_from_dense(cfg, str(dense))

@@ -248,8 +248,8 @@ def table(dataset, rows):
             *(result['keep_ratios'] for result in results[row]))]
         lines.append(
             f'| {described["title"]} | {len(values)} | {value} | {gain} | '
-            f'{macs / 1e9:.3f}{ratio} | {clock} | {" / ".join(f"{share:.3f}" for share in shares)} | '
-            f'`results.py run {dataset}/{row}` |')
+            f'{macs / 1e9:.3f}{ratio} | {clock} | '
+            f'{" / ".join(f"{share:.3f}" for share in shares)} | `results.py run {dataset}/{row}` |')
     return lines
 
 

@@ -1,5 +1,5 @@
 # Nuclei of the Data Science Bowl 2018, COCO format: 240 training and 60 validation images of at
-# most 360 pixels, one class, up to 375 objects an image. Mask R-CNN with a narrow neck and narrow heads.
+# most 360 pixels, one class, up to 375 objects an image. Mask R-CNN, narrow from the neck on.
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 
