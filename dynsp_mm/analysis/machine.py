@@ -23,6 +23,38 @@ def hardware(device: torch.device) -> Dict[str, Any]:
                 accelerator=accelerator)
 
 
+def find_device(name: str) -> torch.device:
+    """The device of that name, such as 'cpu' or 'cuda:1'.
+
+    Raises:
+        ValueError: It is not there, or torch does not count its memory.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f'device {name!r} is not available: {first_line(error)}') from error
+    if device.type != 'cpu' and not hasattr(getattr(torch, device.type, None),
+                                            'max_memory_allocated'):
+        raise ValueError(f'device {name!r}: must be cpu or an accelerator whose memory torch '
+                         'counts, such as cuda')
+    return device
+
+
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Raises ValueError where a device does not compute convolutions and products in a dtype."""
+    try:
+        image = torch.zeros(1, 1, 2, 2, device=device, dtype=dtype)
+        torch.nn.functional.conv2d(image, image) @ image[..., :1, :]
+    except RuntimeError as error:
+        raise ValueError(f'{dtype} does not work on {device}: {first_line(error)}') from error
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's text; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def cpu_name() -> str:
     """Model of the CPU; where the system does not say, its architecture."""
     try:

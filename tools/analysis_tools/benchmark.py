@@ -3,7 +3,7 @@
 
     python tools/analysis_tools/benchmark.py dynamic_swin_t --sparse 0.7 0.5
     python tools/analysis_tools/benchmark.py mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py \\
-        --dense --sparse 0.7 --part backbone model --dtype float32 bf16 --device cuda --json out.json
+        --dense --sparse 0.7 --part backbone model --dtype float32 bf16 --device cuda --csv out.csv
     python tools/analysis_tools/benchmark.py dynamic_swin_s stvit_swin_s \\
         dynamic_swin_s@keep_ratios=0.9,0.7,0.5@window_size=8 --shape 800 1344 --batch 1 8
 
@@ -23,7 +23,6 @@ threshold depends on weights and images: give --checkpoint, and take the figures
 import argparse
 import itertools
 import logging
-import re
 import shlex
 import sys
 import time
@@ -35,20 +34,14 @@ from typing import NamedTuple, Tuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-from mmengine.registry import MODELS  # noqa: E402
-from mmengine.runner import set_random_seed  # noqa: E402
 
-from dynsp_mm import cli, create  # noqa: E402
+from dynsp_mm import cli  # noqa: E402
 from dynsp_mm.analysis import count_macs, machine, peak_memory_of, time_in_turns  # noqa: E402
 from dynsp_mm.analysis.latency import synchronizer  # noqa: E402
 from dynsp_mm.analysis.measurements import (Measurement, format_table, to_csv,  # noqa: E402
                                             to_json, write_whole)
-from dynsp_mm.analysis.steps import BackboneAlone, inference_step, training_step  # noqa: E402
-from dynsp_mm.checkpoints import load_from_anywhere  # noqa: E402
-from dynsp_mm.config_tree import without_pretrained  # noqa: E402
-from dynsp_mm.sparsify import parse_ratios  # noqa: E402
-from dynsp_mm.swap_check import build_model, dummy_batch, load_library  # noqa: E402
+from dynsp_mm.analysis.steps import inference_step, training_step  # noqa: E402
+from dynsp_mm.candidates import find_candidates, load_fitting, read_weights  # noqa: E402
 
 DTYPES = dict(float32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 MIN_SIDE = 32  # pixels; the networks halve images five times
@@ -87,13 +80,11 @@ def check_args(args):
     args.shape = args.shape or [[800, 1216]]
     for option, values, least in (('--rounds', [args.rounds], 1), ('--warmup', [args.warmup], 0),
                                   ('--min-time', [args.min_time], 0), ('--batch', args.batch, 1),
-                                  ('--threads', [args.threads or 1], 1),
+                                  ('--threads', [] if args.threads is None else [args.threads], 1),
                                   ('--shape', sum(args.shape, []), MIN_SIDE)):
         for value in values:
             if not least <= value < float('inf'):
                 raise cli.UserError(f'{option} {value}: must be {least} or more')
-    if args.threads is not None and args.threads < 1:
-        raise cli.UserError(f'--threads {args.threads}: must be 1 or more')
     if args.csv and args.csv == args.json:
         raise cli.UserError(f'--csv and --json name the same file, {args.csv}')
     for option, path in (('--csv', args.csv), ('--json', args.json)):
@@ -103,116 +94,6 @@ def check_args(args):
             raise cli.UserError(f'{option} {path}: there is no folder {path.parent}')
     if args.checkpoint:
         cli.check_checkpoint(args.checkpoint, '--checkpoint')
-
-
-def find_device(name, dtypes):
-    """The torch.device; a :class:`cli.UserError` where it or a dtype cannot be used."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
-        raise cli.UserError(f'--device {name} is not available: {first_line(error)}') from error
-    accelerator = getattr(torch, device.type, None)
-    if device.type != 'cpu' and not hasattr(accelerator, 'max_memory_allocated'):
-        raise cli.UserError(f'--device {name}: must be cpu or an accelerator that torch has a '
-                            'memory count for, such as cuda')
-    for dtype in dtypes:
-        try:
-            image = torch.zeros(1, 1, 4, 4, device=device, dtype=DTYPES[dtype])
-            torch.nn.functional.conv2d(image, image) @ image[..., :1, :]
-        except RuntimeError as error:
-            raise cli.UserError(f'--dtype {dtype} does not work on {name}: {first_line(error)}'
-                                ) from error
-    return device
-
-
-def first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-# ---------------------------------------------------------------------- candidates
-class Candidate:
-    """A network as the command line names it."""
-
-    def __init__(self, label):
-        self.label = label
-        self.name, *changes = re.split(r'@(?=dense(?:@|$)|[\w.]+=)', label)
-        self.named = self.name.rpartition('_')[0] in create.FAMILIES
-        swap, options = None, []
-        for change in changes:
-            key, _, value = change.partition('=')
-            if key in ('dense', 'sparse'):
-                swap = value or '1'
-            else:
-                options.append(change if key.startswith('model.') else 'model.backbone.' + change)
-        reader = argparse.ArgumentParser()
-        cli.add_config_options(reader)
-        options = reader.parse_args(['--cfg-options', *options]).cfg_options if options else None
-        if self.named:
-            self.cfg = Config(dict(model=dict(backbone=dict())))
-            self.cfg.merge_from_dict(options or {})
-            if swap:
-                self.cfg.model.backbone.keep_ratios = parse_ratios(swap)
-            return
-        if '::' not in self.name and not Path(self.name).is_file():
-            raise cli.UserError(f'{self.name}: neither a config file, nor a config of a library '
-                                'such as mmdet::..., nor a backbone such as dynamic_swin_t')
-        self.cfg = cli.load_config(self.name, options)
-        cli.require(self.cfg, 'model')
-        if 'backbone' not in self.cfg.model:
-            raise cli.UserError(f'{self.name}: has no model.backbone')
-        cli.enable_sparse(self.cfg, swap)
-
-    def build(self, part, size):
-        """A model with a ``backbone`` and random weights."""
-        set_random_seed(0)
-        try:
-            if self.named:
-                return BackboneAlone(create.create_backbone(
-                    self.name, **self.cfg.model.backbone.to_dict()))
-            load_library(self.cfg)
-            if part == 'model':
-                return build_model(self.cfg, size)
-            backbone = MODELS.build(without_pretrained(self.cfg.model.backbone))
-            backbone.init_weights()
-            return BackboneAlone(backbone)
-        except (AssertionError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
-            reason = error.args[0] if error.args else type(error).__name__
-            raise cli.UserError(f'{self.label}: the {part} cannot be built: {reason}') from error
-
-    def batch(self, model, setting, training):
-        """The same random images for all, as the model takes them."""
-        set_random_seed(0)
-        if isinstance(model, BackboneAlone):
-            channels = self.cfg.model.backbone.get('in_channels', 3)
-            return dict(inputs=torch.randn(setting.batch, channels, *setting.size))
-        # Few classes: the labels must exist in every model.
-        images = dummy_batch(self.cfg, setting.size, 2, setting.batch)
-        batch = model.data_preprocessor(images, training)
-        if not isinstance(batch['inputs'], torch.Tensor) or batch['inputs'].dim() != 4:
-            raise cli.UserError(f'{self.label}: --part model measures models of single images')
-        return batch
-
-
-def find_candidates(names, dense, ratios):
-    """All candidates in the order of the table, with names of their own."""
-    labels = []
-    for name in names:
-        labels += [name, *[f'{name}@dense'] * dense, *(f'{name}@sparse={r}' for r in ratios)]
-    candidates = [Candidate(label) for label in labels]
-    for index, candidate in enumerate(candidates):  # one named twice shows the noise
-        number = labels[:index].count(candidate.label) + 1
-        candidate.label += f' ({number})' if number > 1 else ''
-    return candidates
-
-
-def load_fitting(model, weights):
-    """Load what agrees in name and shape; how many tensors that is."""
-    own = model.state_dict()
-    fitting = {name: value for name, value in weights.items()
-               if name in own and own[name].shape == value.shape}
-    model.load_state_dict(fitting, strict=False)
-    return len(fitting)
 
 
 # ---------------------------------------------------------------------- measuring
@@ -228,7 +109,7 @@ class Setting(NamedTuple):
         return f'{self.part}, batch {self.batch}, {height} x {width}, {self.dtype}'
 
 
-def measure(candidates, setting, args, device):
+def measure(candidates, setting, args, device, weights):
     """A :class:`Measurement` of each candidate."""
     dtype = DTYPES[setting.dtype]
     cast = setting.part == 'backbone' and not args.train
@@ -238,17 +119,11 @@ def measure(candidates, setting, args, device):
         model = candidate.build(setting.part, setting.size)
         load_fitting(model, shared)
         shared = shared or model.state_dict()
-        if args.checkpoint:
-            weights = load_from_anywhere(args.checkpoint)['state_dict']
-            if not any(name.startswith('backbone.') for name in weights):
-                weights = {'backbone.' + name: value for name, value in weights.items()}
-            if not load_fitting(model, weights):
-                raise cli.UserError(f'--checkpoint {args.checkpoint}: none of its tensors fits '
-                                    f'{candidate.label}')
+        if weights and not load_fitting(model, weights):
+            raise cli.UserError(f'--checkpoint {args.checkpoint}: none of its tensors fits '
+                                f'{candidate.label}')
         model.to(device)
-        batch = candidate.batch(model, setting, args.train)
-        if isinstance(model, BackboneAlone):
-            batch['inputs'] = batch['inputs'].to(device)
+        batch = candidate.batch(model, setting.batch, setting.size, args.train)
         if cast:
             model.backbone.to(dtype)
             batch['inputs'] = batch['inputs'].to(dtype)
@@ -270,7 +145,9 @@ def measure(candidates, setting, args, device):
 def main():
     args = parse_args()
     check_args(args)
-    device = find_device(args.device, args.dtype)
+    device = machine.find_device(args.device)
+    for name in args.dtype:
+        machine.check_dtype(DTYPES[name], device)
     if args.threads:
         torch.set_num_threads(args.threads)
     candidates = find_candidates(args.candidates, args.dense, args.sparse)
@@ -282,13 +159,14 @@ def main():
     about = dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
                  command=shlex.join(sys.argv), hardware=machine.hardware(device),
                  versions=machine.versions(), dynsp_mm=machine.own_version(), failures=[])
+    weights = read_weights(args.checkpoint) if args.checkpoint else {}
     rows = []
     for number, setting in enumerate(settings, 1):
         start = time.perf_counter()
         try:
-            new = measure(candidates, setting, args, device)
+            new = measure(candidates, setting, args, device, weights)
         except RuntimeError as error:  # memory, or an operator without this dtype: others may do
-            reason = f'{type(error).__name__}: {first_line(error)}'
+            reason = f'{type(error).__name__}: {machine.first_line(error)}'
             about['failures'].append(dict(setting=str(setting), reason=reason))
             print(f'[benchmark] {number}/{len(settings)} {setting}: {reason}', flush=True)
         else:
