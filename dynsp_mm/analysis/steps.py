@@ -68,12 +68,12 @@ def training_step(model: BaseModel, batch: Mapping[str, Any], device: torch.devi
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0)
 
     def step() -> None:
-        optimizer.zero_grad()
         with _autocast(device, autocast):
             losses = model(**batch, mode='loss')
         loss, _ = model.parse_losses(losses)
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()  # last, so that no gradients are held between steps
 
     return step
 

@@ -16,7 +16,8 @@ Candidates take turns in one process; the time ratio is that to the baseline in 
 --part model is the model's forward with mode='predict' on random images that went through its data
 preprocessor, with all that follows the network, such as box suppression; random weights find
 nothing, so detectors paste no masks. Reduced precision is a cast of weights and input for a
-backbone, autocast for a whole model and in training, where no operator may lack it.
+backbone, autocast for a whole model, in training, and with --autocast, as backbones of the
+libraries may need, whose masks stay float32.
 All have the first one's random weights where names and shapes agree. The cost of selection by
 threshold depends on weights and images: give --checkpoint, and take the figures for random images.
 """
@@ -60,6 +61,7 @@ def parse_args():
     add('--shape', nargs=2, type=int, action='append', metavar=('H', 'W'),
         help='image size in pixels; may be repeated (default: 800 1216)')
     add('--dtype', nargs='+', choices=list(DTYPES), default=['float32'])
+    add('--autocast', action='store_true', help='reduced precision by autocast for backbones too')
     add('--train', action='store_true', help='time training steps: forward, backward, AdamW; '
         'with the keep-ratio loss where there are predictors')
     add('--compile', action='store_true', help='torch.compile each backbone')
@@ -112,7 +114,7 @@ class Setting(NamedTuple):
 def measure(candidates, setting, args, device, weights):
     """A :class:`Measurement` of each candidate."""
     dtype = DTYPES[setting.dtype]
-    cast = setting.part == 'backbone' and not args.train
+    cast = setting.part == 'backbone' and not (args.train or args.autocast)
     make_step = training_step if args.train else inference_step
     shared, macs, steps = {}, [], []
     for candidate in candidates:
