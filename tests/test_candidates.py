@@ -14,7 +14,7 @@ model = dict(type='ImageClassifier', backbone={backbone},
              head=dict(type='LinearClsHead', num_classes=3, in_channels=128))
 data_preprocessor = dict(mean=[0, 0, 0], std=[255, 255, 255], num_classes=3)
 '''
-DENSE = dict(SWIN, type='SwinTransformer')
+DENSE = dict(SWIN, type='SwinTransformer', pad_small_map=True)
 del DENSE['keep_ratios']
 
 
@@ -71,8 +71,7 @@ def test_the_same_weights_and_images_compute_the_same(write):
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter += torch.rand_like(parameter) * (0.1 + len(outputs))
-            count = load_fitting(model, shared)
-            assert count == len(shared)
+            load_fitting(model, shared)
             shared = shared or model.state_dict()
             batch = candidate.batch(model, 3, SIZE, False)
             assert batch['inputs'].shape == (3, 3, *SIZE)
@@ -139,9 +138,10 @@ def test_what_cannot_be_built(write, label, part, text):
         Candidate(label).build(part, SIZE)
 
 
-def test_models_of_videos(write):
+def test_models_of_videos(write, monkeypatch):
     candidate = Candidate(write('net.py', SWIN))
     model = candidate.build('model', SIZE)
-    model.data_preprocessor = lambda batch, training: dict(inputs=dict(img=batch['inputs']))
+    monkeypatch.setattr(type(model.data_preprocessor), 'forward',
+                        lambda self, batch, training: dict(inputs=dict(img=batch['inputs'])))
     with pytest.raises(cli.UserError, match='net.py: --part model measures models of single'):
         candidate.batch(model, 1, SIZE, False)

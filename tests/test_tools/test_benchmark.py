@@ -1,4 +1,4 @@
-"""tools/analysis_tools/benchmark.py on tiny networks; that it measures times is tested elsewhere."""
+"""tools/analysis_tools/benchmark.py on tiny networks; how it times is tested elsewhere."""
 import csv
 import importlib.util
 import json
@@ -24,7 +24,7 @@ model = dict(type='ImageClassifier',
              head=dict(type='LinearClsHead', num_classes=3, in_channels=128))
 data_preprocessor = dict(mean=[0, 0, 0], std=[255, 255, 255], num_classes=3)
 '''
-QUICK = ('--shape', '64', '64', '--rounds', '2', '--warmup', '0')
+QUICK = ('--shape', '64', '64', '--rounds', '1', '--warmup', '0')
 ATTO = 'dynamic_convnext_atto'
 
 
@@ -51,7 +51,7 @@ def tool(monkeypatch, tmp_path):
 
 def test_table_csv_and_json(tool, capsys):
     content = tool('net.py', '--dense', '--sparse', '0.5', '--part', 'backbone', 'model',
-                   '--batch', 1, 2, '--shape', 64, 96, *QUICK, '--threads', 1,
+                   '--batch', 1, 2, '--shape', 64, 96, *QUICK, '--rounds', 2, '--threads', 1,
                    '--json', 'out.json', '--csv', 'out.csv')
     rows = [Measurement(**row) for row in content['rows']]
     labels = ['net.py', 'net.py@dense', 'net.py@sparse=0.5']
