@@ -240,16 +240,18 @@ def build_model(cfg: Config, size: Tuple[int, int] = SIZE) -> BaseModel:
     return model
 
 
-def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5) -> Dict[str, Any]:
-    """Two random images with labels of the first classes, as a dataloader collates them.
+def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5,
+                count: int = 2) -> Dict[str, Any]:
+    """Random images with labels of the first classes, as a dataloader collates them.
 
     Args:
         cfg: Of a detector, segmentor or classifier.
         size: Height and width in pixels.
         num_classes: How many classes occur.
+        count: Of images.
 
     Returns:
-        ``inputs``, two uint8 images (C, H, W), and ``data_samples`` of the library, for its
+        ``inputs``, uint8 images (C, H, W), and ``data_samples`` of the library, for its
         ``data_preprocessor``; for a model of videos one of two frames.
     """
     library = cfg.default_scope
@@ -260,11 +262,11 @@ def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5)
         if 'Track' in cfg.model.data_preprocessor.type:  # images are the frames of a video
             return demo.demo_track_inputs(1, 2, key_frames_inds=[0], image_shapes=(3, *size),
                                           num_items=[3], num_classes=num_classes, with_mask=masks)
-        return demo.demo_mm_inputs(2, [(3, *size)] * 2, num_items=[3, 3], num_classes=num_classes,
-                                   with_mask=masks, with_semantic=masks)
+        return demo.demo_mm_inputs(count, [(3, *size)] * count, num_items=[3] * count,
+                                   num_classes=num_classes, with_mask=masks, with_semantic=masks)
     structures = importlib.import_module(f'{library}.structures')
     samples = []
-    for i in range(2):
+    for i in range(count):
         if library == 'mmseg':
             labels = torch.randint(0, num_classes, (1, *size))
             labels[:, :size[0] // 8] = 255  # ignored
@@ -272,8 +274,8 @@ def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5)
                 metainfo=dict(img_shape=size, ori_shape=size),
                 gt_sem_seg=importlib.import_module('mmengine.structures').PixelData(data=labels))
         else:
-            sample = structures.DataSample().set_gt_label(i)
+            sample = structures.DataSample().set_gt_label(i % num_classes)
         samples.append(sample)
     channels = cfg.model.backbone.get('in_channels', 3)
-    images = torch.randint(0, 256, (2, channels, *size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (count, channels, *size), dtype=torch.uint8)
     return dict(inputs=images if library == 'mmpretrain' else list(images), data_samples=samples)

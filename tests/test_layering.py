@@ -8,10 +8,10 @@ import dynsp_mm
 
 PACKAGE = Path(dynsp_mm.__file__).parent
 LIBRARIES = {'mmdet', 'mmseg', 'mmpretrain'}
-# A module imports from earlier groups or its own; cli, data_check and preparation serve the tools.
+# A module imports from earlier groups or its own; what follows sparsify serves the tools.
 LAYERS = ['version', 'archs', 'compat', 'config_tree', 'ops', 'layers', 'checkpoints', 'recording',
           'backbones', 'create', 'training', 'analysis', 'visualization', 'demo', 'sparsify', 'cli',
-          'data_check', 'preparation', 'swap_check', '__init__']
+          'data_check', 'preparation', 'swap_check', 'candidates', '__init__']
 
 
 def imports(path):

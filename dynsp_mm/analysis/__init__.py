@@ -1,5 +1,6 @@
 """What a model costs."""
 from .flops import count_macs
-from .memory import peak_memory
+from .latency import Timing, time_in_turns
+from .memory import peak_memory, peak_memory_of
 
-__all__ = ['count_macs', 'peak_memory']
+__all__ = ['Timing', 'count_macs', 'peak_memory', 'peak_memory_of', 'time_in_turns']

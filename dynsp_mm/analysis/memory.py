@@ -1,6 +1,7 @@
 """Peak memory of a forward pass."""
 import os
 import warnings
+from typing import Any, Callable
 
 import torch
 import torch.nn as nn
@@ -25,21 +26,36 @@ def peak_memory(module: nn.Module, *inputs: Tensor) -> int:
     training = module.training
     module.eval()
     try:
-        module(*inputs)
-        if inputs[0].is_cuda:
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            module(*inputs)
-            return torch.cuda.max_memory_allocated() - before
-        # Where there is no GPU the profiler reports that as an error.
-        os.environ.setdefault('KINETO_LOG_LEVEL', '5')
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of the profiler's options, which do not concern us
-            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-                outputs = module(*inputs)  # held until the count ends
-        del outputs
+        return peak_memory_of(lambda: module(*inputs), inputs[0].device)
     finally:
         module.train(training)
+
+
+def peak_memory_of(call: Callable[[], Any], device: torch.device) -> int:
+    """Most bytes that a call holds at a time, beyond what is held before it.
+
+    Args:
+        call: Run twice, the second time counted.
+        device: Where it allocates: the CPU, or an accelerator whose torch module reports its
+            memory as torch.cuda does.
+
+    Returns:
+        Bytes, what the call returns included.
+    """
+    call()
+    if device.type != 'cpu':
+        accelerator = getattr(torch, device.type)
+        accelerator.reset_peak_memory_stats(device)
+        before = accelerator.memory_allocated(device)
+        call()
+        return accelerator.max_memory_allocated(device) - before
+    # Where there is no GPU the profiler reports that as an error.
+    os.environ.setdefault('KINETO_LOG_LEVEL', '5')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of the profiler's options, which do not concern us
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            outputs = call()  # held until the count ends
+    del outputs
     held = peak = 0
     # Allocations (positive) and releases in the order in which they happened.
     for event in profiler.profiler.kineto_results.events():

@@ -14,7 +14,6 @@ import argparse
 import functools
 import hashlib
 import importlib
-import importlib.metadata
 import json
 import logging
 import multiprocessing
@@ -33,10 +32,11 @@ sys.path.insert(0, str(ROOT))
 from mmengine.utils import get_installed_path  # noqa: E402
 
 from dynsp_mm import cli, sparsify, swap_check  # noqa: E402
+from dynsp_mm.analysis import machine  # noqa: E402
+from dynsp_mm.analysis.measurements import write_whole  # noqa: E402
 from dynsp_mm.config_tree import without_pretrained  # noqa: E402
 
 NAMES = {*sparsify.SWAPS, *sparsify.UNLIKE}
-PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 TIMEOUT = 1800  # seconds for one check
 HEAD = """# Which configs of OpenMMLab can be made sparse
 
@@ -132,9 +132,7 @@ def one_line(error):
 def write(path, value):
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    part.write_text(json.dumps(value, indent=1))
-    part.replace(path)
+    write_whole(path, json.dumps(value, indent=1))
 
 
 # ---------------------------------------------------------------------- one check
@@ -249,10 +247,7 @@ def row(cells):
 @functools.lru_cache(maxsize=None)
 def versions():
     """Name -> version of what a result depends on; one of other versions is computed anew."""
-    distributions = importlib.metadata.packages_distributions()
-    found = {name: importlib.metadata.version(distributions.get(name, [name])[0])
-             for name in PACKAGES}
-    return dict(python=sys.version.split()[0], **found)
+    return machine.versions()
 
 
 def main():

@@ -1,0 +1,104 @@
+"""Wall time of several callables that take turns in one process."""
+import time
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+
+import torch
+
+
+class Timing(NamedTuple):
+    """Times of one candidate.
+
+    Attributes:
+        seconds: Median of a call.
+        ratio: Median over rounds of this candidate's time divided by the first one's in the same
+            round; below 1 it is faster.
+        ratio_p20: 20th percentile of those ratios.
+        ratio_p80: 80th percentile.
+        rounds: How many were timed.
+    """
+    seconds: float
+    ratio: float
+    ratio_p20: float
+    ratio_p80: float
+    rounds: int
+
+
+def time_in_turns(candidates: Sequence[Callable[[], Any]], rounds: int = 20, warmup: int = 3,
+                  min_seconds: float = 0.0, synchronize: Optional[Callable[[], Any]] = None,
+                  clock: Callable[[], float] = time.perf_counter) -> List[Timing]:
+    """Times callables in rounds, in each of which every one runs once.
+
+    A machine's speed drifts with its clock rate and with other load. What runs within one round
+    meets nearly the same conditions, so ratios of a round say more than those of medians taken
+    one candidate after the other.
+
+    Args:
+        candidates: Called without arguments; the first is the baseline.
+        rounds: Timed rounds at least.
+        warmup: Rounds before them that are not timed.
+        min_seconds: Rounds go on until the timed calls together took this long.
+        synchronize: Waits for a device to finish; called before each reading of the clock. None
+            for callables that return when they are done.
+        clock: Seconds from any start.
+
+    Returns:
+        One for each candidate, in their order.
+
+    Raises:
+        ValueError: For no candidate, fewer than 1 round, or a negative warm-up or time.
+    """
+    if not candidates:
+        raise ValueError('candidates: at least one is needed')
+    if rounds < 1:
+        raise ValueError(f'rounds={rounds!r}: must be 1 or more')
+    if warmup < 0:
+        raise ValueError(f'warmup={warmup!r}: must be 0 or more')
+    if not 0 <= min_seconds < float('inf'):
+        raise ValueError(f'min_seconds={min_seconds!r}: must be a number >= 0')
+    synchronize = synchronize or (lambda: None)
+
+    def run_round(index: int) -> List[float]:
+        times = [0.0] * len(candidates)
+        for which in turn_order(index, len(candidates)):
+            synchronize()
+            start = clock()
+            candidates[which]()
+            synchronize()
+            times[which] = clock() - start
+        return times
+
+    for index in range(warmup):
+        run_round(index)
+    timed: List[List[float]] = []
+    total = 0.0
+    while len(timed) < rounds or total < min_seconds:
+        timed.append(run_round(len(timed)))
+        total += sum(timed[-1])
+    return summarise(timed)
+
+
+def turn_order(index: int, count: int) -> List[int]:
+    """Order of the candidates in a round.
+
+    Rotated by one from round to round and reversed every ``count`` rounds, so that each candidate
+    comes in every place equally often, and before and after each neighbour.
+    """
+    order = [(index + step) % count for step in range(count)]
+    return order[::-1] if index // count % 2 else order
+
+
+def summarise(timed: Sequence[Sequence[float]]) -> List[Timing]:
+    """Statistics of (rounds, candidates) seconds."""
+    times = torch.tensor(timed, dtype=torch.float64)
+    levels = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+    low, middle, high = (times / times[:, :1]).quantile(levels, dim=0).tolist()
+    seconds = times.quantile(0.5, dim=0).tolist()
+    return [Timing(*values, len(timed)) for values in zip(seconds, middle, low, high)]
+
+
+def synchronizer(device: torch.device) -> Optional[Callable[[], Any]]:
+    """What waits for a device: ``synchronize`` of :func:`time_in_turns`; None for the CPU."""
+    if device.type == 'cpu':
+        return None
+    accelerator = getattr(torch, device.type)
+    return lambda: accelerator.synchronize(device)

@@ -1,0 +1,99 @@
+"""What a measurement depends on: hardware, versions, the state of the code."""
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence
+
+import torch
+
+from ..version import __version__
+
+PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
+
+
+def hardware(device: torch.device) -> Dict[str, Any]:
+    """``cpu`` (model), ``cores`` (logical), ``threads`` of torch, ``accelerator`` (None: CPU)."""
+    accelerator = None
+    if device.type != 'cpu':
+        accelerator = getattr(torch, device.type).get_device_name(device)
+    return dict(cpu=cpu_name(), cores=os.cpu_count(), threads=torch.get_num_threads(),
+                accelerator=accelerator)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, such as 'cpu' or 'cuda:1'.
+
+    Raises:
+        ValueError: It is not there, or torch does not count its memory.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f'device {name!r} is not available: {first_line(error)}') from error
+    if device.type != 'cpu' and not hasattr(getattr(torch, device.type, None),
+                                            'max_memory_allocated'):
+        raise ValueError(f'device {name!r}: must be cpu or an accelerator whose memory torch '
+                         'counts, such as cuda')
+    return device
+
+
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Raises ValueError where a device does not compute convolutions and products in a dtype."""
+    try:
+        image = torch.zeros(1, 1, 2, 2, device=device, dtype=dtype)
+        torch.nn.functional.conv2d(image, image) @ image[..., :1, :]
+    except RuntimeError as error:
+        raise ValueError(f'{dtype} does not work on {device}: {first_line(error)}') from error
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's text; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def cpu_name() -> str:
+    """Model of the CPU; where the system does not say, its architecture."""
+    try:
+        for line in Path('/proc/cpuinfo').read_text().splitlines():
+            key, _, value = line.partition(':')
+            if key.strip() == 'model name' and value.strip():
+                return value.strip()
+    except OSError:
+        pass  # no Linux
+    return platform.processor() or platform.machine()
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> Dict[str, str]:
+    """Name -> version of python, of those ``packages`` (modules) that are installed, in order."""
+    # mmcv, for instance, may come from a distribution of another name.
+    distributions = importlib.metadata.packages_distributions()
+    found = dict(python=sys.version.split()[0])
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(distributions.get(name, [name])[0])
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def own_version() -> Dict[str, Optional[str]]:
+    """``version`` of this package and git ``commit`` of its checkout.
+
+    The commit ends in '-dirty' where tracked files differ from it; None outside a checkout.
+    """
+    def git(*args: str) -> Optional[str]:
+        try:
+            done = subprocess.run(['git', '-C', str(Path(__file__).parent), *args],
+                                  capture_output=True, text=True)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # Installed below another project's checkout, this file is not part of that.
+    tracked = git('ls-files', '--error-unmatch', __file__) is not None
+    commit = git('describe', '--always', '--dirty', '--abbrev=40', '--exclude=*')
+    return dict(version=__version__, commit=commit if tracked else None)

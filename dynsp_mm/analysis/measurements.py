@@ -1,0 +1,97 @@
+"""Measurements of a benchmark as a table, CSV and JSON."""
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Sequence
+
+MIB = 2**20
+
+
+class Measurement(NamedTuple):
+    """One candidate in one setting.
+
+    Attributes:
+        part: 'backbone' or 'model'.
+        step: 'inference' or 'training'.
+        compiled: Whether torch.compile had the backbone.
+        batch: Number of images.
+        height: Of each, in pixels.
+        width: Of each, in pixels.
+        dtype: 'float32', 'bf16' or 'fp16'.
+        candidate: As named on the command line.
+        images_per_s: ``batch / median_s``.
+        median_s: Median time of a step in seconds.
+        ratio: Median over rounds of the time divided by the baseline's in the same round.
+        ratio_p20: 20th percentile of those.
+        ratio_p80: 80th percentile.
+        rounds: How many were timed.
+        macs: Multiply-adds of the backbone's forward, per image.
+        macs_ratio: ``macs`` divided by the baseline's; None where that has none.
+        peak_bytes: Most memory that a step holds at a time, beyond what is held before it.
+    """
+    part: str
+    step: str
+    compiled: bool
+    batch: int
+    height: int
+    width: int
+    dtype: str
+    candidate: str
+    images_per_s: float
+    median_s: float
+    ratio: float
+    ratio_p20: float
+    ratio_p80: float
+    rounds: int
+    macs: int
+    macs_ratio: Optional[float]
+    peak_bytes: int
+
+
+def format_table(rows: Sequence[Measurement]) -> str:
+    """Markdown table of the measurements of one setting, in aligned columns."""
+    cells = [['candidate', 'images/s', 'median ms', 'time ratio [p20, p80]', 'GMACs', 'MACs ratio',
+              'peak MiB']]
+    for row in rows:
+        macs_ratio = '' if row.macs_ratio is None else f'{row.macs_ratio:.3f}'
+        cells.append([row.candidate, f'{row.images_per_s:.2f}', f'{row.median_s * 1e3:.2f}',
+                      f'{row.ratio:.3f} [{row.ratio_p20:.3f}, {row.ratio_p80:.3f}]',
+                      f'{row.macs / 1e9:.3f}', macs_ratio, f'{row.peak_bytes / MIB:.1f}'])
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ['| ' + ' | '.join(
+        [line[0].ljust(widths[0])]
+        + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]) + ' |'
+        for line in cells]
+    lines.insert(1, '|' + '|'.join(['-' * (widths[0] + 2)]
+                                   + ['-' * (width + 1) + ':' for width in widths[1:]]) + '|')
+    return '\n'.join(lines)
+
+
+def to_csv(rows: Sequence[Measurement]) -> str:
+    """A line of field names, then one for each measurement."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(Measurement._fields)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_json(rows: Sequence[Measurement], **about: Any) -> str:
+    """An object of ``about`` and ``rows``, a list of objects."""
+    content: Dict[str, Any] = {**about, 'rows': [row._asdict() for row in rows]}
+    return json.dumps(content, indent=1, allow_nan=False) + '\n'
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; one that exists is replaced.
+
+    Raises:
+        OSError: If it cannot be written, such as where ``path`` is a directory.
+    """
+    part = path.with_name(path.name + '.part')
+    try:
+        part.write_text(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
