@@ -11,10 +11,8 @@ stay in work_dirs/results/. Rows start from a dense network that is trained firs
 """
 import argparse
 import json
-import os
 import os.path as osp
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -32,6 +30,8 @@ from mmengine.runner import Runner  # noqa: E402
 import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
 from dynsp_mm import cli, record_decisions  # noqa: E402
 from dynsp_mm.analysis import count_macs, time_in_turns  # noqa: E402
+from dynsp_mm.analysis.machine import own_version  # noqa: E402
+from dynsp_mm.analysis.measurements import write_whole  # noqa: E402
 from dynsp_mm.checkpoints import load_pretrained  # noqa: E402
 
 CONFIGS, RESULTS = ROOT / 'configs/results', ROOT / 'docs/results'
@@ -83,12 +83,10 @@ def evaluate(runner):
     return metrics, meter.ratios, mean_macs(runner.model.backbone, images)
 
 
-def write(path, content):
-    """Writes JSON whole or not at all."""
+def write_json(path, content):
+    """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(content, default=float) + '\n')
-    os.replace(partial, path)
+    write_whole(path, json.dumps(content, default=float) + '\n')
 
 
 def read_rows():
@@ -164,16 +162,9 @@ def run(dataset, row, seed, rows):
         value=metrics[spec['metric']] * spec['scale'], metrics=metrics, keep_ratios=ratios,
         macs=macs, config=cfg.filename and osp.relpath(cfg.filename, ROOT),
         options=spec['rows'][row].get('options', {}), seconds=round(time.time() - begin),
-        threads=torch.get_num_threads(), torch=torch.__version__, commit=commit(), log=log)
-    write(result_path(dataset, row, seed), result)
+        threads=torch.get_num_threads(), torch=torch.__version__, commit=own_version()['commit'], log=log)
+    write_json(result_path(dataset, row, seed), result)
     print(f'{dataset}/{row} seed {seed}: {spec["metric"]} {result["value"]:.2f}')
-
-
-def commit():
-    """The checkout's commit, None outside of one."""
-    done = subprocess.run(['git', '-C', str(ROOT), 'rev-parse', '--short', 'HEAD'],
-                          capture_output=True, text=True)
-    return done.stdout.strip() or None
 
 
 # ---------------------------------------------------------------------- time
@@ -198,9 +189,9 @@ def time_backbones(dataset, rows):
     with torch.inference_mode():
         timings = time_in_turns([lambda name=name: backbones[name](image) for name in names],
                                 rounds=60, warmup=5)
-    write(RESULTS / dataset / 'timing.json', dict(
+    write_json(RESULTS / dataset / 'timing.json', dict(
         shape=[1, 3, *rows[dataset]['shape']], threads=torch.get_num_threads(),
-        torch=torch.__version__, commit=commit(),
+        torch=torch.__version__, commit=own_version()['commit'],
         rows={name: timing._asdict() for name, timing in zip(names, timings)}))
 
 
@@ -249,7 +240,8 @@ def table(dataset, rows):
         lines.append(
             f'| {described["title"]} | {len(values)} | {value} | {gain} | '
             f'{macs / 1e9:.3f}{ratio} | {clock} | '
-            f'{" / ".join(f"{share:.3f}" for share in shares)} | `results.py run {dataset}/{row}` |')
+            f'{" / ".join(f"{share:.3f}" for share in shares)} | '
+            f'`results.py run {dataset}/{row}` |')
     return lines
 
 
