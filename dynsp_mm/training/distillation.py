@@ -11,7 +11,9 @@ from .losses import logit_distillation_loss, map_distillation_loss
 from .teacher import OutputRecorder, Outputs, Teacher, logit_layer
 
 DEFAULT_WEIGHT = 0.5  # of both terms in the code of arXiv 2207.01580
-PROBE = 64  # pixels: side of the image on which teacher and student are compared beforehand
+# Pixels: the image on which teacher and student are compared beforehand. No multiple of 32, since
+# networks differ in whether they round maps up or down.
+PROBE = (72, 88)
 
 
 def check_weight(name: str, value: float) -> float:
@@ -101,7 +103,7 @@ class Distillation:
         """What both compute for an image of zeros."""
         backbone = self.recorder.backbone
         parameter = next(backbone.parameters())
-        image = parameter.new_zeros(1, backbone.in_channels, PROBE, PROBE)
+        image = parameter.new_zeros(1, backbone.in_channels, *PROBE)
         with _evaluating(student), self.recorder as recorder:
             if recorder.layer is None:
                 backbone(image)
@@ -121,7 +123,7 @@ class Distillation:
         if not tensors or shapes(ours) != shapes(theirs):
             raise ValueError(
                 f'teacher {self.teacher.name}: its {name} do not match the student\'s: on an image '
-                f'of {PROBE} x {PROBE} it computes {shapes(theirs)}, the student {shapes(ours)}')
+                f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student {shapes(ours)}')
         if name == 'logits' and ours[0].shape[1] < 2:
             raise ValueError('logit_weight: there is one logit only, so no distribution over '
                              'classes to compare; set logit_weight=0')

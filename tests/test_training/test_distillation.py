@@ -424,13 +424,19 @@ def test_maps_that_do_not_match(tmp_path):
     wide = dict(SWIN, arch=dict(embed_dims=32, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
     other = detector(wide, (32, 64, 128, 256))
     _, checkpoint = dense_checkpoint(tmp_path, other)
-    message = refusal(detector(), dict(checkpoint=checkpoint, config=other))
-    assert message == (
-        f'teacher {checkpoint}: its maps do not match the student\'s: on an image of 64 x 64 it '
-        'computes (32, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2), the student (16, 16, 16), '
-        '(32, 8, 8), (64, 4, 4), (128, 2, 2)')
     message = refusal(detector(), checkpoint)
     assert 'size mismatch' in message  # the student's config with another network's weights
+    message = refusal(detector(), dict(checkpoint=checkpoint, config=other))
+    assert message == (
+        f'teacher {checkpoint}: its maps do not match the student\'s: on an image of 72 x 88 it '
+        'computes (32, 18, 22), (64, 9, 11), (128, 5, 6), (256, 3, 3), the student (16, 18, 22), '
+        '(32, 9, 11), (64, 5, 6), (128, 3, 3)')
+    # The same channels, but this family rounds sizes down.
+    other = detector(CONVNEXT)
+    other['backbone']['gap_before_final_norm'] = False
+    _, checkpoint = dense_checkpoint(tmp_path, other)
+    message = refusal(detector(), dict(checkpoint=checkpoint, config=other))
+    assert '(64, 4, 5), (128, 2, 2), the student (16, 18, 22)' in message
 
 
 def test_weights_for_another_number_of_maps(tmp_path):

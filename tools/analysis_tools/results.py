@@ -162,7 +162,8 @@ def run(dataset, row, seed, rows):
         value=metrics[spec['metric']] * spec['scale'], metrics=metrics, keep_ratios=ratios,
         macs=macs, config=cfg.filename and osp.relpath(cfg.filename, ROOT),
         options=spec['rows'][row].get('options', {}), seconds=round(time.time() - begin),
-        threads=torch.get_num_threads(), torch=torch.__version__, commit=own_version()['commit'], log=log)
+        threads=torch.get_num_threads(), torch=torch.__version__,
+        commit=own_version()['commit'], log=log)
     write_json(result_path(dataset, row, seed), result)
     print(f'{dataset}/{row} seed {seed}: {spec["metric"]} {result["value"]:.2f}')
 
