@@ -122,16 +122,18 @@ def make_config(dataset, row, seed, rows):
     return cfg, 'of' not in spec
 
 
-def start(dataset, rows):
-    """Trains the dense network that a set's rows start from, unless it is there."""
-    cfg = cli.load_config(str(CONFIGS / f'{rows[dataset]["start"]}.py'))
-    name = f'epoch_{cfg.train_cfg.max_epochs}.pth'
-    work_dir = osp.join('work_dirs', rows[dataset]['start'])
-    if osp.isfile(osp.join(work_dir, name)):
+def ensure(checkpoint):
+    """Trains the network of work_dirs/NAME/epoch_N.pth by its config, unless the file is there.
+
+    What that network starts from is ensured before.
+    """
+    if osp.isfile(checkpoint):
         return
-    if rows[dataset]['start'] != 'imagenette_pretrain':
-        start('imagenette112', rows)
-    cfg.work_dir = work_dir
+    cfg = cli.load_config(str(CONFIGS / f'{Path(checkpoint).parent.name}.py'))
+    cfg.work_dir = osp.dirname(checkpoint)
+    initial = cfg.model.backbone.get('init_cfg')
+    if initial is not None:
+        ensure(initial.checkpoint)
     cli.set_dataloader_defaults(cfg)
     cli.enable_resume(cfg, 'auto')
     cli.build_runner(cfg).train()
@@ -139,10 +141,10 @@ def start(dataset, rows):
 
 def run(dataset, row, seed, rows):
     """Trains and tests a row and writes its result."""
-    start(dataset, rows)
     cfg, trained = make_config(dataset, row, seed, rows)
     begin = time.time()
     if trained:
+        ensure(cfg.load_from)
         cli.enable_resume(cfg, 'auto')
         runner = cli.build_runner(cfg)
         runner.train()
