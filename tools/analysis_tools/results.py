@@ -115,7 +115,9 @@ def make_config(dataset, row, seed, rows):
         path = result_path(dataset, spec['budget_of'], seed)
         if not path.is_file():
             raise cli.UserError(f'{dataset}/{row} needs the result of {spec["budget_of"]} first')
-        options['model.backbone.keep_ratios'] = json.loads(path.read_text())['keep_ratios']
+        # A ratio of 0 is written as one that is too small for any position.
+        options['model.backbone.keep_ratios'] = [
+            max(ratio, 1e-6) for ratio in json.loads(path.read_text())['keep_ratios']]
     cfg = cli.load_config(str(CONFIGS / f'{source["config"]}.py'), options)
     cfg.work_dir = str(RUNS / dataset / spec.get('of', row) / f'seed{seed}')
     cli.set_dataloader_defaults(cfg)
