@@ -3,7 +3,7 @@
     GPUS=32 tools/slurm_train.sh PARTITION JOB configs/cls_dyconvnext_s_in1k.py WORK_DIR
 
 It starts from mmpretrain's weights; those that the authors started from are
---cfg-options load_from=https://dl.fbaipublicfiles.com/convnext/convnext_small_1k_224_ema.pth
+--from-dense https://dl.fbaipublicfiles.com/convnext/convnext_small_1k_224_ema.pth
 """
 _base_ = ['mmpretrain::_base_/models/convnext/convnext-small.py', './_base_/sparse_in1k.py']
 

@@ -8,7 +8,7 @@ On 8 GPUs, in steps of 4 x 8 x 128 images:
         --cfg-options optim_wrapper.accumulative_counts=4 custom_hooks.2.interval=4
 
 It starts from mmpretrain's weights; those that the authors started from are
---cfg-options load_from=https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth
+--from-dense https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth
 """
 _base_ = ['mmpretrain::_base_/models/convnext/convnext-tiny.py', './_base_/sparse_in1k.py']
 

@@ -104,10 +104,17 @@ def enable_from_dense(cfg, checkpoint):
         raise UserError(f'{cfg.filename}: --from-dense needs a sparse model with its training '
                         "hook; add --sparse RATIO, or dict(type='SparseTrainingHook') to "
                         'custom_hooks')
-    teacher = hook.get('teacher')
-    hook.teacher = dict(teacher, checkpoint=checkpoint) if isinstance(teacher, dict) \
-        else checkpoint
-    cfg.load_from = checkpoint
+    hook.teacher = cfg.load_from = checkpoint
+
+
+def check_teachers(cfg):
+    """Raise a :class:`UserError` if the checkpoint of a teacher is local and no file."""
+    for hook in cfg.get('custom_hooks') or []:
+        teacher = hook.get('teacher') if hook.get('type') == 'SparseTrainingHook' else None
+        if isinstance(teacher, dict):
+            teacher = teacher.get('checkpoint')
+        if isinstance(teacher, str):
+            check_checkpoint(teacher, 'teacher')
 
 
 def add_common_arguments(parser):

@@ -86,12 +86,11 @@ def test_load_config_errors(write, tmp_path):
 
 
 def test_from_dense(write, tmp_path):
-    """Start and teacher in one; a teacher's own config stays."""
+    """Start and teacher in one, whatever the config says of them."""
     dense = tmp_path / 'dense.pth'
     dense.touch()
     for teacher, expected in (('None', str(dense)), (repr('other.pth'), str(dense)),
-                              ("dict(checkpoint='a', config='b')",
-                               dict(checkpoint=str(dense), config='b'))):
+                              ("dict(checkpoint='a', config='b')", str(dense))):
         cfg = cli.load_config(write(
             f'default_scope = {SCOPE!r}\nload_from = "x.pth"\ncustom_hooks = ['
             f'dict(type="EMAHook"), dict(type="SparseTrainingHook", teacher={teacher})]'))
@@ -99,6 +98,11 @@ def test_from_dense(write, tmp_path):
         assert cfg.load_from == 'x.pth'
         cli.enable_from_dense(cfg, str(dense))
         assert cfg.load_from == str(dense) and cfg.custom_hooks[1].teacher == expected
+    cli.check_teachers(cfg)
+    cfg.custom_hooks[1].teacher = dict(checkpoint='gone.pth')
+    assert fails(cli.check_teachers, cfg) == 'teacher gone.pth does not exist'
+    cfg.custom_hooks[1].teacher = 'https://somewhere/x.pth'
+    cli.check_teachers(cfg)
     assert fails(cli.enable_from_dense, cfg, 'gone.pth') == '--from-dense gone.pth does not exist'
     path = write(f'default_scope = {SCOPE!r}\ncustom_hooks = [dict(type="EMAHook")]')
     assert fails(cli.enable_from_dense, cli.load_config(path), str(dense)) == (

@@ -49,6 +49,7 @@ def main():
     cli.enable_resume(cfg, args.resume)
     if cfg.get('load_from'):
         cli.check_checkpoint(cfg.load_from, 'load_from')
+    cli.check_teachers(cfg)
     run_checked(cfg, ('train', 'val'), 'train')
 
 

@@ -8,12 +8,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from .losses import logit_distillation_loss, map_distillation_loss
-from .teacher import OutputRecorder, Outputs, Teacher, logit_layer
+from .teacher import OutputRecorder, Outputs, Teacher, classifies_by_softmax, logit_layer
 
 DEFAULT_WEIGHT = 0.5  # of both terms in the code of arXiv 2207.01580
 # Pixels: the image on which teacher and student are compared beforehand. No multiple of 32, since
 # networks differ in whether they round maps up or down.
-PROBE = (72, 88)
+PROBE = (232, 264)
 
 
 def check_weight(name: str, value: float) -> float:
@@ -87,13 +87,13 @@ class Distillation:
 
     @staticmethod
     def logit_weight_of(student: nn.Module, value: Optional[float]) -> float:
-        """A ``logit_weight`` argument; None is 0.5 where there are logits to compare, else 0.
+        """A ``logit_weight`` argument; None is 0.5 where softmax makes classes of logits, else 0.
 
         Raises:
             ValueError: If it is positive and there are none.
         """
         if value is None:
-            return 0.0 if logit_layer(student) is None else DEFAULT_WEIGHT
+            return DEFAULT_WEIGHT if classifies_by_softmax(student) else 0.0
         if value and logit_layer(student) is None:
             raise ValueError(f'logit_weight={value!r}: {type(student).__name__} has no logits for '
                              'an image or its positions to compare; set it to 0')
@@ -111,7 +111,12 @@ class Distillation:
                 student(image, mode='tensor')
         calls, logits = recorder.take()
         self.teacher.follow(parameter)
-        return Outputs(calls[-1].maps, logits), self.teacher(image)
+        try:
+            theirs = self.teacher(image)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(f'teacher {self.teacher.name}: cannot look at an image of '
+                             f'{PROBE[0]} x {PROBE[1]}: {error}') from error
+        return Outputs(calls[-1].maps, logits), theirs
 
     def _compare(self, name: str, ours: Sequence, theirs: Sequence) -> None:
         def shapes(outputs: Sequence) -> str:
@@ -123,7 +128,8 @@ class Distillation:
         if not tensors or shapes(ours) != shapes(theirs):
             raise ValueError(
                 f'teacher {self.teacher.name}: its {name} do not match the student\'s: on an image '
-                f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student {shapes(ours)}')
+                f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student {shapes(ours)}'
+                + ('; logit_weight=0 leaves them out' if name == 'logits' else ''))
         if name == 'logits' and ours[0].shape[1] < 2:
             raise ValueError('logit_weight: there is one logit only, so no distribution over '
                              'classes to compare; set logit_weight=0')

@@ -81,6 +81,11 @@ class HoldPretrainedHook(Hook):
             end = f'epoch {self.epochs}' if self.iters is None else f'iteration {self.iters}'
             print_log(f'HoldPretrainedHook: pretrained parameters are held until {end} is over',
                       'current')
+            length = runner.max_epochs if self.iters is None else runner.max_iters
+            if (self.epochs if self.iters is None else self.iters) >= length:
+                print_log(f'HoldPretrainedHook: {end} is not over before training ends, at '
+                          f'{length}: pretrained parameters will not be trained at all',
+                          'current', logging.WARNING)
             if not (runner._load_from or runner._resume):
                 print_log('HoldPretrainedHook: load_from is not set, so parameters that no '
                           'init_cfg loaded, such as heads, are random and held all the same; '

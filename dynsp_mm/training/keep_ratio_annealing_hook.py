@@ -30,7 +30,8 @@ class KeepRatioAnnealingHook(Hook):
 
     Ratios change before each iteration, also when epochs are counted, and depend on nothing but
     the epoch and the iteration, so a run resumes. Validation uses the ratios reached by then.
-    Checkpoints hold no ratios: outside training, one from midway runs with the config's. The log
+    Checkpoints hold no ratios: outside training, one from midway runs with the config's, so
+    ``save_best`` of a ``CheckpointHook`` wants ``val_begin`` of the loop after ``end``. The log
     shows ``target_keep_ratio_k`` of each predictor k.
 
     Args:
@@ -88,6 +89,10 @@ class KeepRatioAnnealingHook(Hook):
                 print_log(f'{name}: keep ratios change from {unit} {self.begin} to {self.end} but '
                           f'training ends after {unit} {length}: they reach ({reached}) and not '
                           f'{self._targets[backbone]}', 'current', logging.WARNING)
+        if any(getattr(hook, 'save_best', None) for hook in runner.hooks):
+            print_log(f'{name}: a checkpoint is chosen by save_best, also among validations before '
+                      f'{unit} {self.end}, which keep more than the config says; let validation '
+                      'begin later (train_cfg.val_begin)', 'current', logging.WARNING)
         self._set(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:

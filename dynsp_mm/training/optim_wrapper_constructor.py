@@ -1,5 +1,6 @@
 """Learning rates and weight decay of sparse training."""
 import inspect
+import re
 from numbers import Real
 from typing import Callable, Dict, List, Optional
 
@@ -13,6 +14,8 @@ from .new_parts import is_new, new_parameters
 # What mmengine's constructor knows; it ignores other words.
 OPTIONS = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
            'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate')
+# What a custom key for the new parts names; others match their names by chance.
+NAMES_NEW = re.compile('token_predictors|fast_path|fast_gamma')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -37,7 +40,9 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: ``pretrained_lr_mult`` (default 0.2) multiplies the rate of every parameter
             but those of token predictors and fast paths, and may be 0 to 1; all options of
             mmengine's class, of which ``flat_decay_mult`` is 0 unless given. ``lr_mult`` of
-            ``custom_keys`` multiplies the rate once more: 5 gives a new head the full rate.
+            ``custom_keys`` multiplies the rate once more: 5 gives a new head the full rate. Keys
+            that do not name token predictors or fast paths leave these alone, and one without
+            ``decay_mult`` leaves ``flat_decay_mult`` as it is.
             ``layer_decay_rate`` (default 1, in (0, 1]) multiplies the rate of pretrained
             parameters of backbones once for each layer that comes after, as mmpretrain's
             ``LearningRateDecayOptimWrapperConstructor`` does, by the backbones'
@@ -64,7 +69,8 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for option in self.paramwise_cfg:
             if option not in known:
                 raise ValueError(f'paramwise_cfg has the unknown option {option!r}: '
-                                 f'{type(self).__name__} knows {", ".join(known)}')
+                                 f'{type(self).__name__} knows {", ".join(known)}; where it is '
+                                 "inherited, set paramwise_cfg's _delete_=True")
         mult = self.paramwise_cfg['pretrained_lr_mult']
         if isinstance(mult, bool) or not isinstance(mult, Real) or not 0 <= mult <= 1:
             raise ValueError(f'pretrained_lr_mult={mult!r}: must be a number in [0, 1]')
@@ -93,8 +99,7 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                              'with get_layer_depth(param_name, prefix); leave the option out')
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
-            name = names[id(group['params'][0])]
-            group['lr'] = group.get('lr', self.base_lr) * self._lr_mult(name)
+            self._set_rates(group, names[id(group['params'][0])])
         # Runners log the rate of the first group.
         params.sort(key=lambda group: is_new(names[id(group['params'][0])]))
         mult, pretrained = self.paramwise_cfg['pretrained_lr_mult'], len(params) - len(new)
@@ -102,6 +107,22 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                   f'have the full rate, {pretrained} pretrained ones {mult} of it'
                   + (f', times {decay} for each layer of the backbone that comes after'
                      if self._depths else ''), 'current')
+
+    def _set_rates(self, group: dict, name: str) -> None:
+        """Learning rate and weight decay of a parameter, after those of mmengine's class."""
+        custom_keys = self.paramwise_cfg.get('custom_keys', {})
+        # As mmengine looks them up: the longest key that is part of the name.
+        key = next((key for key in sorted(sorted(custom_keys), key=len, reverse=True)
+                    if key in name), None)
+        if key is not None and self.base_wd is not None:
+            foreign = is_new(name) and not NAMES_NEW.search(key)
+            if foreign:  # such as 'head' or 'backbone', which are parts of the new parts' names
+                group['lr'] = self.base_lr
+            if foreign or 'decay_mult' not in custom_keys[key]:
+                flat = group['params'][0].dim() == 1
+                group['weight_decay'] = self.base_wd * (
+                    self.paramwise_cfg['flat_decay_mult'] if flat else 1.0)
+        group['lr'] = group.get('lr', self.base_lr) * self._lr_mult(name)
 
     def _lr_mult(self, name: str) -> float:
         """What a parameter's rate is multiplied by."""

@@ -46,7 +46,7 @@ class SparseTrainingHook(Hook):
         map_weight: Weight of the mean squared difference of each map, or a weight for each map
             from fine to coarse; default 0.5.
         logit_weight: Weight of the KL divergence of the logits; default 0.5 for classifiers and
-            segmentors, 0 for detectors and others without such logits.
+            segmentors that take a softmax over classes, 0 for detectors and other models.
             Terms of weight 0 are not computed; if all are 0 there is no teacher.
 
     Raises:
@@ -66,8 +66,10 @@ class SparseTrainingHook(Hook):
         self.logit_weight = logit_weight if logit_weight is None else check_weight(
             'logit_weight', logit_weight)
         self.teacher = teacher if teacher is None else Teacher.parse(teacher)
-        if teacher is None and (map_weight or logit_weight):
-            name, value = ('map_weight', map_weight) if map_weight else (
+        wants_maps = map_weight is not None and any(
+            self.map_weight if isinstance(self.map_weight, tuple) else (self.map_weight, ))
+        if teacher is None and (wants_maps or logit_weight):
+            name, value = ('map_weight', map_weight) if wants_maps else (
                 'logit_weight', logit_weight)
             raise ValueError(f'{name}={value!r}: needs a teacher; set teacher to the checkpoint of '
                              'the dense model')

@@ -1,15 +1,20 @@
 """The frozen dense network that a sparse one learns from."""
+import logging
+from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from ..checkpoints import load_from_anywhere, load_whole
 from ..config_tree import read_config, without_pretrained
 from ..recording import BackboneCall, record_maps
+from ..sparsify import sparsify
+from .new_parts import is_new
 
 KEYS = ('checkpoint', 'config')
 
@@ -32,14 +37,28 @@ def logit_layer(model: nn.Module) -> Optional[nn.Module]:
     mmseg segmentor. Detectors have no logits per image or position, nor have segmentors that
     classify masks.
     """
-    head = getattr(model, 'decode_head', None)
-    if isinstance(head, nn.ModuleList) and len(head):
-        head = head[-1]
-    if isinstance(head, nn.Module):
-        layer = getattr(head, 'conv_seg', None)
-    else:
-        layer = getattr(model, 'head', None)
+    head = _logit_head(model)
+    layer = getattr(head, 'conv_seg', None) if hasattr(model, 'decode_head') else head
     return layer if isinstance(layer, nn.Module) else None
+
+
+def classifies_by_softmax(model: nn.Module) -> bool:
+    """Whether the logits of a model are trained as those of one distribution over classes.
+
+    They are not in heads for several labels, which take a sigmoid of each, for several tasks, and
+    in those that add margins while they train.
+    """
+    head = _logit_head(model)
+    losses = getattr(head, 'loss_module', None) or getattr(head, 'loss_decode', None)
+    if logit_layer(model) is None or losses is None or hasattr(head, 'set_margins'):
+        return False
+    losses = losses if isinstance(losses, nn.ModuleList) else [losses]
+    return not any(getattr(loss, 'use_sigmoid', False) for loss in losses)
+
+
+def _logit_head(model: nn.Module) -> Optional[nn.Module]:
+    head = getattr(model, 'decode_head', getattr(model, 'head', None))
+    return head[-1] if isinstance(head, nn.ModuleList) and len(head) else head
 
 
 class OutputRecorder:
@@ -61,15 +80,14 @@ class OutputRecorder:
 
     def __enter__(self) -> 'OutputRecorder':
         self.logits = None
-        self._maps = record_maps(self.backbone)
-        self.calls = self._maps.__enter__()
-        self._handle = self.layer and self.layer.register_forward_hook(self._keep_logits)
+        self._open = ExitStack()
+        self.calls = self._open.enter_context(record_maps(self.backbone))
+        if self.layer is not None:
+            self._open.callback(self.layer.register_forward_hook(self._keep_logits).remove)
         return self
 
     def __exit__(self, *error) -> None:
-        self._maps.__exit__(*error)
-        if self._handle:
-            self._handle.remove()
+        self._open.close()
 
     def take(self) -> Tuple[List[BackboneCall], Optional[Tensor]]:
         """Calls and logits, which are then forgotten: they hold the graph of a forward."""
@@ -97,7 +115,8 @@ class Teacher:
     """A dense network, frozen and in eval mode, that looks at the student's images.
 
     It is no module of the student: optimizers, checkpoints, averaged copies and distributed
-    wrappers do not see it.
+    wrappers do not see it. Backbones of the libraries that this package has a class for are built
+    as that class, which computes the same, at any size.
 
     Args:
         spec: Checkpoint of the student's own model, dense: a file or URL in any form that
@@ -115,10 +134,8 @@ class Teacher:
     def __init__(self, spec: Union[str, Mapping], student_cfg: Optional[Config], backbone: str,
                  logits: bool):
         spec = self.parse(spec)
-        cfg = self._read_config(spec, student_cfg)
-        scope = cfg.get('default_scope') or (student_cfg or Config()).get('default_scope')
-        with DefaultScope.overwrite_default_scope(scope):
-            model = MODELS.build(without_pretrained(dense_config(cfg.model)))
+        self.name = spec['checkpoint']
+        model = self._build(self._read_config(spec, student_cfg), student_cfg)
         try:
             inner = model.get_submodule(backbone)
         except AttributeError:
@@ -128,7 +145,6 @@ class Teacher:
             raise ValueError(f'teacher: {type(model).__name__} has no logits to learn from; set '
                              'logit_weight=0')
         self._load(model, spec['checkpoint'], backbone, logits)
-        self.name = spec['checkpoint']
         # Detectors hold much that only maps do not need.
         self.model = model if logits else inner
         self.model.eval()  # returns nothing in some classes of the libraries
@@ -167,6 +183,22 @@ class Teacher:
                              'teacher=dict(checkpoint=FILE, config=CONFIG)')
         return cfg
 
+    def _build(self, cfg: Config, student_cfg: Optional[Config]) -> nn.Module:
+        scope = str(cfg.model.get('type')).rpartition('.')[0] or cfg.get('default_scope') or (
+            student_cfg or Config()).get('default_scope')
+        cfg = Config(dict(model=without_pretrained(dense_config(cfg.model)), default_scope=scope))
+        try:
+            sparsify(cfg, 1.0)
+        except ValueError:
+            pass  # a backbone of another family, or somewhere else
+        try:
+            # Weights that are drawn and replaced must not shift what training draws.
+            with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng(devices=[]):
+                return MODELS.build(cfg.model)
+        except (AssertionError, ImportError, KeyError, TypeError, ValueError) as error:
+            reason = ' '.join(str(error.args[0] if error.args else error).split())
+            raise ValueError(f'teacher {self.name}: its model cannot be built: {reason}') from error
+
     @staticmethod
     def _load(model: nn.Module, checkpoint: str, backbone: str, logits: bool) -> None:
         def optional(name: str) -> bool:
@@ -176,12 +208,20 @@ class Teacher:
 
         try:
             state_dict = load_from_anywhere(checkpoint)['state_dict']
-            if not logits:  # heads may be for other classes
-                state_dict = {key: value for key, value in state_dict.items()
-                              if not optional(key)}
-            load_whole(model, state_dict, optional)
+            if not logits and not any(key.startswith(f'{backbone}.') for key in state_dict):
+                state_dict = {f'{backbone}.{key}': value for key, value in state_dict.items()}
+            # Parts that do not run may be for other classes.
+            load_whole(model, {key: value for key, value in state_dict.items()
+                               if not optional(key)}, optional)
         except ValueError as error:
             raise ValueError(f'teacher {checkpoint}: {error}') from error
+        if any(is_new(key) for key in state_dict):
+            print_log(f'teacher {checkpoint} is of a sparse model: its token predictors and fast '
+                      'paths are not used, it runs dense', 'current', logging.WARNING)
+
+    def __deepcopy__(self, memo: Dict) -> 'Teacher':
+        # It is frozen, so copies of a student that trains can share it.
+        return self
 
     def follow(self, parameter: nn.Parameter) -> None:
         """Goes to the device and takes the dtype of a parameter of the student."""

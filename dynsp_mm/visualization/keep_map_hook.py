@@ -41,7 +41,7 @@ class KeepMapHook(Hook):
 
     Raises:
         ValueError: For numbers that are not positive; before training, for a model without token
-            predictors; while it draws, for images of other than 3 channels.
+            predictors or one for images of other than 3 channels.
     """
 
     priority = 'NORMAL'
@@ -60,6 +60,9 @@ class KeepMapHook(Hook):
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbones = find_sparse_backbones(self._model, type(self).__name__)
         self._backbone = next(iter(backbones.values()))
+        if self._backbone.in_channels != 3:
+            raise ValueError(f'KeepMapHook: in_channels={self._backbone.in_channels} of the '
+                             'backbone: draws images of 3 channels only; remove the hook')
         self._active = is_main_process() and _takes_images(runner.visualizer)
         if is_main_process() and not self._active:
             print_log('KeepMapHook: no backend of the visualizer takes images, so none are drawn; '
@@ -79,9 +82,6 @@ class KeepMapHook(Hook):
         self._stop()
         if x is None or not log:
             return
-        if x.shape[1] != 3:
-            raise ValueError(f'KeepMapHook: input shape {tuple(x.shape)}: draws images of 3 '
-                             'channels only; remove the hook')
         preprocessor = getattr(self._model, 'data_preprocessor', None)
         for i, image in enumerate(x[:self.max_images]):
             picture = draw_decisions(input_as_image(image, preprocessor), log.decisions, i)

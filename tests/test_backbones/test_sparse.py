@@ -110,6 +110,16 @@ def test_merged_training_computes_what_inference_does(name, with_cp, determinist
     assert all(p.proj.weight.grad.abs().sum() > 0 for p in model.token_predictors)
 
 
+def test_merged_training_drops_paths(name):
+    """Stochastic depth acts on what both paths add."""
+    model = build(name, mixing='merged', drop_path_rate=0.9).train()
+    block = model.stages[2][3] if 'convnext' in name else model.stages[2].blocks[3]
+    block.drop_path.drop_prob = 1 - 1e-9  # mmcv's has no other end: each sample is dropped
+    tokens, mask = torch.randn(2, 16, 64), torch.ones(2, 16, 1)
+    out = block._forward_merged(tokens, mask, (4, 4))
+    assert torch.equal(out, tokens)
+
+
 def test_two_streams_compute_something_else_once_decisions_change(name, deterministic_gumbel):
     image = torch.randn(2, 3, 64, 96)
     model = decisive(build(name))

@@ -341,12 +341,17 @@ def test_autocast(tmp_path):
 
 def test_looking_beforehand_leaves_the_student_alone(tmp_path):
     model = segmentor(dict(SWIN, frozen_stages=0, norm_eval=True))
+    model['decode_head']['norm_cfg'] = dict(type='BN')  # running means
     _, checkpoint = dense_checkpoint(tmp_path, model)
     student, cfg = built(model)
     student.train()
     modes = {name: module.training for name, module in student.named_modules()}
     before = copy.deepcopy(student.state_dict())
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
     SparseTrainingHook(teacher=checkpoint).attach(student, cfg)
+    assert torch.equal(torch.rand(4), expected)  # what training draws is not shifted
     assert {name: module.training for name, module in student.named_modules()} == modes
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
 
@@ -366,6 +371,91 @@ def test_a_teacher_of_its_own_config(tmp_path):
         losses = student(torch.randn(1, 3, 64, 64), samples(student, 1), mode='loss')
         assert 'loss_distill_map_3' in losses
         assert len(hook.distillation.teacher.model.stages[0].blocks) == 2
+
+
+@pytest.mark.parametrize('backbone', [
+    dict(type='mmpretrain.SwinTransformer', img_size=64,
+         arch=dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 4])),
+    dict(type='mmpretrain.ConvNeXt', arch=dict(depths=(1, 1, 2, 1), channels=(16, 32, 64, 128)))],
+    ids=['swin', 'convnext'])
+def test_classifiers_of_the_library_are_teachers(tmp_path, backbone):
+    """Their Swin refuses small images and their ConvNeXt hides its map: ours stand in."""
+    other = classifier(backbone)
+    if 'ConvNeXt' in backbone['type']:
+        other['neck'] = None
+    dense, cfg = built(other)
+    path = str(tmp_path / 'other.pth')
+    torch.save(dense.state_dict(), path)
+    _, hook = attached(classifier(CONVNEXT if other['neck'] is None else SWIN),
+                       dict(checkpoint=path, config=cfg.model.to_dict()))
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(hook.distillation.teacher(images).logits, dense.eval()(images))
+
+
+def test_a_backbone_alone_is_a_teacher_of_maps(tmp_path):
+    dense, _ = dense_checkpoint(tmp_path, detector())
+    torch.save(dense.backbone.state_dict(), tmp_path / 'backbone.pth')
+    _, hook = attached(detector(), str(tmp_path / 'backbone.pth'))
+    torch.testing.assert_close(hook.distillation.teacher(torch.ones(1, 3, 64, 64)).maps[3],
+                               dense.backbone(torch.ones(1, 3, 64, 64))[3].detach())
+
+
+def test_an_auxiliary_head_may_be_for_other_classes(tmp_path):
+    other = segmentor()
+    other['auxiliary_head']['num_classes'] = 9
+    _, checkpoint = dense_checkpoint(tmp_path, other)
+    assert attached(segmentor(), checkpoint)[1].distillation.logit_weight == 0.5
+
+
+def test_copies_of_a_student_share_the_teacher(tmp_path):
+    model = classifier()
+    _, checkpoint = dense_checkpoint(tmp_path, model)
+    student, hook = attached(model, checkpoint)
+    images = torch.randn(2, 3, 64, 64)
+    student(images, samples(student), mode='loss')
+    twin = copy.deepcopy(student)
+    losses = twin(images, samples(twin), mode='loss')
+    assert 'loss_distill_logits' in losses
+    assert set(twin.state_dict()) == set(student.state_dict())
+
+
+def test_nothing_of_an_iteration_is_kept(tmp_path):
+    model = classifier()
+    _, checkpoint = dense_checkpoint(tmp_path, model)
+    student, hook = attached(model, checkpoint)
+    student(torch.randn(2, 3, 64, 64), samples(student), mode='loss')
+    for recorder in (hook.distillation.recorder, hook.distillation.teacher._recorder):
+        assert recorder.calls == [] and recorder.logits is None
+
+
+def test_averaged_maps_of_each_call():
+    model, _ = built(classifier(CONVNEXT))
+    with OutputRecorder(model.eval(), 'backbone', False) as recorder:
+        for size in (64, 96):
+            model.backbone(torch.randn(1, 3, size, size))
+    assert [[tuple(m.shape[2:]) for m in call.maps] for call in recorder.calls] == [
+        [(2, 2)], [(3, 3)]]
+
+
+@pytest.mark.parametrize('head,weight', [
+    (dict(type='LinearClsHead'), 0.5),
+    (dict(type='LinearClsHead', loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1)), 0.5),
+    (dict(type='LinearClsHead', loss=dict(type='CrossEntropyLoss', use_sigmoid=True)), 0),
+    (dict(type='MultiLabelLinearClsHead'), 0),
+    (dict(type='ArcFaceClsHead'), 0)])
+def test_by_default_logits_count_where_softmax_makes_classes_of_them(head, weight):
+    student, _ = built(dict(classifier(), head=dict(head, num_classes=5, in_channels=128)))
+    assert Distillation.logit_weight_of(student, None) == weight
+    assert Distillation.logit_weight_of(student, 2.0) == 2.0  # whoever asks for it gets it
+
+
+def test_one_sparse_backbone_can_learn(tmp_path):
+    _, checkpoint = dense_checkpoint(tmp_path, detector())
+    student, cfg = built(detector())
+    student.second = MODELS.build(dict(SWIN))
+    with pytest.raises(ValueError, match=r'has 2 sparse backbones \(backbone, second\)'):
+        SparseTrainingHook(teacher=checkpoint).attach(student, cfg)
 
 
 def test_a_teacher_for_other_classes_does_where_only_maps_count(tmp_path):
@@ -416,6 +506,17 @@ def test_bad_teachers(tmp_path):
     (tmp_path / 'empty.py').write_text('x = 1')
     assert 'empty.py has no model' in refusal(
         model, dict(checkpoint=checkpoint, config=str(tmp_path / 'empty.py')))
+    for config, text in ((dict(type='Foo'), 'Foo is not in the'),
+                         (dict(type='ImageClassifier'), 'missing 1 required')):
+        message = refusal(model, dict(checkpoint=checkpoint, config=config))
+        assert message.startswith(f'teacher {checkpoint}: its model cannot be built: ')
+        assert text in message
+    vit = classifier(dict(type='VisionTransformer', arch='deit-tiny', img_size=224))
+    vit.update(neck=None, head=dict(type='VisionTransformerClsHead', num_classes=5,
+                                    in_channels=192))
+    torch.save(built(vit)[0].state_dict(), tmp_path / 'vit.pth')
+    assert 'its maps do not match' in refusal(
+        model, dict(checkpoint=str(tmp_path / 'vit.pth'), config=vit))
     student, _ = built(model)
     with pytest.raises(ValueError, match='the config of the run has no model'):
         SparseTrainingHook(teacher=checkpoint).attach(student)
@@ -429,15 +530,15 @@ def test_maps_that_do_not_match(tmp_path):
     assert 'size mismatch' in message  # the student's config with another network's weights
     message = refusal(detector(), dict(checkpoint=checkpoint, config=other))
     assert message == (
-        f'teacher {checkpoint}: its maps do not match the student\'s: on an image of 72 x 88 it '
-        'computes (32, 18, 22), (64, 9, 11), (128, 5, 6), (256, 3, 3), the student (16, 18, 22), '
-        '(32, 9, 11), (64, 5, 6), (128, 3, 3)')
+        f'teacher {checkpoint}: its maps do not match the student\'s: on an image of 232 x 264 '
+        'it computes (32, 58, 66), (64, 29, 33), (128, 15, 17), (256, 8, 9), the student '
+        '(16, 58, 66), (32, 29, 33), (64, 15, 17), (128, 8, 9)')
     # The same channels, but this family rounds sizes down.
     other = detector(CONVNEXT)
     other['backbone']['gap_before_final_norm'] = False
     _, checkpoint = dense_checkpoint(tmp_path, other)
     message = refusal(detector(), dict(checkpoint=checkpoint, config=other))
-    assert '(64, 4, 5), (128, 2, 2), the student (16, 18, 22)' in message
+    assert '(64, 14, 16), (128, 7, 8), the student (16, 58, 66)' in message
 
 
 def test_weights_for_another_number_of_maps(tmp_path):

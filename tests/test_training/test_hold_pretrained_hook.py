@@ -200,3 +200,14 @@ def test_random_parameters_that_are_held_are_named(tmp_path):
         return sum(path.read_text().count('load_from is not set')
                    for path in tmp_path.rglob('*.log'))
     assert warnings(max_epochs=1) == 1 and warnings(max_epochs=2, resume=True) == 1
+
+
+@pytest.mark.parametrize('hold,said', [
+    (dict(epochs=2), 'epoch 2 is not over before training ends, at 2'),
+    (dict(iters=4), 'iteration 4 is not over before training ends, at 4'),
+    (dict(epochs=1), None), (dict(iters=3), None)])
+def test_holding_longer_than_training_is_said(tmp_path, hold, said):
+    train(tmp_path, **hold, max_epochs=2)
+    lines = [line for path in tmp_path.rglob('*.log') for line in path.read_text().splitlines()
+             if 'WARNING - HoldPretrainedHook' in line and 'will not be trained' in line]
+    assert len(lines) == bool(said) and all(said in line for line in lines)

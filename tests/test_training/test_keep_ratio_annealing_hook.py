@@ -159,7 +159,7 @@ def test_a_span_as_long_as_training_ends_at_the_targets(tmp_path, hook):
 
 def fake_runner(model, epoch=0):
     return SimpleNamespace(model=model, train_loop=None, epoch=epoch, max_epochs=4, iter=0,
-                           train_dataloader=[0] * 2)
+                           train_dataloader=[0] * 2, hooks=[])
 
 
 def test_a_second_training_of_a_wrapped_model_has_the_same_targets():
@@ -248,3 +248,12 @@ def test_bad_arguments(arguments, message):
 
 def test_name_is_registered():
     assert HOOKS.get('KeepRatioAnnealingHook') is KeepRatioAnnealingHook
+
+
+def test_choosing_the_best_among_dense_validations_is_warned_of(tmp_path):
+    class Best(Hook):
+        save_best = 'metric'
+
+    train(tmp_path, dict(end=2), [Best()])
+    line, = warnings(tmp_path)
+    assert 'chosen by save_best' in line and 'before epoch 2' in line

@@ -67,6 +67,23 @@ def test_options_of_mmengine_still_count():
     assert found[table] == pytest.approx((2e-3, 0.0))
 
 
+@pytest.mark.parametrize('key', ['head', 'backbone', 'norm', 'backbone.token_predictors.0'])
+def test_keys_that_match_new_parts_by_chance_leave_them_alone(key):
+    """'head' is also the name of a part of each predictor, 'backbone' of what all lie in."""
+    model = ToyModel(SWIN)
+    model.head = torch.nn.Linear(8, 2)
+    plain, new = settings(model), new_names(model)
+    found = settings(model, dict(custom_keys={key: dict(lr_mult=0.1)}))
+    for name, (rate, decay) in plain.items():
+        changes = key in name and (name not in new or 'token_predictors' in key)
+        # Without a decay_mult of the key, norms and biases still do not decay.
+        assert found[name] == pytest.approx((rate * (0.1 if changes else 1), decay)), name
+    decayed = settings(model, dict(custom_keys={key: dict(decay_mult=2.0)}))
+    for name, (rate, decay) in plain.items():
+        changes = key in name and (name not in new or 'token_predictors' in key)
+        assert decayed[name] == pytest.approx((rate, 0.1 if changes else decay)), name
+
+
 def test_frozen_parameters_are_left_out():
     model = ToyModel(SWIN)
     model.teacher = ToyModel(SWIN).requires_grad_(False)
@@ -147,6 +164,7 @@ def test_layer_decay_without_depths_is_an_error():
     (dict(pretrained_lr_mult=True), 'pretrained_lr_mult=True'),
     (dict(pretrained_lr_mult='0.2'), "pretrained_lr_mult='0.2'"),
     (dict(pretrain_lr_mult=0.2), "unknown option 'pretrain_lr_mult'"),
+    (dict(decay_rate=0.9), "unknown option 'decay_rate'.*inherited, set .* _delete_=True"),
 ])
 def test_bad_options(paramwise_cfg, message):
     with pytest.raises(ValueError, match=message):

@@ -72,7 +72,7 @@ def evaluate(runner):
     images = []
 
     def keep(module, args):
-        images.extend(args[0][:max(0, COUNTED - len(images))].split(1))
+        images.extend(image[None] for image in args[0][:max(0, COUNTED - len(images))])
 
     with record_decisions(runner.model) as log:
         meter = Meter(log)
