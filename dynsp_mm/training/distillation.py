@@ -128,7 +128,8 @@ class Distillation:
         if not tensors or shapes(ours) != shapes(theirs):
             raise ValueError(
                 f'teacher {self.teacher.name}: its {name} do not match the student\'s: on an image '
-                f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student {shapes(ours)}'
+                f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student '
+                f'{shapes(ours)}'
                 + ('; logit_weight=0 leaves them out' if name == 'logits' else ''))
         if name == 'logits' and ours[0].shape[1] < 2:
             raise ValueError('logit_weight: there is one logit only, so no distribution over '

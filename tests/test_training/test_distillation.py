@@ -598,6 +598,7 @@ def test_checkpoints_of_a_run_load_into_the_plain_config_and_resume(tmp_path):
     plain.load_state_dict(saved['state_dict'], strict=True)
     count = sum(len(group['params']) for group in saved['optimizer']['param_groups'])
     assert count == len(list(plain.parameters()))
+
     def last_step():
         path = max((tmp_path / 'run').glob('*/vis_data/scalars.json'))
         return json.loads(path.read_text().splitlines()[-1])
