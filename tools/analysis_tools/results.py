@@ -13,6 +13,7 @@ import argparse
 import json
 import os.path as osp
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ from dynsp_mm.analysis.machine import own_version  # noqa: E402
 from dynsp_mm.analysis.measurements import write_whole  # noqa: E402
 from dynsp_mm.checkpoints import load_pretrained  # noqa: E402
 
-CONFIGS, RESULTS = ROOT / 'configs/results', ROOT / 'docs/results'
+CONFIGS, RESULTS, TOOLS = ROOT / 'configs/results', ROOT / 'docs/results', ROOT / 'tools'
 RUNS = Path('work_dirs/results')
 COUNTED = 20  # images on which multiply-adds are averaged
 
@@ -127,18 +128,17 @@ def make_config(dataset, row, seed, rows):
 def ensure(checkpoint):
     """Trains the network of work_dirs/NAME/epoch_N.pth by its config, unless the file is there.
 
-    What that network starts from is ensured before.
+    What that network starts from is ensured before. It trains in a process of its own: visualizers
+    of one name are shared within a process, so the row's log would go where the first one's goes.
     """
     if osp.isfile(checkpoint):
         return
-    cfg = cli.load_config(str(CONFIGS / f'{Path(checkpoint).parent.name}.py'))
-    cfg.work_dir = osp.dirname(checkpoint)
-    initial = cfg.model.backbone.get('init_cfg')
+    config = CONFIGS / f'{Path(checkpoint).parent.name}.py'
+    initial = cli.load_config(str(config)).model.backbone.get('init_cfg')
     if initial is not None:
         ensure(initial.checkpoint)
-    cli.set_dataloader_defaults(cfg)
-    cli.enable_resume(cfg, 'auto')
-    cli.build_runner(cfg).train()
+    subprocess.run([sys.executable, str(TOOLS / 'train.py'), str(config), '--resume',
+                    '--work-dir', osp.dirname(checkpoint)], check=True)
 
 
 def run(dataset, row, seed, rows):
