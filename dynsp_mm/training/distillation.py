@@ -39,6 +39,11 @@ def parse_map_weight(value: Union[None, float, Sequence[float]]
     return tuple(check_weight(f'map_weight[{i}]', weight) for i, weight in enumerate(value))
 
 
+def has_weight(map_weight: Union[float, Tuple[float, ...]]) -> bool:
+    """Whether a parsed ``map_weight`` switches any map on."""
+    return any(map_weight) if isinstance(map_weight, tuple) else map_weight > 0
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients, for a look at a model that is about to train."""

@@ -114,10 +114,11 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         # As mmengine looks them up: the longest key that is part of the name.
         key = next((key for key in sorted(sorted(custom_keys), key=len, reverse=True)
                     if key in name), None)
+        # Such as 'head' or 'backbone', which are parts of the new parts' names.
+        foreign = key is not None and is_new(name) and not NAMES_NEW.search(key)
+        if foreign:
+            group['lr'] = self.base_lr
         if key is not None and self.base_wd is not None:
-            foreign = is_new(name) and not NAMES_NEW.search(key)
-            if foreign:  # such as 'head' or 'backbone', which are parts of the new parts' names
-                group['lr'] = self.base_lr
             if foreign or 'decay_mult' not in custom_keys[key]:
                 flat = group['params'][0].dim() == 1
                 group['weight_decay'] = self.base_wd * (

@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..recording import DecisionLog, record_decisions
-from .distillation import Distillation, check_weight, parse_map_weight
+from .distillation import Distillation, check_weight, has_weight, parse_map_weight
 from .losses import keep_ratio_loss
 from .new_parts import find_sparse_backbones
 from .teacher import Teacher
@@ -66,8 +66,7 @@ class SparseTrainingHook(Hook):
         self.logit_weight = logit_weight if logit_weight is None else check_weight(
             'logit_weight', logit_weight)
         self.teacher = teacher if teacher is None else Teacher.parse(teacher)
-        wants_maps = map_weight is not None and any(
-            self.map_weight if isinstance(self.map_weight, tuple) else (self.map_weight, ))
+        wants_maps = map_weight is not None and has_weight(self.map_weight)
         if teacher is None and (wants_maps or logit_weight):
             name, value = ('map_weight', map_weight) if wants_maps else (
                 'logit_weight', logit_weight)
@@ -116,9 +115,7 @@ class SparseTrainingHook(Hook):
         if self.teacher is None:
             return None
         logit_weight = Distillation.logit_weight_of(model, self.logit_weight)
-        map_weights = self.map_weight if isinstance(self.map_weight, tuple) else (
-            self.map_weight, )
-        if not logit_weight and not any(map_weights):
+        if not logit_weight and not has_weight(self.map_weight):
             return None
         if len(backbones) > 1:
             raise ValueError(f'teacher: {type(model).__name__} has {len(backbones)} sparse '

@@ -121,18 +121,22 @@ def test_mask_rcnn_trains_and_evaluates(family, data, tmp_path):
         assert set(done.stdout.split('\n')) >= {str(p) for p in out.iterdir()}
 
 
-def test_a_killed_run_is_resumed(data, tmp_path):
-    config, work_dir = write_config(tmp_path, data, 'dyswin'), tmp_path / 'work'
-    command = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir',
-               str(work_dir), '--cfg-options', 'train_cfg.max_epochs=4', 'randomness.seed=0']
+def kill_after_a_checkpoint(command, work_dir, cwd):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               cwd=tmp_path, start_new_session=True)
+                               cwd=cwd, start_new_session=True)
     deadline = time.time() + 300
     while not (work_dir / 'last_checkpoint').exists() and time.time() < deadline:
         assert process.poll() is None
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def test_a_killed_run_is_resumed(data, tmp_path):
+    config, work_dir = write_config(tmp_path, data, 'dyswin'), tmp_path / 'work'
+    command = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir',
+               str(work_dir), '--cfg-options', 'train_cfg.max_epochs=4', 'randomness.seed=0']
+    kill_after_a_checkpoint(command, work_dir, tmp_path)
     before = len(train_log(work_dir))
     assert before < 12
     resumed = subprocess.run([*command, '--resume'], capture_output=True, text=True, cwd=tmp_path)
@@ -182,14 +186,7 @@ def test_a_dense_detector_becomes_sparse_with_itself_as_teacher(data, tmp_path):
                'optim_wrapper.constructor=SparseOptimWrapperConstructor')
     command = [sys.executable, str(ROOT / 'tools/train.py'), str(dense), '--sparse', '0.7',
                '--from-dense', str(checkpoint), '--work-dir', str(work_dir), *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               cwd=tmp_path, start_new_session=True)
-    deadline = time.time() + 300
-    while not (work_dir / 'last_checkpoint').exists() and time.time() < deadline:
-        assert process.poll() is None
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_after_a_checkpoint(command, work_dir, tmp_path)
     resumed = subprocess.run([*command, '--resume'], capture_output=True, text=True, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert f'SparseTrainingHook: teacher {checkpoint}' in resumed.stdout + resumed.stderr

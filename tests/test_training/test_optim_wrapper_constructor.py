@@ -84,6 +84,14 @@ def test_keys_that_match_new_parts_by_chance_leave_them_alone(key):
         assert decayed[name] == pytest.approx((rate, 0.1 if changes else decay)), name
 
 
+def test_keys_leave_new_parts_alone_without_weight_decay_too():
+    model = ToyModel(SWIN)
+    groups = build_optim_wrapper(model, dict(
+        optimizer=dict(type='SGD', lr=1.0), constructor='SparseOptimWrapperConstructor',
+        paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=5.0))))).optimizer.param_groups
+    assert {group['lr'] for group in groups} == {1.0, 0.2}
+
+
 def test_frozen_parameters_are_left_out():
     model = ToyModel(SWIN)
     model.teacher = ToyModel(SWIN).requires_grad_(False)

@@ -15,7 +15,6 @@ import os.path as osp
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +25,7 @@ import torch  # noqa: E402
 from mmengine.fileio import load  # noqa: E402
 from mmengine.hooks import Hook  # noqa: E402
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
+from scipy import stats  # noqa: E402
 
 import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
 from dynsp_mm import cli, record_decisions  # noqa: E402
@@ -41,13 +40,12 @@ COUNTED = 20  # images on which multiply-adds are averaged
 
 
 class Meter(Hook):
-    """Realised keep ratios over all tested images, multiply-adds over the first ones."""
+    """Realised keep ratios over all tested images."""
     priority = 'VERY_LOW'
 
     def __init__(self, log):
         self.log = log
         self.sums, self.images = {}, 0
-        self.inputs = []
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         for name, decisions in self.log.by_predictor().items():
@@ -144,7 +142,6 @@ def ensure(checkpoint):
 def run(dataset, row, seed, rows):
     """Trains and tests a row and writes its result."""
     cfg, trained = make_config(dataset, row, seed, rows)
-    begin = time.time()
     if trained:
         ensure(cfg.load_from)
         cli.enable_resume(cfg, 'auto')
@@ -157,7 +154,7 @@ def run(dataset, row, seed, rows):
                                 'does not exist')
         cfg.load_from = latest.read_text().strip()
         cfg.work_dir = osp.join(cfg.work_dir, row)
-        runner = Runner.from_cfg(cfg)
+        runner = cli.build_runner(cfg, whole=True)
     metrics, ratios, macs = evaluate(runner)
     spec = rows[dataset]
     log = train_scalars(cfg.work_dir) if trained else []
@@ -165,7 +162,7 @@ def run(dataset, row, seed, rows):
         dataset=dataset, row=row, seed=seed, metric=spec['metric'],
         value=metrics[spec['metric']] * spec['scale'], metrics=metrics, keep_ratios=ratios,
         macs=macs, config=cfg.filename and osp.relpath(cfg.filename, ROOT),
-        options=spec['rows'][row].get('options', {}), seconds=round(time.time() - begin),
+        options=spec['rows'][row].get('options', {}),
         threads=torch.get_num_threads(), torch=torch.__version__,
         commit=own_version()['commit'], log=log)
     write_json(result_path(dataset, row, seed), result)
@@ -176,8 +173,9 @@ def run(dataset, row, seed, rows):
 def time_backbones(dataset, rows):
     """Times the backbones of all rows that have a result, in turns with the dense one.
 
-    Batch 1 at the size of the test, one thread. Rows of one network and budget share a time.
+    Batch 1 at the size of the test, one thread.
     """
+    torch.set_num_threads(1)
     init_default_scope('mmengine')
     backbones = {}
     for row in rows[dataset]['rows']:
@@ -213,7 +211,7 @@ def read_results(dataset, rows):
 
 def interval(values):
     """Half the width of the 95 % confidence interval of a mean, by Student's t."""
-    t = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
+    t = stats.t.ppf(0.975, len(values) - 1)
     return t * statistics.stdev(values) / len(values)**0.5
 
 
@@ -287,7 +285,7 @@ def report(rows):
         text = '\n'.join([before + first, *table(dataset, rows), last + after])
         if read_results(dataset, rows):
             plot(dataset, rows)
-    page.write_text(text)
+    write_whole(page, text)
 
 
 def parse_args():
