@@ -84,6 +84,24 @@ def math_attention():
     return sdpa_kernel(SDPBackend.MATH)
 
 
+def is_autocast_on(device_type):
+    """Whether operators on 'cpu' or 'cuda' choose their precision themselves here."""
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except TypeError:  # torch < 2.4
+        return torch.is_autocast_cpu_enabled() if device_type == 'cpu' \
+            else torch.is_autocast_enabled()
+
+
+def is_compiling():
+    """Whether torch.compile is tracing."""
+    compiler = getattr(torch, 'compiler', None)
+    if hasattr(compiler, 'is_compiling'):
+        return compiler.is_compiling()
+    from torch import _dynamo  # torch 2.1
+    return _dynamo.is_compiling()
+
+
 def loading_also(types):
     """Context manager in which ``torch.load(weights_only=True)`` also takes these types.
 

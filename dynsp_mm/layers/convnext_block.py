@@ -7,9 +7,10 @@ from mmcv.cnn import build_activation_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor
 
-from ..ops import dual_path, merge_streams, route_streams
-from .dual_path_stage import DualPathBlock
+from ..ops import Kernels, dual_path, merge_streams, route_streams
+from .dual_path_stage import DualPathBlock, FoldedBlock
 from .fast_path import FastPath
+from .folded import FoldedPath, is_exact_gelu
 from .norms import GRN
 
 
@@ -44,6 +45,7 @@ class ConvNeXtBlock(DualPathBlock):
         self.pointwise_conv2 = nn.Linear(4 * channels, channels)
         self.gamma = self._layer_scale(channels, layer_scale_init_value)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.dual_path = dual_path
         if dual_path:
             self.fast_path = FastPath(channels, eps=eps)
             self.fast_gamma = self._layer_scale(channels, layer_scale_init_value)
@@ -68,6 +70,22 @@ class ConvNeXtBlock(DualPathBlock):
     def _scaled_fast_path(self, x: Tensor) -> Tensor:
         x = self.fast_path(x)
         return x if self.fast_gamma is None else x * self.fast_gamma
+
+    def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
+        if self.grn is not None or not is_exact_gelu(self.act):
+            return None
+        slow = FoldedPath.of(kernels, self.norm, self.pointwise_conv1, self.pointwise_conv2,
+                             scale=self.gamma)
+        fast = self.fast_path.fold(kernels, self.fast_gamma) if self.dual_path else None
+        return FoldedBlock(slow, fast)
+
+    def _forward_folded(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
+                        slow: Optional[Tensor], fast: Optional[Tensor]) -> Tensor:
+        tokens, out = self._convolve(x, hw).flatten(0, 1), x.flatten(0, 1).clone()
+        folded.slow.add_(out, tokens, slow)
+        if fast is not None:
+            folded.fast.add_(out, tokens, fast)
+        return out.view_as(x)
 
     def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
         return x + self.drop_path(self._slow_path(self._convolve(x, hw)))

@@ -5,7 +5,8 @@ import torch.utils.checkpoint as cp
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..ops import Selection, merge_streams
+from ..ops import Kernels, Selection, merge_streams
+from .folded import Foldable, FoldedPath, FoldedWindowAttention
 from .token_predictor import Decision, TokenPredictor
 
 
@@ -19,10 +20,18 @@ class Streams(NamedTuple):
         return merge_streams(decision.mask, self.slow, self.fast)
 
 
-class DualPathBlock(BaseModule):
-    """What the blocks of all families share: which of its four forms runs.
+class FoldedBlock(NamedTuple):
+    """The parts of a block in their folded forms; what a block has not is None."""
+    slow: FoldedPath
+    fast: Optional[FoldedPath]
+    attention: Optional[FoldedWindowAttention] = None
 
-    Subclasses give the forms, functions of tensors alone so that each can be checkpointed.
+
+class DualPathBlock(Foldable, BaseModule):
+    """What the blocks of all families share: which of its forms runs.
+
+    Subclasses give the forms. But for the folded one they are functions of tensors alone, so that
+    each can be checkpointed.
 
     Args:
         with_cp: Recompute activations in the backward pass to save memory.
@@ -37,6 +46,10 @@ class DualPathBlock(BaseModule):
         """Runs the block on (B, N, C) tokens, or on both streams of the training forward."""
         if isinstance(x, Streams):
             return Streams(*self._run(self._forward_streams, *x, decision.mask, hw))
+        folded = self.folded
+        if folded is not None and (decision is None or decision.mask is None):
+            rows = (None, None) if decision is None else (decision.slow, decision.fast)
+            return self._forward_folded(folded, x, hw, *rows)
         if decision is None:
             return self._run(self._forward_dense, x, hw)
         if decision.mask is not None:
@@ -47,6 +60,14 @@ class DualPathBlock(BaseModule):
         if self.with_cp and args[0].requires_grad:
             return cp.checkpoint(form, *args, use_reentrant=False)
         return form(*args)
+
+    def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
+        raise NotImplementedError
+
+    def _forward_folded(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
+                        slow: Optional[Tensor], fast: Optional[Tensor]) -> Tensor:
+        """Dense where ``slow`` and ``fast`` are None, otherwise sparse."""
+        raise NotImplementedError
 
     def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
         raise NotImplementedError

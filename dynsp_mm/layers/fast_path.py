@@ -1,7 +1,12 @@
 """The cheap path of a dual-path block."""
+from typing import Optional
+
 import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
+
+from ..ops import Kernels
+from .folded import FoldedPath
 
 
 class FastPath(nn.Module):
@@ -25,6 +30,10 @@ class FastPath(nn.Module):
         self.norm.reset_parameters()
         trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
+
+    def fold(self, kernels: Kernels, scale: Optional[Tensor] = None) -> FoldedPath:
+        """The folded form of ``scale * (W LN(x) + b)``."""
+        return FoldedPath.of(kernels, self.norm, self.linear, scale=scale)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""

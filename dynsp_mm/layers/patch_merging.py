@@ -1,12 +1,35 @@
 """Patch merging with the norm before the linear layer (Swin) or after it (Swin-V2)."""
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import transformer
 from torch import Tensor
 
+from ..ops import Kernels, Packed, parts
+from .folded import Foldable, pack_after_norm
 
-class PatchMerging(transformer.PatchMerging):
+
+class FoldedMerging(NamedTuple):
+    """Norm and linear layer of 2x2 patches whose channels lie together, position by position."""
+    kernels: Kernels
+    eps: float
+    layer: Packed
+
+    def __call__(self, x: Tensor, hw: Tuple[int, int]) -> Tuple[Tensor, Tuple[int, int]]:
+        """As of :class:`PatchMerging`."""
+        x = x.unflatten(1, hw)
+        x = F.pad(x, (0, 0, 0, hw[1] % 2, 0, hw[0] % 2))
+        B, H, W, C = x.shape
+        rows = x.view(B, H // 2, 2, W // 2, 2, C).transpose(2, 3).reshape(-1, 4 * C)
+        out = rows.new_empty(len(rows), self.layer.weight.shape[0])
+        for part in parts(len(rows), self.kernels.chunk):
+            normed = self.kernels.gather_norm(rows[part], None, self.eps)
+            out[part] = self.kernels.linear(normed, self.layer)
+        return out.view(B, -1, out.shape[1]), (H // 2, W // 2)
+
+
+class PatchMerging(Foldable, transformer.PatchMerging):
     """mmcv's ``PatchMerging`` with one more argument, under the name it has in mmpretrain.
 
     Args:
@@ -25,8 +48,27 @@ class PatchMerging(transformer.PatchMerging):
         if use_post_norm and norm_cfg is not None:
             self.norm = build_norm_layer(norm_cfg, out_channels)[1]
 
+    def _fold(self, kernels: Kernels) -> Optional[FoldedMerging]:
+        cut = self.sampler
+        if self.use_post_norm or self.adaptive_padding is None \
+                or self.adaptive_padding.padding != 'corner' \
+                or tuple(cut.kernel_size) != (2, 2) or tuple(cut.stride) != (2, 2) \
+                or tuple(cut.dilation) != (1, 1):
+            return None
+
+        def by_position(x: Tensor) -> Tensor:
+            # The unfolding of mmcv has the four positions of a channel side by side.
+            return x.unflatten(-1, (-1, 4)).transpose(-1, -2).flatten(-2)
+
+        layer = pack_after_norm(kernels, self.norm, self.reduction.weight, self.reduction.bias,
+                                by_position)
+        return None if layer is None else FoldedMerging(kernels, self.norm.eps, layer)
+
     def forward(self, x: Tensor, input_size: Tuple[int, int]) -> Tuple[Tensor, Tuple[int, int]]:
         """(B, N, C) tokens of an (H, W) map -> (B, N', C') and the merged map's size."""
+        folded = self.folded
+        if folded is not None:
+            return folded(x, input_size)
         if not self.use_post_norm:
             return super().forward(x, input_size)
         x = x.transpose(1, 2).unflatten(2, input_size)

@@ -4,7 +4,7 @@
 All take and return maps (B, H, W, C). A map of semantic tokens has ``side`` x ``side`` tokens for
 each window of the image map, in raster order of the whole map.
 """
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn as nn
@@ -16,10 +16,11 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..ops import (attention_weights, cut_inner_neighbourhoods, inner_starts,
-                   neighbourhood_attention, neighbourhood_mask, neighbourhood_span,
+from ..ops import (Kernels, Packed, attention_weights, cut_inner_neighbourhoods, fold_scale,
+                   inner_starts, neighbourhood_attention, neighbourhood_mask, neighbourhood_span,
                    partition_windows, reverse_windows, spread_weights)
 from .attention import MultiheadAttention
+from .folded import Foldable, FoldedPath, pack_after_norm
 
 
 class CrossAttention(MultiheadAttention):
@@ -54,7 +55,23 @@ class CrossAttention(MultiheadAttention):
                                  self.scale)
 
 
-class SemanticBlock(BaseModule):
+class FoldedSemanticBlock(NamedTuple):
+    """The linear layers of a block with the norms before and the scales after them."""
+    kernels: Kernels
+    eps: float
+    q: Packed
+    kv: Packed
+    proj: Packed
+    mlp: FoldedPath
+
+    def normalise(self, x: Tensor) -> Tensor:
+        return self.kernels.gather_norm(x.flatten(0, -2), None, self.eps).view_as(x)
+
+    def linear(self, x: Tensor, layer: Packed) -> Tensor:
+        return self.kernels.linear(x.flatten(0, -2), layer).unflatten(0, x.shape[:-1])
+
+
+class SemanticBlock(Foldable, BaseModule):
     """Base: norms, attention, MLP, and a scale per channel on both residual branches.
 
     Args:
@@ -107,12 +124,49 @@ class SemanticBlock(BaseModule):
         """
         raise NotImplementedError
 
-    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + self.drop_path(self.layer_scale_1 * attended)
-        return self._feed_forward(x)
+    # What follows takes (..., C), in the folded form where there is one.
+    def _fold(self, kernels: Kernels) -> Optional[FoldedSemanticBlock]:
+        attn, norm = self.attn, self.norm1
+        q = pack_after_norm(kernels, norm, attn.q.weight, attn.q.bias)
+        mlp = FoldedPath.of_ffn(kernels, self.norm2, self.ffn, self.layer_scale_2)
+        if q is None or mlp is None:
+            return None
+        proj = fold_scale(self.layer_scale_1, attn.proj.weight, attn.proj.bias)
+        return FoldedSemanticBlock(
+            kernels, norm.eps, q, pack_after_norm(kernels, norm, attn.kv.weight, attn.kv.bias),
+            kernels.pack(*proj), mlp)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        folded = self.folded
+        return self.norm1(x) if folded is None else folded.normalise(x)
+
+    def _q(self, normed: Tensor) -> Tensor:
+        folded = self.folded
+        return self.attn.q(normed) if folded is None else folded.linear(normed, folded.q)
+
+    def _kv(self, normed: Tensor) -> Tensor:
+        """(..., C) -> (..., 2C)."""
+        folded = self.folded
+        return self.attn.kv(normed) if folded is None else folded.linear(normed, folded.kv)
+
+    def _project(self, attended: Tensor) -> Tensor:
+        """Output projection and scale."""
+        folded = self.folded
+        if folded is None:
+            return self.layer_scale_1 * self.attn.project(attended)
+        return folded.linear(attended, folded.proj)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.layer_scale_2 * self.ffn(self.norm2(x)))
+        folded = self.folded
+        if folded is None:
+            return x + self.drop_path(self.layer_scale_2 * self.ffn(self.norm2(x)))
+        x = x.contiguous()
+        tokens = x.view(-1, x.shape[-1])
+        folded.mlp.add_(tokens, tokens)  # nobody else has this x
+        return x
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        return self._feed_forward(x + self.drop_path(self._project(attended)))
 
 
 class NeighbourhoodBlock(SemanticBlock):
@@ -134,11 +188,11 @@ class NeighbourhoodBlock(SemanticBlock):
     def _attend(self, x: Tensor, keys: Tensor, corner: Optional[Tuple[int, int]],
                 weights: bool) -> Tensor:
         """(B * windows, n, C), or the (B * windows, n, reach ** 2) weights."""
-        normed = self.norm1(x)
-        q = partition_windows(self.attn.q(normed), self.query_window, 0)
-        kv = self.attn.kv(normed if keys is x else self.norm1(keys))
+        normed = self._normalise(x)
+        q = partition_windows(self._q(normed), self.query_window, 0)
+        kv = self._kv(normed if keys is x else self._normalise(keys))
         # Positions outside the map are zeros before the norm.
-        outside = self.attn.kv(self.norm1(keys.new_zeros(1, keys.shape[-1])))[0]
+        outside = self._kv(self._normalise(keys.new_zeros(1, keys.shape[-1])))[0]
         hw, (grid, spans) = tuple(keys.shape[1:3]), self._geometry(x, keys, corner)
         mask = neighbourhood_mask(hw, grid, spans, corner, x.device)
         return neighbourhood_attention(q, kv, outside, grid, spans, self.attn.num_heads,
@@ -164,7 +218,7 @@ class NeighbourhoodBlock(SemanticBlock):
         """
         windows = self._attend(x, keys, corner, weights=False)
         attended = reverse_windows(windows, self.query_window, 0, x.shape[1:3])
-        return self._finish(x, self.attn.project(attended))
+        return self._finish(x, attended)
 
     def attention(self, x: Tensor, keys: Tensor,
                   corner: Optional[Tuple[int, int]] = None) -> Tensor:
@@ -178,21 +232,20 @@ class NeighbourhoodBlock(SemanticBlock):
 class GlobalBlock(SemanticBlock):
     """All queries attend to all keys: those of the maps given, or the queries themselves."""
 
-    def _project(self, x: Tensor, keys: Tuple[Tensor, ...]) -> Tuple[Tensor, Tensor]:
-        normed = self.norm1(x.flatten(1, 2))
+    def _project_in(self, x: Tensor, keys: Tuple[Tensor, ...]) -> Tuple[Tensor, Tensor]:
+        normed = self._normalise(x.flatten(1, 2))
         if keys:
-            kv = self.attn.kv(self.norm1(torch.cat([key.flatten(1, 2) for key in keys], 1)))
-        else:
-            kv = self.attn.kv(normed)
-        return self.attn.q(normed), kv
+            all_keys = torch.cat([key.flatten(1, 2) for key in keys], 1)
+            return self._q(normed), self._kv(self._normalise(all_keys))
+        return self._q(normed), self._kv(normed)
 
     def _forward(self, x: Tensor, *keys: Tensor) -> Tensor:
-        attended = self.attn.attend(*self._project(x, keys))
-        return self._finish(x, self.attn.project(attended).view_as(x))
+        attended = self.attn.attend(*self._project_in(x, keys))
+        return self._finish(x, attended.view_as(x))
 
     def attention(self, x: Tensor, *keys: Tensor) -> Tensor:
         last = (keys or (x, ))[-1]
-        weights = self.attn.weights(*self._project(x, keys))
+        weights = self.attn.weights(*self._project_in(x, keys))
         weights = weights[..., -last.shape[1] * last.shape[2]:]
         return weights.view(*x.shape[:3], *last.shape[1:3])
 
@@ -217,12 +270,12 @@ class InnerNeighbourhoodBlock(SemanticBlock):
         self.window = window
         self.reach = reach
 
-    def _project(self, x: Tensor, image: Tensor) -> Tuple[Tensor, Tensor]:
+    def _project_in(self, x: Tensor, image: Tensor) -> Tuple[Tensor, Tensor]:
         """Queries (B * windows, n, C), keys and values (B * windows, n + neighbourhood, 2C)."""
-        own = self.norm1(x)
-        q = partition_windows(self.attn.q(own), self.side, 0)
-        kv = partition_windows(self.attn.kv(own), self.side, 0)
-        around = cut_inner_neighbourhoods(self.attn.kv(self.norm1(image)), self._grid(x),
+        own = self._normalise(x)
+        q = partition_windows(self._q(own), self.side, 0)
+        kv = partition_windows(self._kv(own), self.side, 0)
+        around = cut_inner_neighbourhoods(self._kv(self._normalise(image)), self._grid(x),
                                           self.window, self.reach)
         return q, torch.cat([kv, around], 1)
 
@@ -230,12 +283,12 @@ class InnerNeighbourhoodBlock(SemanticBlock):
         return x.shape[1] // self.side, x.shape[2] // self.side
 
     def _forward(self, x: Tensor, image: Tensor) -> Tensor:
-        windows = self.attn.attend(*self._project(x, image))
+        windows = self.attn.attend(*self._project_in(x, image))
         attended = reverse_windows(windows, self.side, 0, x.shape[1:3])
-        return self._feed_forward(self.layer_scale_1 * self.attn.project(attended))
+        return self._feed_forward(self._project(attended))
 
     def attention(self, x: Tensor, image: Tensor) -> Tensor:
-        weights = self.attn.weights(*self._project(x, image))[..., self.side**2:]
+        weights = self.attn.weights(*self._project_in(x, image))[..., self.side**2:]
         grid, hw = self._grid(x), image.shape[1:3]
         starts = tuple(inner_starts(length, count, self.window, self.reach)
                        for length, count in zip(hw, grid))

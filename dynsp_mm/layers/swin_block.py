@@ -7,9 +7,10 @@ from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor
 
-from ..ops import dual_path, merge_streams, route_streams
-from .dual_path_stage import DualPathBlock
+from ..ops import Kernels, dual_path, merge_streams, route_streams
+from .dual_path_stage import DualPathBlock, FoldedBlock
 from .fast_path import FastPath
+from .folded import FoldedPath
 from .window_attention import ShiftWindowAttention
 
 
@@ -60,6 +61,7 @@ class SwinBlock(DualPathBlock):
         # The block adds residual and drop path itself, once for both paths.
         self.ffn = FFN(embed_dims, add_identity=False, **ffn_cfgs)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.dual_path = dual_path
         if dual_path:
             self.fast_path = FastPath(embed_dims, eps=1e-5, drop_rate=ffn_cfgs['ffn_drop'])
 
@@ -68,6 +70,24 @@ class SwinBlock(DualPathBlock):
 
     def _slow_path(self, x: Tensor, rows: Optional[Tensor] = None) -> Tensor:
         return self.ffn(self.norm2(x))
+
+    def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
+        attention = self.attn.fold(kernels, self.norm1)
+        slow = FoldedPath.of_ffn(kernels, self.norm2, self.ffn)
+        if attention is None or slow is None:
+            return None
+        return FoldedBlock(slow, self.fast_path.fold(kernels) if self.dual_path else None,
+                           attention)
+
+    def _forward_folded(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
+                        slow: Optional[Tensor], fast: Optional[Tensor]) -> Tensor:
+        tokens = x.flatten(0, 1)
+        out = tokens.clone()
+        folded.attention.add_(out, tokens, len(x), hw, self.attn.shift(hw))
+        folded.slow.add_(out, out, slow)
+        if fast is not None:
+            folded.fast.add_(out, out, fast)
+        return out.view_as(x)
 
     def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
         x = self._attend(x, hw)

@@ -1,13 +1,15 @@
 """Score predictor and its decision (arXiv 2207.01580; ``PredictorLG`` of its code)."""
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..ops import Selection, gumbel_keep_mask, keep_map, split_positions
+from ..ops import Kernels, Packed, Selection, gumbel_keep_mask, keep_map, split_positions
+from .folded import Foldable, pack_after_norm
 
 # Bias of the two logits at the start: a probability of 0.95 for "slow", so that training
 # departs from the dense network.
@@ -57,7 +59,38 @@ class Decision:
         return self.keep.flatten(1).float().mean(1)
 
 
-class TokenPredictor(nn.Module):
+class FoldedPredictor(NamedTuple):
+    """A predictor in which what is the same for all positions of a map is computed once.
+
+    Attributes:
+        kernels: What computes it.
+        eps: Of the layer norm.
+        proj: The first layer, C -> C.
+        local: The part of the head's first layer that looks at a position, C/2 -> C/2.
+        whole: The part that looks at the mean of the map, with the layer's bias.
+        hidden: C/2 -> C/4.
+        out: C/4 -> 2.
+    """
+    kernels: Kernels
+    eps: float
+    proj: Packed
+    local: Packed
+    whole: Packed
+    hidden: Packed
+    out: Packed
+
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """As of :class:`TokenPredictor`."""
+        k, (B, N, C) = self.kernels, tokens.shape
+        x = k.linear_gelu(k.gather_norm(tokens.flatten(0, 1), None, self.eps), self.proj)
+        local, whole = x.split(C // 2, dim=-1)
+        whole = k.linear(whole.view(B, N, -1).mean(1), self.whole)
+        x = k.linear(local, self.local).view(B, N, -1).add_(whole.unsqueeze(1)).flatten(0, 1)
+        x = k.linear(k.linear_gelu(F.gelu(x), self.hidden), self.out)
+        return x.view(B, N, 2).float().log_softmax(-1)
+
+
+class TokenPredictor(Foldable):
     """Scores each position from its own features and the mean of the map.
 
     LN -> linear -> GELU; half the channels stay local, the other half become their mean over
@@ -96,8 +129,22 @@ class TokenPredictor(nn.Module):
         with torch.no_grad():
             self.head[-1].bias.copy_(torch.tensor([KEEP_LOGIT, -KEEP_LOGIT]))
 
+    def _fold(self, kernels: Kernels) -> FoldedPredictor:
+        half = self.embed_dims // 2
+        first, hidden, out = (layer for layer in self.head if isinstance(layer, nn.Linear))
+        return FoldedPredictor(
+            kernels, self.norm.eps,
+            proj=pack_after_norm(kernels, self.norm, self.proj.weight, self.proj.bias),
+            local=kernels.pack(first.weight[:, :half], None),
+            whole=kernels.pack(first.weight[:, half:], first.bias),
+            hidden=kernels.pack(hidden.weight, hidden.bias),
+            out=kernels.pack(out.weight, out.bias))
+
     def log_probs(self, tokens: Tensor) -> Tensor:
         """(B, N, C) features -> (B, N, 2) float32 log-probabilities of slow and fast."""
+        folded = self.folded
+        if folded is not None:
+            return folded.log_probs(tokens)
         x = self.act(self.proj(self.norm(tokens)))
         local, whole = x.split(self.embed_dims // 2, dim=-1)
         x = torch.cat([local, whole.mean(1, keepdim=True).expand_as(whole)], dim=-1)

@@ -7,9 +7,10 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..ops import (cyclic_shift_mask, partition_windows, relative_position_index,
-                   reverse_windows, window_attention)
+from ..ops import (Kernels, cyclic_shift_mask, fold_scale, partition_windows,
+                   relative_position_index, reverse_windows, window_attention)
 from .attention import MultiheadAttention
+from .folded import FoldedWindowAttention, pack_after_norm
 
 
 class RelativeWindowAttention(MultiheadAttention):
@@ -38,8 +39,8 @@ class RelativeWindowAttention(MultiheadAttention):
         q, k, v = self.project_in(windows).unflatten(-1, (3, self.num_heads, -1)).permute(
             2, 0, 3, 1, 4)
         q, k = self.prepare(q, k)
-        bias = self.position_bias()[self.relative_position_index].permute(2, 0, 1)
-        return self.project(window_attention(q, k, v, bias, mask, self.scale, self.dropout))
+        return self.project(
+            window_attention(q, k, v, self.bias(), mask, self.scale, self.dropout))
 
     def project_in(self, windows: Tensor) -> Tensor:
         """(B * nW, n, C) -> (B * nW, n, 3C): queries, keys and values."""
@@ -52,6 +53,15 @@ class RelativeWindowAttention(MultiheadAttention):
     def position_bias(self) -> Tensor:
         """((2w - 1)^2, h): the bias for each offset between two positions."""
         raise NotImplementedError
+
+    def bias(self) -> Tensor:
+        """(h, n, n): the bias of each pair of positions."""
+        return self.position_bias()[self.relative_position_index].permute(2, 0, 1)
+
+    def fold(self, kernels: Kernels, norm: nn.Module,
+             window_size: int) -> Optional[FoldedWindowAttention]:
+        """The folded form of this attention after ``norm``; None where there is none."""
+        return None
 
 
 class WindowAttention(RelativeWindowAttention):
@@ -75,6 +85,20 @@ class WindowAttention(RelativeWindowAttention):
 
     def position_bias(self) -> Tensor:
         return self.relative_position_bias_table
+
+    def fold(self, kernels: Kernels, norm: nn.Module,
+             window_size: int) -> Optional[FoldedWindowAttention]:
+        C = self.qkv.in_features
+        scale = self.qkv.weight.new_ones(3 * C)
+        scale[:C] = self.scale
+        weight, bias = fold_scale(scale, self.qkv.weight, self.qkv.bias)
+        qkv = pack_after_norm(kernels, norm, weight, bias)
+        if qkv is None:
+            return None
+        padding = weight.new_zeros(3 * C) if bias is None else bias
+        return FoldedWindowAttention(
+            kernels, norm.eps, qkv, padding, self.bias().unsqueeze(0).contiguous(),
+            kernels.pack(self.proj.weight, self.proj.bias), window_size)
 
 
 class ShiftWindowAttention(BaseModule):
@@ -101,11 +125,19 @@ class ShiftWindowAttention(BaseModule):
         self.pad_small_map = pad_small_map
         self.w_msa = attention(embed_dims, num_heads, window_size, **kwargs)
 
+    def shift(self, hw: Tuple[int, int]) -> int:
+        """The cyclic shift on an (H, W) map."""
+        small = min(hw) <= self.window_size
+        return 0 if small and not self.pad_small_map else self.shift_size
+
+    def fold(self, kernels: Kernels, norm: nn.Module) -> Optional[FoldedWindowAttention]:
+        """The folded form of this attention after ``norm``; None where there is none."""
+        return self.w_msa.fold(kernels, norm, self.window_size)
+
     def forward(self, tokens: Tensor, hw: Tuple[int, int]) -> Tensor:
         """(B, N, C) tokens of an (H, W) map -> (B, N, C)."""
         B, N, C = tokens.shape
-        small = min(hw) <= self.window_size
-        shift = 0 if small and not self.pad_small_map else self.shift_size
+        shift = self.shift(hw)
         mask = cyclic_shift_mask(hw, self.window_size, shift, tokens.device) if shift else None
         windows = partition_windows(tokens.view(B, *hw, C), self.window_size, shift)
         x = reverse_windows(self.w_msa(windows, mask), self.window_size, shift, hw)

@@ -1,16 +1,19 @@
 """Pure functions on tensors: selection, dual-path execution, windows, neighbourhoods."""
 from .dual_path import dual_path, merge_streams, route_streams
+from .folding import fold_norm, fold_scale, parts
+from .kernels import KERNELS, Kernels, Packed
 from .neighbourhoods import (attention_weights, cut_inner_neighbourhoods, inner_starts,
                              neighbourhood_attention, neighbourhood_mask, neighbourhood_span,
                              pool_windows, spread_weights)
 from .select import Selection, gumbel_keep_mask, keep_map, split_positions
-from .windows import (cyclic_shift_mask, log_offsets, partition_windows, relative_position_index,
-                      reverse_windows, window_attention)
+from .windows import (WindowPlan, cyclic_shift_mask, log_offsets, partition_windows, plan_windows,
+                      relative_position_index, reverse_windows, window_attention)
 
 __all__ = [
-    'Selection', 'attention_weights', 'cut_inner_neighbourhoods', 'cyclic_shift_mask', 'dual_path',
+    'KERNELS', 'Kernels', 'Packed', 'Selection', 'WindowPlan', 'attention_weights',
+    'cut_inner_neighbourhoods', 'cyclic_shift_mask', 'dual_path', 'fold_norm', 'fold_scale',
     'gumbel_keep_mask', 'inner_starts', 'keep_map', 'log_offsets', 'merge_streams',
     'neighbourhood_attention', 'neighbourhood_mask', 'neighbourhood_span', 'partition_windows',
-    'pool_windows', 'relative_position_index', 'reverse_windows', 'route_streams',
-    'split_positions', 'spread_weights', 'window_attention'
+    'parts', 'plan_windows', 'pool_windows', 'relative_position_index', 'reverse_windows',
+    'route_streams', 'split_positions', 'spread_weights', 'window_attention'
 ]

@@ -3,6 +3,7 @@
 Shape legend: B images, N = H * W positions. A *flat index* counts positions through the
 whole batch, 0 .. B*N - 1, so that images with different budgets need no padding.
 """
+import math
 from dataclasses import dataclass
 from numbers import Real
 from typing import Mapping, Tuple, Union
@@ -65,9 +66,14 @@ def keep_map(log_probs: Tensor, ratio: float, selection: Selection) -> Tensor:
     if selection.type == 'threshold':
         return log_probs.exp() >= selection.threshold
     num_keep = int(log_probs.shape[1] * ratio)
-    kept = log_probs.argsort(dim=1, descending=True, stable=True)[:, :num_keep]
-    keep = torch.zeros_like(log_probs, dtype=torch.bool)
-    return keep.scatter_(1, kept, torch.ones_like(kept, dtype=torch.bool))
+    if num_keep == 0:
+        return torch.zeros_like(log_probs, dtype=torch.bool)
+    # The order of a stable sort without one: a score that is not a number comes first, and of
+    # equal ones the first.
+    scores = log_probs.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+    last = scores.topk(num_keep, dim=1, sorted=False).values.amin(1, keepdim=True)
+    above, equal = scores > last, scores == last
+    return above | equal & (equal.cumsum(1) <= num_keep - above.sum(1, keepdim=True))
 
 
 def split_positions(keep: Tensor) -> Tuple[Tensor, Tensor]:

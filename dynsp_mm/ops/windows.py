@@ -4,7 +4,7 @@ Shape legend: B images, H x W map, C channels, w window side, n = w*w tokens a w
 h heads, nW windows an image.
 """
 from functools import lru_cache
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,48 @@ def cyclic_shift_mask(hw: Tuple[int, int], window: int, shift: int,
         ids = partition_windows(ids[None, ..., None], window, 0).squeeze(-1)  # (nW, n)
         different = ids[:, None, :, None] != ids[:, None, None, :]
         return torch.zeros_like(different, dtype=torch.float32).masked_fill_(different, MASKED)
+
+
+class WindowPlan(NamedTuple):
+    """The tokens of a batch of maps in the order of their windows.
+
+    Attributes:
+        inner: (nI * n,) int64 rows among the M = B * H * W tokens of those nI windows that are
+            full and attend freely.
+        border: (K,) int64 rows of the tokens of the other windows.
+        places: (K,) int64: where these lie among the nE * n places of the nE other windows; the
+            rest of the places is padding.
+        mask: (nE, 1, n, n) float32 of 0 and -100.
+    """
+    inner: Tensor
+    border: Tensor
+    places: Tensor
+    mask: Tensor
+
+
+@lru_cache(maxsize=16)
+def plan_windows(batch: int, hw: Tuple[int, int], window: int, shift: int,
+                 device: torch.device) -> WindowPlan:
+    """Plans window attention without padded or shifted maps. The last few shapes are cached.
+
+    Args:
+        batch: Images B.
+        hw: Size (H, W) of the maps.
+        window: Window side w, n = w * w.
+        shift: As of :func:`partition_windows`.
+        device: Of the plan.
+    """
+    with torch.inference_mode(False):
+        tokens = torch.arange(1, batch * hw[0] * hw[1] + 1, device=device).view(batch, *hw, 1)
+        rows = partition_windows(tokens, window, shift).squeeze(-1) - 1  # -1 is padding
+        if shift:
+            mask = cyclic_shift_mask(hw, window, shift, device).repeat(batch, 1, 1, 1)
+        else:
+            mask = torch.zeros(len(rows), 1, *2 * rows.shape[1:], device=device)
+        special = (rows < 0).any(1) | (mask != 0).flatten(1).any(1)
+        border = rows[special].flatten()
+        places = (border >= 0).nonzero().squeeze(1)
+        return WindowPlan(rows[~special].flatten(), border[places], places, mask[special])
 
 
 def relative_position_index(window: int) -> Tensor:

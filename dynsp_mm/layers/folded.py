@@ -1,0 +1,234 @@
+"""Folded inference forms: what a block computes, in fewer passes over memory.
+
+Shape legend: B images, N positions, M = B * N tokens, C channels; windows of n tokens, h heads.
+"""
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmcv.cnn.bricks.transformer import FFN
+from torch import Tensor
+
+from ..compat import is_autocast_on, is_compiling
+from ..ops import Kernels, Packed, fold_norm, fold_scale, parts, plan_windows
+
+_reference_only = False
+
+
+@contextmanager
+def reference_forms() -> Iterator[None]:
+    """Context manager in which modules run as they are, whether they were folded or not."""
+    global _reference_only
+    before, _reference_only = _reference_only, True
+    try:
+        yield
+    finally:
+        _reference_only = before
+
+
+class _Form(NamedTuple):
+    """Holds a folded form, which is not copied or saved with its module."""
+    value: Any
+
+    def __deepcopy__(self, memo: dict) -> None:
+        return None
+
+    def __reduce__(self) -> Tuple:
+        return type(None), ()
+
+
+class Foldable(nn.Module):
+    """A module with a second, folded form of its forward for inference.
+
+    :meth:`fold` makes the form of the weights as they are then. It is not part of the state dict,
+    and is dropped by whatever may change the weights: training mode, loading, a move to another
+    device or dtype. Copies of the module are not folded. Weights that are written to in place by
+    other means leave a stale form behind.
+    """
+
+    _form: Optional[_Form] = None
+
+    def fold(self, kernels: Kernels) -> bool:
+        """Makes the folded form; False where this module has none that is exact."""
+        with torch.inference_mode(False), torch.no_grad():
+            value = self._fold(kernels)
+        self._form = None if value is None else _Form(value)
+        return value is not None
+
+    def _fold(self, kernels: Kernels) -> Any:
+        """The folded form, None where there is none."""
+        raise NotImplementedError
+
+    @property
+    def folded(self) -> Any:
+        """The folded form where it may run, None where the module is to run as it is.
+
+        It has no gradients, is made for one dtype, and hides its products from compilers.
+        """
+        if self._form is None or _reference_only or torch.is_grad_enabled() or is_compiling() \
+                or is_autocast_on(next(self.parameters()).device.type):
+            return None
+        return self._form.value
+
+    def train(self, mode: bool = True) -> 'Foldable':
+        if mode:
+            self._form = None
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):
+        self._form = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self._form = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+def is_exact_gelu(act: nn.Module) -> bool:
+    """Whether an activation is the GELU that kernels have."""
+    return isinstance(act, nn.GELU) and act.approximate == 'none'
+
+
+def pack_after_norm(kernels: Kernels, norm: Optional[nn.Module], weight: Tensor,
+                    bias: Optional[Tensor],
+                    order: Callable[[Tensor], Tensor] = lambda x: x) -> Optional[Packed]:
+    """A linear layer with the affine part of the layer norm before it.
+
+    Args:
+        kernels: What is to compute it.
+        norm: The norm.
+        weight: (C', C) of the linear layer.
+        bias: (C',) or None.
+        order: Puts the last axis of a tensor, C, into the order of the input's channels.
+
+    Returns:
+        None for what is no layer norm with weight and bias over C.
+    """
+    if not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None \
+            or len(norm.normalized_shape) != 1:
+        return None
+    return kernels.pack(*fold_norm(order(norm.weight), order(norm.bias), order(weight), bias))
+
+
+class FoldedPath(NamedTuple):
+    """One path of a block: layer norm, perhaps a hidden layer with GELU, a linear layer, a scale.
+
+    Attributes:
+        kernels: What computes it.
+        eps: Of the layer norm.
+        hidden: The layer with GELU; None in the fast path.
+        out: The last layer.
+    """
+    kernels: Kernels
+    eps: float
+    hidden: Optional[Packed]
+    out: Packed
+
+    @classmethod
+    def of(cls, kernels: Kernels, norm: nn.Module, *linears: nn.Linear,
+           scale: Optional[Tensor] = None) -> Optional['FoldedPath']:
+        """From a layer norm, one or two linear layers and a scale (C,) of the result.
+
+        Returns:
+            None where the norm is no layer norm.
+        """
+        *hidden, out = linears
+        weight, bias = fold_scale(scale, out.weight, out.bias)
+        if not hidden:
+            packed = pack_after_norm(kernels, norm, weight, bias)
+            return packed and cls(kernels, norm.eps, None, packed)
+        first = pack_after_norm(kernels, norm, hidden[0].weight, hidden[0].bias)
+        return first and cls(kernels, norm.eps, first, kernels.pack(weight, bias))
+
+    @classmethod
+    def of_ffn(cls, kernels: Kernels, norm: nn.Module, ffn: FFN,
+               scale: Optional[Tensor] = None) -> Optional['FoldedPath']:
+        """From a layer norm, mmcv's ``FFN`` without identity, and a scale (C,) of the result.
+
+        Returns:
+            None where the FFN has another depth, activation or a scale of its own.
+        """
+        if ffn.num_fcs != 2 or not isinstance(getattr(ffn, 'gamma2', nn.Identity()), nn.Identity) \
+                or not is_exact_gelu(ffn.layers[0][1]):
+            return None
+        return cls.of(kernels, norm, ffn.layers[0][0], ffn.layers[1], scale=scale)
+
+    def add_(self, target: Tensor, tokens: Tensor, rows: Optional[Tensor] = None) -> None:
+        """Adds to rows of ``target`` what the path makes of these rows of ``tokens``.
+
+        Args:
+            target: (M, C), may be ``tokens`` itself.
+            tokens: (M, C).
+            rows: (K,) int64, none twice; None for all.
+        """
+        for part in parts(len(tokens) if rows is None else len(rows), self.kernels.chunk):
+            if rows is None:
+                self._add_part_(target[part], tokens[part], None)
+            else:
+                self._add_part_(target, tokens, rows[part])
+
+    def _add_part_(self, target: Tensor, tokens: Tensor, rows: Optional[Tensor]) -> None:
+        x = self.kernels.gather_norm(tokens, rows, self.eps)
+        if self.hidden is not None:
+            x = self.kernels.linear_gelu(x, self.hidden)
+        self.kernels.linear_add_(target, rows, x, self.out)
+
+
+class FoldedWindowAttention(NamedTuple):
+    """(Shifted-)window attention with the layer norm before it.
+
+    Positions are projected before windows are padded, and only the windows at the borders of the
+    map have a mask.
+
+    Attributes:
+        kernels: What computes it.
+        eps: Of the layer norm.
+        qkv: Projection to queries, which are scaled already, keys and values.
+        padding: (3C,) what padding has in their place.
+        bias: (1, h, n, n) position bias.
+        out: Output projection.
+        window: Window side.
+    """
+    kernels: Kernels
+    eps: float
+    qkv: Packed
+    padding: Tensor
+    bias: Tensor
+    out: Packed
+    window: int
+
+    def add_(self, target: Tensor, tokens: Tensor, batch: int, hw: Tuple[int, int],
+             shift: int) -> None:
+        """Adds the attention's output for ``tokens`` (M, C), M = batch * H * W, to ``target``.
+
+        Args:
+            target: (M, C), another tensor than ``tokens``.
+            tokens: (M, C).
+            batch: Images.
+            hw: Size (H, W) of the maps.
+            shift: Cyclic shift.
+        """
+        plan = plan_windows(batch, tuple(hw), self.window, shift, tokens.device)
+        n = self.window**2
+        chunk = self.kernels.chunk and max(1, 2 * self.kernels.chunk // n)
+        for part in parts(len(plan.inner) // n, chunk):
+            rows = plan.inner[part.start * n:part.stop * n]
+            x = self._attend(self._project_in(tokens, rows), self.bias)
+            self.kernels.linear_add_(target, rows, x, self.out)
+        if len(plan.border):
+            qkv = self.padding.repeat(plan.mask.shape[0] * n, 1)
+            qkv.index_copy_(0, plan.places, self._project_in(tokens, plan.border))
+            x = self._attend(qkv, self.bias + plan.mask.to(self.bias.dtype))
+            self.kernels.linear_add_(target, plan.border, x.index_select(0, plan.places), self.out)
+
+    def _project_in(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        return self.kernels.linear(self.kernels.gather_norm(tokens, rows, self.eps), self.qkv)
+
+    def _attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        """(windows * n, 3C) -> (windows * n, C)."""
+        heads, n = self.bias.shape[1:3]
+        q, k, v = qkv.view(-1, n, 3, heads, qkv.shape[1] // 3 // heads).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+        return x.transpose(1, 2).reshape(len(qkv), -1)

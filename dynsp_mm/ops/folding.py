@@ -1,0 +1,48 @@
+"""Norms and scales written into the linear layers beside them: the same numbers, fewer passes."""
+from typing import Optional, Tuple
+
+from torch import Tensor
+
+
+def fold_norm(gain: Tensor, shift: Tensor, weight: Tensor,
+              bias: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+    """Weight and bias of ``y -> W (gain * y + shift) + b``.
+
+    Args:
+        gain: (C,) of a layer norm.
+        shift: (C,) of a layer norm.
+        weight: (C', C) of the linear layer after it.
+        bias: (C',) or None.
+
+    Returns:
+        (C', C) and (C',), computed in float64, in the dtype of ``weight``.
+    """
+    wide = weight.double()
+    folded = wide @ shift.double()
+    if bias is not None:
+        folded = folded + bias.double()
+    return (wide * gain.double()).to(weight.dtype), folded.to(weight.dtype)
+
+
+def fold_scale(scale: Optional[Tensor], weight: Tensor,
+               bias: Optional[Tensor]) -> Tuple[Tensor, Optional[Tensor]]:
+    """Weight and bias of ``x -> scale * (W x + b)``.
+
+    Args:
+        scale: (C',), or None for no scale.
+        weight: (C', C).
+        bias: (C',) or None.
+    """
+    if scale is None:
+        return weight, bias
+    return weight * scale[:, None], None if bias is None else bias * scale
+
+
+def parts(length: int, size: Optional[int]) -> Tuple[slice, ...]:
+    """Slices that cover ``length``, nearly equal, each at most ``size``; one if that is None.
+
+    A length of 0 has none.
+    """
+    count = -(-length // (size or max(length, 1)))
+    ends = [length * i // count for i in range(count + 1)] if count else []
+    return tuple(slice(first, last) for first, last in zip(ends, ends[1:]))
