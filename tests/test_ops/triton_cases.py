@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dynsp_mm.ops.backend import resolve_backend
 from dynsp_mm.ops.triton import (bias_gelu, gather_layer_norm, launch, scale_scatter_add,
                                  scale_scatter_add_)
 
@@ -103,6 +104,11 @@ def compare(kernel, eager, rows, inputs):
     assert actual[0].dtype == inputs[0].dtype
     exact = [None if x is None else x.double() for x in inputs]
     assert_same(actual, run(eager, rows, exact, grad))
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_backend(dtype):
+    assert resolve_backend('triton', DEVICE, dtype) == 'triton'
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
@@ -224,8 +230,8 @@ def test_bad_input():
         gather_layer_norm(random(2, 3, 4))
     with pytest.raises(ValueError, match='^tokens: has shape .6, 0., must have 1 channel or more'):
         gather_layer_norm(random(6, 0))
-    with pytest.raises(ValueError, match='^tokens: .* must have 16384 channels or less'):
-        gather_layer_norm(random(1, 16385))
+    with pytest.raises(ValueError, match='^tokens: .* must have 8192 channels or less'):
+        gather_layer_norm(random(1, 8193))
     with pytest.raises(ValueError, match='^x: is torch.float64, must be torch.float32 or'):
         bias_gelu(x.double(), vector)
     with pytest.raises(ValueError, match=r'^bias: has shape \(3,\), must have \(4\)'):

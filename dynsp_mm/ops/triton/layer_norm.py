@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from .launch import Blocks, block_offsets, check_matrix, check_rows, check_vector, kernel, total
 
 # A program holds whole rows in registers.
-MAX_CHANNELS = 16384
+MAX_CHANNELS = 8192
 
 
 @kernel
@@ -102,7 +102,7 @@ def gather_layer_norm(tokens: Tensor, rows: Optional[Tensor] = None,
     once.
 
     Args:
-        tokens: (M, C), C up to 16384.
+        tokens: (M, C), C up to 8192.
         rows: (K, ) int64 row numbers in any order, each at most once and within ``0 .. M - 1``,
             which is not checked; None means all rows.
         weight: (C, ), or None.
