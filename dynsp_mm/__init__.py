@@ -6,6 +6,7 @@ and mmpretrain configs find them.
 from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from .compat import enable_mmseg_base_configs, enable_own_base_configs
 from .create import create_backbone
+from .inference import PrepareForInferenceHook, prepare_for_inference
 from .layers import Decision, TokenPredictor
 from .recording import (DecisionLog, SemanticAttention, record_decisions,
                         record_semantic_attention)
@@ -19,7 +20,8 @@ enable_own_base_configs()
 
 __all__ = [
     'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'DynamicSwinV2',
-    'HoldPretrainedHook', 'KeepMapHook', 'KeepRatioAnnealingHook', 'STViTSwin',
-    'SemanticAttention', 'SparseOptimWrapperConstructor', 'SparseTrainingHook', 'TokenPredictor',
-    '__version__', 'create_backbone', 'record_decisions', 'record_semantic_attention'
+    'HoldPretrainedHook', 'KeepMapHook', 'KeepRatioAnnealingHook',
+    'PrepareForInferenceHook', 'STViTSwin', 'SemanticAttention', 'SparseOptimWrapperConstructor', 'SparseTrainingHook', 'TokenPredictor',
+    '__version__', 'create_backbone', 'prepare_for_inference', 'record_decisions',
+    'record_semantic_attention'
 ]

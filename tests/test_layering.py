@@ -10,8 +10,8 @@ PACKAGE = Path(dynsp_mm.__file__).parent
 LIBRARIES = {'mmdet', 'mmseg', 'mmpretrain'}
 # A module imports from earlier groups or its own; what follows sparsify serves the tools.
 LAYERS = ['version', 'archs', 'compat', 'config_tree', 'ops', 'layers', 'checkpoints', 'recording',
-          'backbones', 'create', 'sparsify', 'training', 'analysis', 'visualization', 'demo', 'cli',
-          'data_check', 'preparation', 'swap_check', 'candidates', '__init__']
+          'backbones', 'inference', 'create', 'sparsify', 'training', 'analysis', 'visualization',
+          'demo', 'cli', 'data_check', 'preparation', 'swap_check', 'candidates', '__init__']
 
 
 def imports(path):

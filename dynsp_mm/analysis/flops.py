@@ -6,6 +6,7 @@ import torch.nn as nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..compat import math_attention
+from ..layers import reference_forms
 
 
 def count_macs(model: nn.Module, *inputs: Any) -> int:
@@ -24,8 +25,9 @@ def count_macs(model: nn.Module, *inputs: Any) -> int:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        # Fused attention kernels on the CPU count as nothing: use the one made of products.
-        with torch.no_grad(), math_attention(), FlopCounterMode(display=False) as counter:
+        # Fused attention kernels on the CPU count as nothing, nor do products of folded forms.
+        with torch.no_grad(), math_attention(), reference_forms(), \
+                FlopCounterMode(display=False) as counter:
             model(*inputs)
     finally:
         for module, training in modes:

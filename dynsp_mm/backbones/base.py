@@ -1,7 +1,7 @@
 """What all backbones share: checks of arguments and inputs, weights."""
 import logging
 from numbers import Integral, Real
-from typing import Mapping, Sequence, Tuple, Union
+from typing import List, Mapping, Sequence, Tuple, Union
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -9,6 +9,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..checkpoints import adapt_state_dict, load_pretrained
+from ..layers import Foldable
+from ..ops import KERNELS, resolve_backend
 
 MIN_SIDE = 32
 
@@ -61,6 +63,45 @@ class Backbone(BaseModule):
         if min(x.shape[2:]) < MIN_SIDE:
             raise ValueError(f'{name}: input shape {tuple(x.shape)}: each side must have at least '
                              f'{MIN_SIDE} pixels')
+
+    # ------------------------------------------------------------------ inference
+    def prepare_for_inference(self, backend: str = 'auto') -> 'Backbone':
+        """Gives the parts a second form that computes the same (to 1e-5) in less time.
+
+        The forms are made of the weights as they are now, beside them: parameters and state dict
+        stay what they are, and weights of linear layers are held twice. They run in forwards
+        without gradients and autocast; others run the modules themselves. Training mode, loading
+        weights, and moving to another device or dtype drop them; after other changes of weights
+        call this again. Copies and pickles of the backbone have none.
+
+        Args:
+            backend: 'eager', 'onednn' (CPU), 'triton' (CUDA), or 'auto', the fastest that runs.
+
+        Returns:
+            This backbone, in eval mode.
+
+        Raises:
+            ValueError: For an unknown backend, or one that cannot run here.
+        """
+        parameter = next(self.parameters())
+        backend = resolve_backend(backend, parameter.device, parameter.dtype)
+        self.eval()
+        kernels = KERNELS[backend]()
+        forms = {name: module.fold(kernels) for name, module in self._foldable_parts()}
+        left = [name for name, done in forms.items() if not done]
+        print_log(f'{type(self).__name__} is prepared for inference ({backend})'
+                  + (f'; parts without a folded form: {", ".join(left)}' if left else ''),
+                  'current')
+        return self
+
+    def discard_prepared(self) -> None:
+        """Drops what :meth:`prepare_for_inference` made."""
+        for _, module in self._foldable_parts():
+            module.unfold()
+
+    def _foldable_parts(self) -> List[Tuple[str, Foldable]]:
+        return [(name, module) for name, module in self.named_modules()
+                if isinstance(module, Foldable)]
 
     # ------------------------------------------------------------------ weights
     def init_weights(self) -> None:

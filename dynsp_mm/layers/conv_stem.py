@@ -1,13 +1,20 @@
 """Convolutional patch embedding of STViT-R."""
+from typing import Optional
+
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks.transformer import to_2tuple
 from mmengine.model import BaseModule
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..ops import Kernels
+from .folded import Foldable
 
 
-class ConvStem(BaseModule):
+class ConvStem(Foldable, BaseModule):
     """Two 3x3 convolutions of stride 2, each with batch norm and Hardswish (arXiv 2303.08685).
 
     Args:
@@ -33,8 +40,22 @@ class ConvStem(BaseModule):
             ConvModule(in_channels, embed_dims // 2, **common),
             ConvModule(embed_dims // 2, embed_dims, **common))
 
+    def _fold(self, kernels: Kernels) -> Optional[nn.Sequential]:
+        """The convolutions with the batch norms in them."""
+        if any(type(layer.norm) is not nn.BatchNorm2d for layer in self.layers):
+            return None
+        return nn.Sequential(*(
+            part for layer in self.layers
+            for part in (fuse_conv_bn_eval(layer.conv, layer.norm), layer.activate))).to(
+                memory_format=torch.channels_last)
+
     def forward(self, x: Tensor):
         """(B, in_channels, H, W) -> (B, N, C) tokens and the map's size (ceil(H/4), ceil(W/4))."""
         x = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))
-        x = self.layers(x)
+        folded = self.folded
+        if folded is None:
+            x = self.layers(x)
+        else:
+            # Tokens are the memory of a channels-last map.
+            x = folded(x.contiguous(memory_format=torch.channels_last))
         return x.flatten(2).transpose(1, 2), x.shape[2:]

@@ -57,6 +57,10 @@ class Foldable(nn.Module):
         self._form = None if value is None else _Form(value)
         return value is not None
 
+    def unfold(self) -> None:
+        """Drops the folded form."""
+        self._form = None
+
     def _fold(self, kernels: Kernels) -> Any:
         """The folded form, None where there is none."""
         raise NotImplementedError
@@ -74,15 +78,15 @@ class Foldable(nn.Module):
 
     def train(self, mode: bool = True) -> 'Foldable':
         if mode:
-            self._form = None
+            self.unfold()
         return super().train(mode)
 
     def _apply(self, *args, **kwargs):
-        self._form = None
+        self.unfold()
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self._form = None
+        self.unfold()
         super()._load_from_state_dict(*args, **kwargs)
 
 

@@ -1,4 +1,5 @@
 """Pure functions on tensors: selection, dual-path execution, windows, neighbourhoods."""
+from .backend import resolve_backend
 from .dual_path import dual_path, merge_streams, route_streams
 from .folding import fold_norm, fold_scale, parts
 from .kernels import KERNELS, Kernels, Packed
@@ -15,5 +16,5 @@ __all__ = [
     'gumbel_keep_mask', 'inner_starts', 'keep_map', 'log_offsets', 'merge_streams',
     'neighbourhood_attention', 'neighbourhood_mask', 'neighbourhood_span', 'partition_windows',
     'parts', 'plan_windows', 'pool_windows', 'relative_position_index', 'reverse_windows',
-    'route_streams', 'split_positions', 'spread_weights', 'window_attention'
+    'resolve_backend', 'route_streams', 'split_positions', 'spread_weights', 'window_attention'
 ]

@@ -37,6 +37,20 @@ def test_ties_and_nan_keep_the_budget():
     assert keep_map(torch.full((2, 10), float('nan')), 0.5, TOPK).sum(1).tolist() == [5, 5]
 
 
+@pytest.mark.parametrize('batch,count,ratio', [(1, 1, 1.0), (3, 50, 0.5), (2, 7, 0.1), (2, 9, 1.0)])
+def test_topk_is_the_beginning_of_a_stable_sort(batch, count, ratio):
+    for _ in range(20):
+        scores = torch.randint(5, (batch, count)).float()
+        special = torch.rand(batch, count) < 0.2
+        values = torch.tensor([float('nan'), float('inf'), -float('inf')])
+        scores[special] = values[torch.randint(3, (int(special.sum()), ))]
+        # To a sort, what is not a number is as large as infinity here: the first comes first.
+        order = scores.nan_to_num(nan=float('inf')).argsort(dim=1, descending=True, stable=True)
+        expected = torch.zeros(batch, count, dtype=torch.bool)
+        expected.scatter_(1, order[:, :int(count * ratio)], True)
+        assert torch.equal(keep_map(scores, ratio, Selection()), expected)
+
+
 def test_threshold_gives_each_image_its_own_budget():
     probability = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.3, 0.4], [0.5, 0.99, 0.7]])
     keep = keep_map(probability.log(), 0.1, Selection('threshold', 0.5))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dynsp_mm.ops import (cyclic_shift_mask, log_offsets, partition_windows,
+from dynsp_mm.ops import (cyclic_shift_mask, log_offsets, partition_windows, plan_windows,
                           relative_position_index, reverse_windows, window_attention)
 
 
@@ -67,3 +67,27 @@ def test_log_offsets_stand_where_the_index_points(window, unit_window):
             unit = max(1, (unit_window or window) - 1)
             expected = math.copysign(math.log(1 + 8 * abs(steps) / unit, 8), steps)
             assert float(table[index[i, j], axis]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize('hw,window,shift', [
+    ((14, 21), 7, 0), ((14, 21), 7, 3), ((9, 13), 4, 2), ((16, 9), 7, 3), ((3, 5), 7, 3)])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_plan_has_the_windows_of_a_shifted_map(hw, window, shift, batch):
+    plan, n = plan_windows(batch, hw, window, shift, torch.device('cpu')), window**2
+    tokens = batch * hw[0] * hw[1]
+    assert torch.equal(torch.cat([plan.inner, plan.border]).sort().values, torch.arange(tokens))
+    numbers = torch.arange(1., tokens + 1).view(batch, *hw, 1)
+    windows = partition_windows(numbers, window, shift).squeeze(-1)
+    border = torch.zeros(len(plan.mask) * n)
+    border[plan.places] = plan.border + 1.
+    inner = (plan.inner + 1.).view(-1, n)
+    expected = sorted(map(tuple, windows.tolist()))
+    assert sorted(map(tuple, inner.tolist() + border.view(-1, n).tolist())) == expected
+    if shift:
+        masks = cyclic_shift_mask(hw, window, shift, torch.device('cpu')).repeat(batch, 1, 1, 1)
+        by_window = {tuple(w): m for w, m in zip(windows.tolist(), masks)}
+        for numbers, mask in zip(border.view(-1, n).tolist(), plan.mask):
+            assert torch.equal(mask, by_window[tuple(numbers)])
+        assert all(not by_window[tuple(numbers)].any() for numbers in inner.tolist())
+    else:
+        assert not plan.mask.any()

@@ -1,0 +1,213 @@
+"""Folded forms compute what the modules compute."""
+import copy
+import pickle
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+import dynsp_mm  # noqa: F401
+from dynsp_mm.layers import Foldable, reference_forms
+from dynsp_mm.recording import record_decisions
+
+SWIN = dict(type='DynamicSwin', out_indices=(0, 1, 2, 3),
+            arch=dict(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 2, 4)))
+CONVNEXT = dict(type='DynamicConvNeXt', out_indices=(0, 1, 2, 3), gap_before_final_norm=False,
+                arch=dict(depths=[1, 1, 4, 1], channels=[16, 16, 32, 40]),
+                layer_scale_init_value=0.5)
+STVIT = dict(type='STViTSwin', out_indices=(0, 1, 2, 3), layer_scale_init_value=0.3,
+             arch=dict(embed_dims=16, depths=(1, 1, 7, 1), num_heads=(1, 2, 2, 4)))
+SPARSE = (0.7, 0.5, 0.3)
+BACKENDS = ('eager', 'onednn')
+# Even, odd with padding in every stage, smaller than a window.
+SIZES = [(1, 96, 160), (2, 101, 75), (3, 32, 64)]
+
+
+def build(config, **changes):
+    """A backbone in eval mode in which no norm, bias or scale is the identity."""
+    model = MODELS.build({**config, **changes})
+    model.init_weights()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() < 2:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        for name, parameter in model.named_parameters():
+            # Scores that lie apart: where two are nearly the same, rounding decides.
+            if 'token_predictors' in name and parameter.dim() == 2:
+                parameter.mul_(10)
+        for buffer in model.buffers():  # of batch norms
+            if buffer.dtype == torch.float32 and buffer.dim() == 1:
+                buffer.add_(torch.rand_like(buffer))
+    return model.eval()
+
+
+def relative_error(maps, expected):
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(maps, expected))
+
+
+def folded_and_plain(model, image):
+    with torch.no_grad():
+        with reference_forms():
+            expected = model(image)
+        return model(image), expected
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('config', [
+    {**SWIN, 'keep_ratios': None},
+    {**SWIN, 'keep_ratios': SPARSE},
+    {**SWIN, 'keep_ratios': (1.0, 0.5, 1e-6)},  # all slow, both, all fast
+    {**SWIN, 'keep_ratios': SPARSE, 'qkv_bias': False, 'qk_scale': 0.3, 'pad_small_map': True},
+    {**SWIN, 'keep_ratios': SPARSE, 'window_size': [4, 5, 6, 3], 'mlp_ratio': 2.5},
+    {**SWIN, 'keep_ratios': SPARSE, 'selection': dict(type='threshold', threshold=0.945)},
+    {**CONVNEXT, 'keep_ratios': None},
+    {**CONVNEXT, 'keep_ratios': SPARSE},
+    {**CONVNEXT, 'keep_ratios': SPARSE, 'layer_scale_init_value': 0.0},
+    STVIT,
+    {**STVIT, 'pad_mask': 'release'},
+    {**STVIT, 'form': 'classification', 'semantic_token2': True},
+], ids=lambda c: '-'.join(str(v) for k, v in c.items() if k not in (
+    'type', 'arch', 'out_indices', 'gap_before_final_norm')) or c['type'])
+def test_equals_the_modules(config, backend):
+    model = build(config).prepare_for_inference(backend)
+    parts = [module for module in model.modules() if isinstance(module, Foldable)]
+    assert all(module._form is not None for module in parts)
+    for batch, height, width in SIZES:
+        image = torch.randn(batch, 3, height, width)
+        maps, expected = folded_and_plain(model, image)
+        assert relative_error(maps, expected) < 1e-5
+        assert all(a.is_contiguous() for a in maps)
+
+
+@pytest.mark.parametrize('config', [SWIN, CONVNEXT])
+def test_decisions_are_the_same(config):
+    model = build(config, keep_ratios=SPARSE).prepare_for_inference()
+    image = torch.randn(2, 3, 96, 96)
+    with record_decisions(model) as log, torch.no_grad():
+        model(image)
+        with reference_forms():
+            model(image)
+    folded, plain = log.decisions[:3], log.decisions[3:]
+    for a, b in zip(folded, plain):
+        torch.testing.assert_close(a.scores, b.scores, rtol=1e-5, atol=1e-5)
+        assert torch.equal(a.keep, b.keep)
+
+
+@pytest.mark.parametrize('config', [{**SWIN, 'keep_ratios': SPARSE},
+                                    {**CONVNEXT, 'keep_ratios': SPARSE}, STVIT])
+@pytest.mark.parametrize('dtype,limit', [(torch.float64, 1e-12), (torch.bfloat16, 0.1)])
+def test_dtypes(config, dtype, limit):
+    # Decisions of reduced precision fall otherwise where scores are near each other.
+    if 'keep_ratios' in config and dtype == torch.bfloat16:
+        config = {**config, 'keep_ratios': (1.0, 1.0, 1e-6)}
+    model = build(config).to(dtype).prepare_for_inference()
+    maps, expected = folded_and_plain(model, torch.randn(1, 3, 96, 96, dtype=dtype))
+    assert all(a.dtype == dtype for a in maps)
+    assert relative_error(maps, expected) < limit
+
+
+def test_images_do_not_influence_each_other():
+    for config in ({**SWIN, 'keep_ratios': SPARSE}, {**CONVNEXT, 'keep_ratios': SPARSE}, STVIT):
+        model, image = build(config).prepare_for_inference(), torch.randn(2, 3, 75, 64)
+        broken = image.clone()
+        broken[0] = float('nan')
+        with torch.no_grad():
+            clean, maps = model(image), model(broken)
+        for a, b in zip(maps, clean):
+            assert a[0].isnan().all()
+            torch.testing.assert_close(a[1], b[1])
+
+
+@pytest.mark.parametrize('config,left', [
+    ({**SWIN, 'act_cfg': dict(type='ReLU')}, 'SwinBlock'),
+    ({**CONVNEXT, 'act_cfg': dict(type='ReLU')}, 'ConvNeXtBlock'),
+    ({**CONVNEXT, 'act_cfg': dict(type='GELU', approximate='tanh')}, 'ConvNeXtBlock'),
+    ({**CONVNEXT, 'use_grn': True}, 'ConvNeXtBlock'),
+    ({**STVIT, 'act_cfg': dict(type='ReLU')}, 'GlobalBlock'),
+    (dict(type='DynamicSwinV2', window_size=4, arch=dict(SWIN['arch'], extra_norm_every_n_blocks=0),
+          out_indices=(0, 1, 2, 3)),
+     'SwinBlockV2'),
+])
+def test_what_has_no_form_runs_as_it_is(config, left):
+    model = build(config).prepare_for_inference()
+    assert any(type(module).__name__ == left and module._form is None
+               for module in model.modules())
+    maps, expected = folded_and_plain(model, torch.randn(2, 3, 64, 64))
+    assert relative_error(maps, expected) < 1e-5
+
+
+class Marked(Exception):
+    """A folded form ran."""
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    """A prepared backbone whose folded blocks raise."""
+    def run(*args):
+        raise Marked
+
+    model = build(SWIN, keep_ratios=SPARSE).prepare_for_inference()
+    monkeypatch.setattr('dynsp_mm.layers.folded.FoldedPath.add_', run)
+    return model
+
+
+def test_runs_without_gradients_only(marked):
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), pytest.raises(Marked):
+        marked(image)
+    with torch.inference_mode(), pytest.raises(Marked):
+        marked(image)
+    marked(image)[-1].sum().backward()
+    assert marked.stages[2].blocks[0].norm2.weight.grad is not None
+
+
+def test_autocast_runs_the_modules(marked):
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        marked(torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize('change', [
+    lambda m: m.train(), lambda m: m.double().float(), lambda m: m.load_state_dict(m.state_dict()),
+    lambda m: m.discard_prepared(), lambda m: m.requires_grad_(False).to('cpu')],
+    ids=['train', 'dtype', 'load', 'discard', 'device'])
+def test_is_dropped_when_weights_may_change(marked, change):
+    change(marked)
+    assert all(m._form is None for m in marked.modules() if isinstance(m, Foldable))
+    with torch.no_grad():
+        marked.eval()(torch.randn(1, 3, 64, 64))
+
+
+def test_copies_are_plain(marked):
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for other in (copy.deepcopy(marked), pickle.loads(pickle.dumps(marked))):
+            other(image)
+            assert torch.equal(other.norm3.weight, marked.norm3.weight)
+        with pytest.raises(Marked):  # the original still has its forms
+            marked(image)
+
+
+def test_state_dict_does_not_change():
+    model = build(STVIT)
+    before = copy.deepcopy(model.state_dict())
+    after = model.prepare_for_inference().state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_new_weights_need_new_forms():
+    model = build(CONVNEXT, keep_ratios=SPARSE).prepare_for_inference()
+    model.load_state_dict({key: value + 0.01 if value.is_floating_point() else value
+                           for key, value in model.state_dict().items()})
+    model.prepare_for_inference()
+    maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+    assert relative_error(maps, expected) < 1e-5
+
+
+def test_hooks_see_maps_that_stay():
+    model, seen = build(CONVNEXT, keep_ratios=SPARSE).prepare_for_inference(), []
+    for block in model.stages[2]:
+        block.register_forward_hook(lambda m, args, out: seen.append((out, out.clone())))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert all(torch.equal(out, copied) for out, copied in seen)
