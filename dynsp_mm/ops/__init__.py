@@ -1,4 +1,7 @@
-"""Pure functions on tensors: selection, dual-path execution, windows, neighbourhoods."""
+"""Pure functions on tensors: selection, dual-path execution, windows, neighbourhoods.
+
+Its subpackage ``triton`` is imported by name only, where triton is installed.
+"""
 from .backend import resolve_backend
 from .dual_path import dual_path, merge_streams, route_streams
 from .folding import fold_norm, fold_scale, parts
@@ -15,6 +18,6 @@ __all__ = [
     'cut_inner_neighbourhoods', 'cyclic_shift_mask', 'dual_path', 'fold_norm', 'fold_scale',
     'gumbel_keep_mask', 'inner_starts', 'keep_map', 'log_offsets', 'merge_streams',
     'neighbourhood_attention', 'neighbourhood_mask', 'neighbourhood_span', 'partition_windows',
-    'parts', 'plan_windows', 'pool_windows', 'relative_position_index', 'reverse_windows',
-    'resolve_backend', 'route_streams', 'split_positions', 'spread_weights', 'window_attention'
+    'parts', 'plan_windows', 'pool_windows', 'relative_position_index', 'resolve_backend',
+    'reverse_windows', 'route_streams', 'split_positions', 'spread_weights', 'window_attention'
 ]

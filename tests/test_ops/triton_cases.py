@@ -223,6 +223,21 @@ def test_in_place_loses_no_gradient():
     assert not torch.equal(residual, before)
 
 
+def test_no_rows_no_launch():
+    """A GPU refuses a grid without programs; the interpreter does not mind."""
+
+    class Kernel:
+
+        def __getitem__(self, grid):
+            raise AssertionError(grid)
+
+    blocks = launch.Blocks(0, 4)
+    blocks.launch(Kernel(), blocks.grid, random(0, 4))
+    blocks.launch(Kernel(), blocks.sum_grid, random(0, 4))
+    with pytest.raises(AssertionError, match=r'^\(1, 1\)$'):
+        blocks.launch(Kernel(), launch.Blocks(1, 4).grid, random(1, 4))
+
+
 def test_bad_input():
     x, vector = random(6, 4), random(4)
     rows = torch.arange(3, device=DEVICE)

@@ -103,12 +103,13 @@ class Blocks:
             compiled[grid](*args, BLOCK_K=self.rows, BLOCK_C=self.columns, num_warps=self.warps)
 
 
-def total(sums: Optional[Tensor], dtype: Optional[torch.dtype]) -> Optional[Tensor]:
-    """Adds up partial sums, (programs, C) -> (C, ); None stays None.
+def total(sums: Optional[Tensor]) -> Optional[Tensor]:
+    """Adds up partial sums, (programs, C) -> (C, ) float32; None stays None.
 
     The order is fixed, so results repeat, as they would not if programs added to one number.
+    Autograd turns gradients into the dtype of what they belong to.
     """
-    return None if sums is None else sums.sum(0).to(dtype)
+    return None if sums is None else sums.sum(0)
 
 
 @triton.jit

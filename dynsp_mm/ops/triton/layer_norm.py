@@ -75,7 +75,6 @@ class _GatherLayerNorm(Function):
         blocks.launch(_forward, blocks.grid, tokens, rows, weight, bias, out, mean, inverse_std,
                       K, C, eps)
         ctx.save_for_backward(tokens, rows, weight, mean, inverse_std)
-        ctx.dtypes = tuple(None if x is None else x.dtype for x in (weight, bias))
         return out
 
     @staticmethod
@@ -89,7 +88,7 @@ class _GatherLayerNorm(Function):
         sums = [blocks.partial_sums(grad.device) if need else None for need in needs[2:4]]
         blocks.launch(_backward, blocks.sum_grid, grad.contiguous(), tokens, rows, weight, mean,
                       inverse_std, grad_tokens, *sums, K, C)
-        return grad_tokens, None, *map(total, sums, ctx.dtypes), None
+        return grad_tokens, None, *map(total, sums), None
 
 
 def gather_layer_norm(tokens: Tensor, rows: Optional[Tensor] = None,

@@ -70,8 +70,7 @@ class _ScaleScatterAdd(Function):
         needs_update = ctx.needs_input_grad[3]
         ctx.save_for_backward(rows, update if needs_update else None, scale,
                               bias if needs_update else None)
-        ctx.shape, ctx.update_dtype = update.shape, update.dtype
-        ctx.dtypes = tuple(None if x is None else x.dtype for x in (scale, bias))
+        ctx.shape, ctx.dtype = update.shape, update.dtype
         return out
 
     @staticmethod
@@ -82,12 +81,12 @@ class _ScaleScatterAdd(Function):
         blocks = Blocks(*ctx.shape, MAX_COLUMNS)
         grad_update = None
         if needs[2]:
-            grad_update = torch.empty(ctx.shape, dtype=ctx.update_dtype, device=grad.device)
+            grad_update = torch.empty(ctx.shape, dtype=ctx.dtype, device=grad.device)
         sums = [blocks.partial_sums(grad.device) if need else None for need in needs[3:5]]
         if any(needs[2:5]):
             blocks.launch(_backward, blocks.sum_grid, grad.contiguous(), rows, update, scale, bias,
                           grad_update, *sums, *ctx.shape)
-        return grad if needs[0] else None, None, grad_update, *map(total, sums, ctx.dtypes)
+        return grad if needs[0] else None, None, grad_update, *map(total, sums)
 
 
 def _check(residual: Tensor, rows: Optional[Tensor], update: Tensor, scale: Optional[Tensor],
