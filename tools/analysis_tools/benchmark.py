@@ -166,7 +166,8 @@ def main():
     products = ', '.join(f'{rate / 1e9:.1f} GMAC/s in {name}' for name, rate in rates.items())
     print(f'[benchmark] bounds: matrix products {products}; copies '
           f'{bounds["copy_bytes_per_s"] / 1e9:.1f} GB/s', flush=True)
-    about = dict(machine.circumstances(device), bounds=bounds, failures=[])
+    about = dict(machine.circumstances(device), bounds=bounds, failures=[],
+                 finished=False)
     weights = read_weights(args.checkpoint) if args.checkpoint else None
     rows = []
     for number, setting in enumerate(settings, 1):
@@ -181,6 +182,7 @@ def main():
             rows += new
             print(f'[benchmark] {number}/{len(settings)} {setting}: {new[0].rounds} rounds, '
                   f'{time.perf_counter() - start:.0f} s in all\n{format_table(new)}', flush=True)
+        about['finished'] = number == len(settings)
         for path, text in ((args.csv, to_csv(rows)), (args.json, to_json(rows, **about))):
             if path:
                 write_whole(path, text)

@@ -26,7 +26,24 @@ def parse_args():
     add('files', nargs='+', type=Path, metavar='FILE.json')
     add('--out', type=Path, required=True, metavar='PNG', help='or another format of matplotlib')
     add('--against', choices=list(AXES), default='side', help='default: side')
+    add('--name', action='append', default=[], metavar='TEXT=CANDIDATE', help='what the plot calls '
+        'a network, whatever changes of it follow; may be repeated')
     return parser.parse_args()
+
+
+def rename(drawn, names):
+    """Lines by the names that ``--name`` gives them."""
+    for name in names:
+        if not all(name.partition('=')):
+            raise cli.UserError(f'--name {name}: must be TEXT=CANDIDATE')
+    # One network may begin as another does.
+    pairs = sorted((name.split('=', 1) for name in names), key=lambda pair: -len(pair[1]))
+
+    def short(line):
+        text, long = next((pair for pair in pairs if line.startswith(pair[1])), ('', ''))
+        return text + line[len(long):]
+
+    return {short(line): points for line, points in drawn.items()}
 
 
 def draw(drawn, axis, path):
@@ -46,15 +63,16 @@ def draw(drawn, axis, path):
             values = [getattr(point, quantity) for point in points]
             style = dict(label=name, color=f'C{number % 10}')
             if points[0].x is None:
-                panel.axhline(values[0], linestyle='--', **style)
+                panel.hlines(values, ticks[0], ticks[-1], linestyle='--', **style)
             else:
-                panel.plot([point.x for point in points], values, marker='o', markersize=3, **style)
+                panel.plot([point.x for point in points], values, markersize=4,
+                           marker='os^vD'[number // 10 % 5], **style)
         panel.set(xlabel=axis.label, ylabel=label)
         if axis.log:
             panel.set(xscale='log', yscale='log')
         else:
             panel.set_ylim(bottom=0)
-        panel.minorticks_off()
+        panel.xaxis.set_minor_locator(pyplot.NullLocator())
         panel.set_xticks(ticks, [f'{tick:.4g}' for tick in ticks], fontsize=7, rotation=45)
         panel.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc='upper center', fontsize=7,
@@ -68,7 +86,7 @@ def main():
     args = parse_args()
     cli.check_output('--out', args.out)
     records = [record for path in args.files for record in read_records(path)]
-    draw(lines(records, args.against), AXES[args.against], args.out)
+    draw(rename(lines(records, args.against), args.name), AXES[args.against], args.out)
 
 
 if __name__ == '__main__':
