@@ -43,7 +43,10 @@ def rename(drawn, names):
         text, long = next((pair for pair in pairs if line.startswith(pair[1])), ('', ''))
         return text + line[len(long):]
 
-    return {short(line): points for line, points in drawn.items()}
+    renamed = {short(line): points for line, points in drawn.items()}
+    if len(renamed) < len(drawn):
+        raise cli.UserError('--name: two lines would have the same name')
+    return renamed
 
 
 def draw(drawn, axis, path):
