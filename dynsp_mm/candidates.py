@@ -116,7 +116,6 @@ class Candidate:
             raise cli.UserError(f'{self.label}: --part model measures models of single images')
         return batch
 
-
     @property
     def model_cfg(self) -> Config:
         """The config of what :meth:`build` builds, as a teacher needs it."""

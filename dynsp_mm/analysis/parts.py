@@ -16,9 +16,9 @@ STEP, PREDICTOR = 'dynsp_mm step', 'dynsp_mm predictor'
 # Part -> operators, without namespace and the underscore of the form in place.
 OPERATORS = {
     'gather and scatter': (
-        '_index_put_impl argsort bincount cumsum gather index index_add index_copy index_put index_select '
-        'masked_scatter masked_select nonzero nonzero_static scatter scatter_add searchsorted sort '
-        'take take_along_dim topk unique'),
+        '_index_put_impl argsort bincount cumsum gather index index_add index_copy index_put '
+        'index_select masked_scatter masked_select nonzero nonzero_static scatter scatter_add '
+        'searchsorted sort take take_along_dim topk unique'),
     'matrix products': (
         '_addmm_activation _linear_pointwise addbmm addmm addmv baddbmm bmm dot einsum linear '
         'matmul mm mv'),
@@ -31,11 +31,11 @@ OPERATORS = {
     'activations': (
         'elu gelu hardsigmoid hardswish hardtanh leaky_relu prelu relu relu6 sigmoid silu tanh'),
     'copies and layout': (
-        '_to_copy _unsafe_view alias as_strided cat chunk clone constant_pad_nd contiguous copy detach empty '
-        'empty_like expand expand_as fill flatten flip full full_like im2col lift_fresh '
-        'masked_fill narrow new_empty new_full new_ones new_zeros ones ones_like pad permute '
-        'repeat repeat_interleave reshape roll select slice split split_with_sizes squeeze stack '
-        't tile to transpose unbind unflatten unfold unsqueeze view view_as zero zeros '
+        '_to_copy _unsafe_view alias as_strided cat chunk clone constant_pad_nd contiguous copy '
+        'detach empty empty_like expand expand_as fill flatten flip full full_like im2col '
+        'lift_fresh masked_fill narrow new_empty new_full new_ones new_zeros ones ones_like pad '
+        'permute repeat repeat_interleave reshape roll select slice split split_with_sizes squeeze '
+        'stack t tile to transpose unbind unflatten unfold unsqueeze view view_as zero zeros '
         'zeros_like'),
 }
 # Operators and kernels of other namespaces, such as our Triton kernels: what their names contain.
@@ -97,8 +97,8 @@ def time_by_part(step: Callable[[], Any], model: nn.Module, device: torch.device
     additions. 'between operators' is the time in which none runs (on an accelerator: no kernel),
     but Python or the profiler, which slows this share down most.
 
-    Kernels of an accelerator belong to the operator that launched them; one launched by no operator,
-    as Triton's may be, goes by its own name, also within a predictor.
+    Kernels of an accelerator belong to the operator that launched them; one launched by none, as
+    Triton's may be, goes by its own name, also within a predictor.
 
     Args:
         step: Called without arguments, such as ``inference_step`` of the model.

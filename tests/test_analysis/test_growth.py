@@ -52,7 +52,8 @@ def test_against_batch():
 
 
 @pytest.mark.parametrize('label,ratio', [
-    ('a.py@sparse=0.7', 0.7), ('net@keep_ratios=0.5,0.5,0.5', 0.5), ('net@keep_ratios=0.7@x=1', 0.7),
+    ('a.py@sparse=0.7', 0.7), ('net@keep_ratios=0.5,0.5,0.5', 0.5),
+    ('net@keep_ratios=0.7@x=1', 0.7),
     ('net@sparse=0.9 (2)', 0.9), ('net@sparse=1.0,1.0,1.0', 1.0), ('net@keep_ratios=0.9,0.5', None),
     ('net@dense', None), ('net', None), ('net@keep_ratios=None', None)])
 def test_keep_ratio_of_a_name(label, ratio):

@@ -129,10 +129,32 @@ def test_what_predictors_run_counts_as_theirs(monkeypatch):
             if name == 'aten::index_select' and inside} == {'gather and scatter'}
 
 
-def test_an_error_in_a_forward_leaves_no_hooks():
+def test_the_mean_of_all_rounds(monkeypatch):
+    monkeypatch.setattr(parts, 'sum_by_part', lambda events, on_accelerator: dict(rest=6.0))
+    assert time_by_part(lambda: None, torch.nn.Identity(), CPU, rounds=3) == dict(rest=2.0)
+
+
+def test_an_error_in_a_predictor_leaves_nothing_open(monkeypatch):
     model = MODELS.build(SWIN).eval()
-    with pytest.raises(AttributeError):
-        time_by_part(lambda: model(None), model, CPU, rounds=1, warmup=0)
+    entered, left = [], []
+
+    class Range(parts.record_function):
+
+        def __enter__(self):
+            entered.append(self.name)
+            return super().__enter__()
+
+        def __exit__(self, *error):
+            left.append(self.name)
+            return super().__exit__(*error)
+    monkeypatch.setattr(parts, 'record_function', Range)
+
+    def fail(*args):
+        raise ArithmeticError
+    monkeypatch.setattr(TokenPredictor, 'log_probs', fail)
+    with pytest.raises(ArithmeticError):
+        time_by_part(lambda: model(torch.zeros(1, 3, 64, 64)), model, CPU, rounds=1, warmup=0)
+    assert entered == [parts.STEP, parts.PREDICTOR] and left == entered[::-1]
     assert not any(module._forward_hooks for module in model.modules())
 
 

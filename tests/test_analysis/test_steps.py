@@ -91,9 +91,14 @@ def test_training_with_a_teacher(monkeypatch, tmp_path):
         original(hook, *args)
         built.append(hook.distillation.teacher)
     monkeypatch.setattr(SparseTrainingHook, 'attach', attach)
+    saved = []
+    save = torch.save
+    monkeypatch.setattr(torch, 'save', lambda content, path: saved.extend(
+        content['state_dict']) or save(content, path))
     cfg = Config(dict(model=dict(type='BackboneAlone', backbone=SWIN)))
     step = training_step(model, dict(inputs=image), CPU, teacher=cfg)
     assert list(tmp_path.iterdir()) == []
+    assert saved and not any('predictor' in name or 'fast' in name for name in saved)
     teacher, = built
     before = copy.deepcopy(model.state_dict())
     step()

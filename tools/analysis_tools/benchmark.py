@@ -135,16 +135,18 @@ def measure(candidates, setting, args, device, weights, rates):
     timings = time_in_turns(steps, args.rounds, args.warmup, args.min_time, synchronizer(device))
     # Only there the counted multiply-adds are all that ran.
     counted = setting.part == 'backbone' and not args.train
-    return [Measurement(
-        part=setting.part, step=name, compiled=args.compile,
-        batch=setting.batch, height=setting.size[0], width=setting.size[1], dtype=setting.dtype,
-        candidate=candidate.label, images_per_s=setting.batch / timing.seconds,
-        median_s=timing.seconds, ratio=timing.ratio, ratio_p20=timing.ratio_p20,
-        ratio_p80=timing.ratio_p80, rounds=timing.rounds, macs=count,
-        macs_ratio=count / macs[0] if macs[0] else None, peak_bytes=peak_memory_of(step, device),
-        rate_share=(count * setting.batch / timing.seconds / rates[setting.dtype]
-                    if counted else None))
-        for candidate, name, timing, count, step in zip(candidates, names, timings, macs, steps)]
+    rows = []
+    for candidate, name, timing, count, step in zip(candidates, names, timings, macs, steps):
+        images_per_s = setting.batch / timing.seconds
+        rows.append(Measurement(
+            part=setting.part, step=name, compiled=args.compile, batch=setting.batch,
+            height=setting.size[0], width=setting.size[1], dtype=setting.dtype,
+            candidate=candidate.label, images_per_s=images_per_s, median_s=timing.seconds,
+            ratio=timing.ratio, ratio_p20=timing.ratio_p20, ratio_p80=timing.ratio_p80,
+            rounds=timing.rounds, macs=count, macs_ratio=count / macs[0] if macs[0] else None,
+            peak_bytes=peak_memory_of(step, device),
+            rate_share=count * images_per_s / rates[setting.dtype] if counted else None))
+    return rows
 
 
 def main():

@@ -5,8 +5,8 @@
     python tools/analysis_tools/plot_benchmark.py a.json b.json --against batch --out batch.png
     python tools/analysis_tools/plot_benchmark.py a.json --against keep_ratio --out ratio.png
 
-A line is a candidate in one setting. Against keep ratio, NAME@sparse=R with several R are a line, as
-are NAME@keep_ratios=R,R,R; networks without a keep ratio are dashed.
+A line is a candidate in one setting. Against keep ratio, NAME@sparse=R with several R are a line,
+as are NAME@keep_ratios=R,R,R; networks without a keep ratio are dashed.
 """
 import argparse
 import sys
