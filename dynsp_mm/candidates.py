@@ -2,7 +2,7 @@
 import argparse
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 import torch.nn as nn
@@ -18,6 +18,8 @@ from .checkpoints import load_from_anywhere
 from .config_tree import without_pretrained
 from .sparsify import parse_ratios
 from .swap_check import build_model, dummy_batch, load_library
+
+MIN_SIDE = 32  # pixels of an image; the networks halve images five times
 
 
 class Candidate:
@@ -113,6 +115,50 @@ class Candidate:
         if not isinstance(batch['inputs'], torch.Tensor) or batch['inputs'].dim() != 4:
             raise cli.UserError(f'{self.label}: --part model measures models of single images')
         return batch
+
+    @property
+    def model_cfg(self) -> Config:
+        """The config of what :meth:`build` builds, as a teacher needs it."""
+        if not self.named:
+            return self.cfg
+        cls, arguments = create.parse_name(self.name, self.cfg.model.backbone.to_dict())
+        return Config(dict(model=dict(
+            type=BackboneAlone.__name__, backbone=dict(arguments, type=cls.__name__))))
+
+
+def build_alike(candidates: Sequence[Candidate], part: str, count: int, size: Tuple[int, int],
+                device: torch.device, training: bool = False,
+                dtype: torch.dtype = torch.float32,
+                weights: Optional[Mapping[str, Tensor]] = None
+                ) -> Iterator[Tuple[BaseModel, Dict[str, Any]]]:
+    """Model and batch of each candidate, one after the other, with equal weights and images.
+
+    Args:
+        candidates: The weights of the first go to all, where names and shapes agree.
+        part: 'backbone' or 'model'.
+        count: Of images.
+        size: Their height and width in pixels.
+        device: Where all goes.
+        training: Whether the batch is one for training.
+        dtype: Of the weights and images of backbones.
+        weights: Of a checkpoint, for all.
+
+    Raises:
+        UserError: A candidate cannot be built, or none of ``weights`` fits it.
+    """
+    shared: Mapping[str, Tensor] = {}
+    for candidate in candidates:
+        model = candidate.build(part, size)
+        load_fitting(model, shared)
+        shared = shared or model.state_dict()
+        if weights and not load_fitting(model, weights):
+            raise cli.UserError(f'--checkpoint: none of its tensors fits {candidate.label}')
+        model.to(device)
+        batch = candidate.batch(model, count, size, training)
+        if dtype != torch.float32:
+            model.backbone.to(dtype)
+            batch['inputs'] = batch['inputs'].to(dtype)
+        yield model, batch
 
 
 def find_candidates(names: Sequence[str], dense: bool = False,

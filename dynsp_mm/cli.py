@@ -269,6 +269,30 @@ def check_checkpoint(path, name='checkpoint'):
     return path
 
 
+def check_least(*options):
+    """Check numbers of the command line, each ``(option, values, least)``.
+
+    Raises:
+        UserError: a value is below its least one, infinite or no number.
+    """
+    for option, values, least in options:
+        for value in values:
+            if not least <= value < float('inf'):
+                raise UserError(f'{option} {value}: must be {least} or more')
+
+
+def check_output(option, path):
+    """Check that a file can be written there, before anything is computed for it.
+
+    Raises:
+        UserError: it is a directory, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise UserError(f'{option} {path} is a directory')
+    if not path.parent.is_dir():
+        raise UserError(f'{option} {path}: there is no folder {path.parent}')
+
+
 def enable_visualization(cfg, show=False, show_dir=None, wait_time=2.0):
     """Make the library's visualization hook paint predictions in windows and/or into files.
 

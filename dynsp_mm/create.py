@@ -1,5 +1,5 @@
 """Backbones without configs."""
-from typing import Any, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
 from . import archs
 from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
@@ -37,6 +37,20 @@ def create_backbone(name: str, checkpoint: Optional[str] = None, **kwargs: Any) 
         ValueError: For an unknown name, an argument out of its range, or a checkpoint that cannot
             be had or does not fit.
     """
+    cls, arguments = parse_name(name, kwargs)
+    backbone = cls(**arguments)
+    backbone.init_weights()
+    if checkpoint is not None:
+        load_pretrained(backbone, checkpoint, name='checkpoint')
+    return backbone
+
+
+def parse_name(name: str, kwargs: Mapping[str, Any]) -> Tuple[Type[Backbone], Dict[str, Any]]:
+    """Class and arguments of what :func:`create_backbone` builds.
+
+    Raises:
+        ValueError: For an unknown name.
+    """
     family, _, size = name.rpartition('_') if isinstance(name, str) else ('', '', '')
     if family not in FAMILIES:
         raise ValueError(f'name={name!r}: must be one of {", ".join(FAMILIES)}, then "_" and a '
@@ -47,11 +61,7 @@ def create_backbone(name: str, checkpoint: Optional[str] = None, **kwargs: Any) 
     arch = archs.ALIASES.get(size, size)
     if arch not in sizes:
         raise ValueError(f'name={name!r}: the sizes of {family} are {", ".join(sizes)}')
-    kwargs.setdefault('out_indices', (0, 1, 2, 3))
+    defaults: Dict[str, Any] = dict(arch=arch, out_indices=(0, 1, 2, 3))
     if cls is DynamicConvNeXt:
-        kwargs.setdefault('gap_before_final_norm', False)
-    backbone = cls(arch=arch, **kwargs)
-    backbone.init_weights()
-    if checkpoint is not None:
-        load_pretrained(backbone, checkpoint, name='checkpoint')
-    return backbone
+        defaults['gap_before_final_norm'] = False
+    return cls, {**defaults, **kwargs}

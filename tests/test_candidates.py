@@ -1,10 +1,12 @@
 """The names of a benchmark's command line, and that what they name can be compared."""
 import pytest
 import torch
+from mmengine.registry import MODELS
 from toys import SWIN
 
 from dynsp_mm import cli
-from dynsp_mm.candidates import Candidate, find_candidates, load_fitting, read_weights
+from dynsp_mm.candidates import (Candidate, build_alike, find_candidates, load_fitting,
+                                 read_weights)
 from dynsp_mm.swap_check import max_error
 
 SIZE = (64, 64)
@@ -80,6 +82,38 @@ def test_the_same_weights_and_images_compute_the_same(write):
                 outputs.append(model(batch['inputs'], mode='tensor')[0])
         assert max_error(outputs[1:2], outputs[:1]) < 1e-5
         assert max_error(outputs[2:], outputs[:1]) > 1e-3
+
+
+def test_candidates_are_built_alike(write):
+    """Weights of a checkpoint, else of the first; reduced precision; images for all."""
+    cpu = torch.device('cpu')
+    candidates = find_candidates([write('net.py', DENSE)], ratios=['0.7'])
+    (first, images), (second, same) = build_alike(candidates, 'backbone', 2, SIZE, cpu,
+                                                  dtype=torch.bfloat16)
+    assert images['inputs'].shape == (2, 3, *SIZE) and images['inputs'].dtype == torch.bfloat16
+    assert torch.equal(images['inputs'], same['inputs'])
+    weights = dict(first.named_parameters())
+    assert len(dict(second.named_parameters())) > len(weights)
+    for name, value in weights.items():
+        assert value.dtype == torch.bfloat16
+        assert torch.equal(value, second.get_parameter(name)), name
+    threes = {name: torch.full_like(value, 3) for name, value in weights.items()}
+    for model, _ in build_alike(candidates, 'model', 1, SIZE, cpu, True, weights=threes):
+        assert all((model.get_parameter(name) == 3).all() for name in threes)
+    with pytest.raises(cli.UserError, match='--checkpoint: none of its tensors fits net.py$'):
+        next(build_alike(candidates, 'backbone', 1, SIZE, cpu, weights=dict(no=torch.zeros(1))))
+
+
+@pytest.mark.parametrize('label', ['dynamic_convnext_atto@sparse=0.7', 'net.py@sparse=0.7'])
+def test_a_config_builds_what_the_candidate_is(write, label):
+    write('net.py', DENSE)
+    candidate = Candidate(label)
+    expected = candidate.build('backbone', SIZE).backbone
+    built = MODELS.build(candidate.model_cfg.model).backbone
+    assert type(built) is type(expected) and built.keep_ratios == expected.keep_ratios
+    assert built.out_indices == expected.out_indices
+    assert {name: value.shape for name, value in built.state_dict().items()} == {
+        name: value.shape for name, value in expected.state_dict().items()}
 
 
 def test_a_batch_suits_training(write):

@@ -519,3 +519,22 @@ def test_run_tool_prints_our_value_errors_and_passes_others_on(capsys):
         "ERROR: selection type='best': must be 'topk', 'threshold' or 'random'\n")
     with pytest.raises(ValueError, match='invalid literal'):
         cli.run_tool(lambda: int('x'))
+
+
+@pytest.mark.parametrize('value', [1, 2.5, True])
+def test_numbers_that_are_large_enough(value):
+    cli.check_least(('--a', [value, 7], 1), ('--b', [], 1))
+
+
+@pytest.mark.parametrize('value', [0, -1, float('nan'), float('inf')])
+def test_numbers_that_are_not(value):
+    with pytest.raises(cli.UserError, match=f'^--b {value}: must be 1 or more$'):
+        cli.check_least(('--a', [1], 1), ('--b', [5, value], 1))
+
+
+def test_where_a_file_can_be_written(tmp_path):
+    cli.check_output('--out', tmp_path / 'new.json')
+    with pytest.raises(cli.UserError, match='^--out .* is a directory$'):
+        cli.check_output('--out', tmp_path)
+    with pytest.raises(cli.UserError, match='^--out .*: there is no folder .*no$'):
+        cli.check_output('--out', tmp_path / 'no/new.json')

@@ -2,8 +2,10 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
@@ -11,6 +13,7 @@ import torch
 
 from ..version import __version__
 
+DTYPES = dict(float32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 
 
@@ -21,6 +24,13 @@ def hardware(device: torch.device) -> Dict[str, Any]:
         accelerator = getattr(torch, device.type).get_device_name(device)
     return dict(cpu=cpu_name(), cores=os.cpu_count(), threads=torch.get_num_threads(),
                 accelerator=accelerator)
+
+
+def circumstances(device: torch.device) -> Dict[str, Any]:
+    """What a file of measurements says first: when, by which command, on what, with what."""
+    return dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+                command=shlex.join(sys.argv), hardware=hardware(device), versions=versions(),
+                dynsp_mm=own_version())
 
 
 def find_device(name: str) -> torch.device:

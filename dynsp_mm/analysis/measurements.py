@@ -13,7 +13,7 @@ class Measurement(NamedTuple):
 
     Attributes:
         part: 'backbone' or 'model'.
-        step: 'inference' or 'training'.
+        step: 'inference', 'training' or 'training with teacher'.
         compiled: Whether torch.compile had the backbone.
         batch: Number of images.
         height: Of each, in pixels.
@@ -29,6 +29,8 @@ class Measurement(NamedTuple):
         macs: Multiply-adds of the backbone's forward, per image.
         macs_ratio: ``macs`` divided by the baseline's; None where that has none.
         peak_bytes: Most memory that a step holds at a time, beyond what is held before it.
+        rate_share: Multiply-adds per second divided by those of a large matrix product on the same
+            machine; None for training and whole models, of which ``macs`` are a part only.
     """
     part: str
     step: str
@@ -47,6 +49,7 @@ class Measurement(NamedTuple):
     macs: int
     macs_ratio: Optional[float]
     peak_bytes: int
+    rate_share: Optional[float] = None
 
 
 def format_table(rows: Sequence[Measurement]) -> str:
@@ -58,6 +61,11 @@ def format_table(rows: Sequence[Measurement]) -> str:
         cells.append([row.candidate, f'{row.images_per_s:.2f}', f'{row.median_s * 1e3:.2f}',
                       f'{row.ratio:.3f} [{row.ratio_p20:.3f}, {row.ratio_p80:.3f}]',
                       f'{row.macs / 1e9:.3f}', macs_ratio, f'{row.peak_bytes / MIB:.1f}'])
+    return align(cells)
+
+
+def align(cells: Sequence[Sequence[str]]) -> str:
+    """Markdown table of lines of cells, the first its header, in aligned columns."""
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ['| ' + ' | '.join(
         [line[0].ljust(widths[0])]

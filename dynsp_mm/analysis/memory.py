@@ -1,7 +1,8 @@
 """Peak memory of a forward pass."""
 import os
 import warnings
-from typing import Any, Callable
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
 
 import torch
 import torch.nn as nn
@@ -49,12 +50,8 @@ def peak_memory_of(call: Callable[[], Any], device: torch.device) -> int:
         before = accelerator.memory_allocated(device)
         call()
         return accelerator.max_memory_allocated(device) - before
-    # Where there is no GPU the profiler reports that as an error.
-    os.environ.setdefault('KINETO_LOG_LEVEL', '5')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of the profiler's options, which do not concern us
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            outputs = call()  # held until the count ends
+    with quiet_profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        outputs = call()  # held until the count ends
     del outputs
     held = peak = 0
     # Allocations (positive) and releases in the order in which they happened.
@@ -63,3 +60,14 @@ def peak_memory_of(call: Callable[[], Any], device: torch.device) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+@contextmanager
+def quiet_profile(**options: Any) -> Iterator[profile]:
+    """``torch.profiler.profile`` without what it says about itself."""
+    # Where there is no GPU it reports that as an error.
+    os.environ.setdefault('KINETO_LOG_LEVEL', '5')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of its options, which do not concern us
+        with profile(**options) as profiler:
+            yield profiler

@@ -1,24 +1,30 @@
 """What is timed: a forward pass or a training step of a model."""
-from typing import Any, Callable, Mapping
+import os
+import tempfile
+from typing import Any, Callable, Mapping, Optional, Union
 
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import TokenPredictor
 from ..training import SparseTrainingHook
+from ..training.new_parts import is_new
 
 
+@MODELS.register_module()
 class BackboneAlone(BaseModel):
     """A backbone as a model of its own, so that it runs and trains as whole models do.
 
     Args:
-        backbone: Returns a tuple of tensors.
+        backbone: Returns a tuple of tensors; or its config.
     """
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: Union[nn.Module, Mapping]):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Any:
         """Its outputs; with ``mode='loss'`` a dict of a loss that reaches every output."""
@@ -49,20 +55,25 @@ def inference_step(model: BaseModel, batch: Mapping[str, Any], device: torch.dev
 
 
 def training_step(model: BaseModel, batch: Mapping[str, Any], device: torch.device,
-                  autocast: torch.dtype = torch.float32) -> Callable[[], Any]:
+                  autocast: torch.dtype = torch.float32,
+                  teacher: Optional[Config] = None) -> Callable[[], Any]:
     """A callable that computes losses and gradients and steps AdamW.
 
-    Where the model decides between paths, the loss that holds its keep ratio is part of it. The
-    rate is 0, so that all steps are alike; gradients are not scaled.
+    Where the model decides between paths, the losses of sparse training are part of it. The rate is
+    0, so that all steps are alike; gradients are not scaled.
 
     Args:
         model: Put into training mode.
         batch: What its ``data_preprocessor`` returned for training.
         device: Where both are.
         autocast: Precision of operators that have a choice; float32 is off.
+        teacher: Config of a model that decides between paths; its dense form with the model's
+            weights is then the teacher. None for training without one.
     """
     model.train()
-    if any(isinstance(module, TokenPredictor) for module in model.modules()):
+    if teacher is not None:
+        _attach_teacher(model, teacher)
+    elif decides(model):
         SparseTrainingHook().attach(model)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0)
@@ -76,6 +87,19 @@ def training_step(model: BaseModel, batch: Mapping[str, Any], device: torch.devi
         optimizer.zero_grad()  # last, so that no gradients are held between steps
 
     return step
+
+
+def decides(model: nn.Module) -> bool:
+    """Whether a model has token predictors."""
+    return any(isinstance(module, TokenPredictor) for module in model.modules())
+
+
+def _attach_teacher(model: BaseModel, cfg: Config) -> None:
+    dense = {name: value for name, value in model.state_dict().items() if not is_new(name)}
+    with tempfile.TemporaryDirectory() as folder:  # a teacher comes from a checkpoint
+        path = os.path.join(folder, 'dense.pth')
+        torch.save(dict(state_dict=dense), path)
+        SparseTrainingHook(teacher=path).attach(model, cfg)
 
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

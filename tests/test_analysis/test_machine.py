@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timezone
 
 import pytest
 import torch
@@ -52,6 +53,15 @@ def test_commit(tmp_path, monkeypatch):
     assert machine.own_version()['commit'] == head + '-dirty'
     monkeypatch.setenv('PATH', '')  # no git
     assert machine.own_version()['commit'] is None
+
+
+def test_circumstances(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tool.py', 'a b', '--c'])
+    found = machine.circumstances(CPU)
+    assert found['command'] == "tool.py 'a b' --c"
+    assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(found['date'])).days == 0
+    assert found['hardware'] == machine.hardware(CPU) and found['versions'] == machine.versions()
+    assert found['dynsp_mm'] == machine.own_version()
 
 
 def test_devices():

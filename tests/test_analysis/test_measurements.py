@@ -3,13 +3,13 @@ import json
 
 import pytest
 
-from dynsp_mm.analysis.measurements import (Measurement, format_table, to_csv, to_json,
+from dynsp_mm.analysis.measurements import (Measurement, align, format_table, to_csv, to_json,
                                             write_whole)
 
 BASE = Measurement('backbone', 'inference', False, 2, 64, 96, 'bf16', 'a,b', 8.0, 0.25, 1.0, 1.0,
                    1.0, 5, 2_000_000_000, 1.0, 3 * 2**20)
 ROWS = [BASE, BASE._replace(candidate='longer', ratio=0.5, ratio_p20=0.4, ratio_p80=0.6,
-                            macs_ratio=None)]
+                            macs_ratio=None, rate_share=0.25)]
 
 
 def test_table():
@@ -22,11 +22,16 @@ def test_table():
     assert '|  0.500 [0.400, 0.600] |' in second and '|            |' in second
 
 
+def test_alignment():
+    assert align([['a', 'bb'], ['ccc', 'd']]) == '| a   | bb |\n|-----|---:|\n| ccc |  d |'
+
+
 def test_csv_and_json():
     rows = list(csv.DictReader(to_csv(ROWS).splitlines()))
     assert list(rows[0]) == list(Measurement._fields)
     assert rows[0]['candidate'] == 'a,b' and float(rows[1]['ratio_p80']) == 0.6
     assert rows[0]['compiled'] == 'False' and rows[1]['macs_ratio'] == ''
+    assert (rows[0]['rate_share'], rows[1]['rate_share']) == ('', '0.25')
     content = json.loads(to_json(ROWS, command='x'))
     assert content == dict(command='x', rows=[row._asdict() for row in ROWS])
 

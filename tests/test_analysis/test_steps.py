@@ -1,9 +1,14 @@
+import copy
+
+import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from toys import SWIN
 
 from dynsp_mm import record_decisions
-from dynsp_mm.analysis.steps import BackboneAlone, inference_step, training_step
+from dynsp_mm.analysis.steps import BackboneAlone, decides, inference_step, training_step
+from dynsp_mm.training import SparseTrainingHook
 
 CPU = torch.device('cpu')
 
@@ -63,3 +68,49 @@ def test_training_holds_the_keep_ratio():
         training_step(model, dict(inputs=torch.randn(1, 3, 64, 64)), CPU)()
     assert len(log) == 3
     assert {'loss', 'loss_keep_ratio'} < set(losses[0]) and losses[0]['loss_keep_ratio'] > 0
+
+
+def test_a_backbone_from_its_config():
+    model = MODELS.build(dict(type='BackboneAlone', backbone=SWIN))
+    assert isinstance(model, BackboneAlone) and decides(model)
+    assert type(model.backbone).__name__ == 'DynamicSwin'
+    assert not decides(BackboneAlone(MODELS.build(dict(SWIN, keep_ratios=None))))
+
+
+def test_training_with_a_teacher(monkeypatch, tmp_path):
+    """The teacher is the model's own dense form; files are gone once the step was made."""
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+    model = BackboneAlone(MODELS.build(SWIN))
+    image = torch.randn(1, 3, 64, 64)
+    losses, built = [], []
+    parse = model.parse_losses
+    model.parse_losses = lambda values: losses.append(values) or parse(values)
+    original = SparseTrainingHook.attach
+
+    def attach(hook, *args):
+        original(hook, *args)
+        built.append(hook.distillation.teacher)
+    monkeypatch.setattr(SparseTrainingHook, 'attach', attach)
+    saved = []
+    save = torch.save
+    monkeypatch.setattr(torch, 'save', lambda content, path: saved.extend(
+        content['state_dict']) or save(content, path))
+    cfg = Config(dict(model=dict(type='BackboneAlone', backbone=SWIN)))
+    step = training_step(model, dict(inputs=image), CPU, teacher=cfg)
+    assert list(tmp_path.iterdir()) == []
+    assert saved and not any('predictor' in name or 'fast' in name for name in saved)
+    teacher, = built
+    before = copy.deepcopy(model.state_dict())
+    step()
+    step()
+    assert losses[0]['loss_distill_map_0'] > 0 and losses[0]['loss_keep_ratio'] > 0
+    assert not decides(teacher.model) and not teacher.model.training
+    weights = teacher.model.state_dict()
+    assert len(weights) > 50
+    for name, value in weights.items():
+        assert torch.equal(value, model.state_dict()['backbone.' + name]), name
+    for name, value in before.items():
+        assert torch.equal(model.state_dict()[name], value), name
+    with pytest.raises(ValueError, match='has no token predictors'):
+        training_step(BackboneAlone(MODELS.build(dict(SWIN, keep_ratios=None))),
+                      dict(inputs=image), CPU, teacher=cfg)

@@ -2,6 +2,7 @@
 import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from dynsp_mm import cli, create_backbone
 from dynsp_mm.analysis import count_macs, machine
 from dynsp_mm.analysis.measurements import Measurement
+from dynsp_mm.training import Teacher
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/analysis_tools/benchmark.py'
@@ -35,6 +37,9 @@ def tool(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, 'measure_bounds', lambda device, dtypes: dict(
+        macs_per_s={name: 1e9 * (number + 1) for number, name in enumerate(dtypes)},
+        copy_bytes_per_s=5e9))
     (tmp_path / 'net.py').write_text(CONFIG)
 
     def run(*args):
@@ -65,6 +70,8 @@ def test_table_csv_and_json(tool, capsys):
         assert row.median_s > 0 and row.images_per_s == pytest.approx(row.batch / row.median_s)
         assert 0 < row.ratio_p20 <= row.ratio <= row.ratio_p80
         assert row.macs > 0 and row.peak_bytes > 0
+        assert row.rate_share == (pytest.approx(row.macs * row.images_per_s / 1e9)
+                                  if row.part == 'backbone' else None)
     for base, dense, sparse in zip(rows[::3], rows[1::3], rows[2::3]):
         assert (base.ratio, base.ratio_p20, base.ratio_p80, base.macs_ratio) == (1, 1, 1, 1)
         assert dense.macs_ratio == dense.macs / base.macs > 1 > sparse.macs_ratio
@@ -72,6 +79,8 @@ def test_table_csv_and_json(tool, capsys):
     for row in rows:
         per_image[row.candidate, row.height, row.width].add(row.macs)
     assert all(len(macs) == 1 for macs in per_image.values())
+    assert content['bounds'] == dict(macs_per_s=dict(float32=1e9), copy_bytes_per_s=5e9)
+    assert content['finished'] is True
     assert content['hardware'] == dict(machine.hardware(torch.device('cpu')), threads=1)
     assert content['versions'] == machine.versions()
     assert content['dynsp_mm'] == machine.own_version() and content['failures'] == []
@@ -80,7 +89,9 @@ def test_table_csv_and_json(tool, capsys):
     assert [row['candidate'] for row in table] == [row.candidate for row in rows]
     assert float(table[2]['ratio']) == rows[2].ratio
     out = capsys.readouterr().out
-    assert out.count('[benchmark] ') == 8 and '8/8 model, batch 2, 64 x 64, float32: 2 r' in out
+    assert out.startswith('[benchmark] bounds: matrix products 1.0 GMAC/s in float32; copies 5.0 '
+                          'GB/s\n')
+    assert out.count('[benchmark] ') == 1 + 8 and '8/8 model, batch 2, 64 x 64, float32: 2 r' in out
     assert out.count('| net.py@sparse=0.5 |') == 8
 
 
@@ -97,6 +108,42 @@ def test_training_in_autocast(tool):
                    '--batch', 2, *QUICK, '--json', 'out.json')
     assert [(row['part'], row['step'], row['dtype']) for row in content['rows']] == [
         ('backbone', 'training', 'bf16'), ('model', 'training', 'bf16')]
+    assert [row['rate_share'] for row in content['rows']] == [None, None]
+
+
+def test_training_with_teachers(tool, monkeypatch):
+    """Sparse candidates have one, dense ones none; of each its own architecture."""
+    built = []
+    teacher = Teacher.__init__
+
+    def init(self, *args, **kwargs):
+        teacher(self, *args, **kwargs)
+        built.append(type(self.model).__name__)
+    monkeypatch.setattr(Teacher, '__init__', init)
+    content = tool(ATTO, 'net.py', f'{ATTO}@sparse=0.7', '--train', '--teacher', *QUICK, '--json',
+                   'out.json')
+    assert [row['step'] for row in content['rows']] == [
+        'training', 'training with teacher', 'training with teacher']
+    assert all(row['peak_bytes'] > 0 for row in content['rows'])
+    assert built == ['DynamicSwin', 'DynamicConvNeXt']
+    # The whole classifier learns from logits too.
+    built.clear()
+    content = tool('net.py', '--part', 'model', '--train', '--teacher', '--dtype', 'bf16', *QUICK,
+                   '--json', 'out.json')
+    assert built == ['ImageClassifier'] and content['rows'][0]['dtype'] == 'bf16'
+
+
+def test_teachers_for_nobody(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool(ATTO, 'stvit_swin_t', '--train', '--teacher', *QUICK)
+    assert capsys.readouterr().err == (
+        'ERROR: --teacher: no candidate is sparse, so none has a teacher\n')
+
+
+def test_shares_are_those_of_the_dtype(tool):
+    content = tool(ATTO, *QUICK, '--dtype', 'float32', 'bf16', '--json', 'out.json')
+    for row, rate in zip(content['rows'], (1e9, 2e9)):
+        assert row['rate_share'] == pytest.approx(row['macs'] / row['median_s'] / rate)
 
 
 @pytest.mark.parametrize('option,weights,autocast', [
@@ -161,7 +208,20 @@ def test_a_setting_that_fails_does_not_end_the_run(tool, monkeypatch, capsys):
                             f'{reason}\n')
     content = json.loads(Path('out.json').read_text())
     assert [row['batch'] for row in content['rows']] == [1, 3]
-    assert content['failures'] == [dict(setting=setting, reason=reason)]
+    assert content['failures'] == [dict(setting=setting, reason=reason)] and content['finished']
+
+
+def test_an_interrupted_run_is_not_finished(tool, monkeypatch):
+    def interrupt(steps, *args):
+        if Path('out.json').is_file():
+            raise KeyboardInterrupt
+        return time_in_turns(steps, *args)
+    time_in_turns = tool.module.time_in_turns
+    monkeypatch.setattr(tool.module, 'time_in_turns', interrupt)
+    with pytest.raises(SystemExit):
+        tool(ATTO, '--batch', 1, 2, *QUICK, '--json', 'out.json')
+    content = json.loads(Path('out.json').read_text())
+    assert [row['batch'] for row in content['rows']] == [1] and content['finished'] is False
 
 
 @pytest.mark.parametrize('args,text', [
@@ -173,6 +233,8 @@ def test_a_setting_that_fails_does_not_end_the_run(tool, monkeypatch, capsys):
     (['net.py', '--min-time', 'nan'], '--min-time nan: must be 0 or more'),
     (['net.py', '--shape', '64', '16'], '--shape 16: must be 32 or more'),
     (['net.py', '--device', 'abacus'], "device 'abacus' is not available: "),
+    (['net.py', '--teacher'], '--teacher: only training has a teacher; add --train'),
+    (['net.py', '--train', '--teacher', '--compile'], '--teacher and --compile: a compiled'),
     (['net.py', '--json', '.'], '--json . is a directory'),
     (['net.py', '--csv', 'no/a.csv'], '--csv no/a.csv: there is no folder no'),
     (['net.py', '--csv', 'a', '--json', 'a'], '--csv and --json name the same file, a'),
@@ -190,7 +252,7 @@ def test_mistakes(tool, capsys, args, text):
 
 
 def test_a_dtype_that_the_device_lacks(tool, monkeypatch, capsys):
-    monkeypatch.setitem(tool.module.DTYPES, 'fp16', torch.bool)
+    monkeypatch.setitem(machine.DTYPES, 'fp16', torch.bool)
     with pytest.raises(SystemExit):
         tool('net.py', '--dtype', 'fp16')
     assert capsys.readouterr().err.startswith('ERROR: torch.bool does not work on cpu: ')
@@ -201,4 +263,6 @@ def test_as_a_program(tmp_path):
                           cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == '' and f'| {ATTO} |' in done.stdout
+    assert re.match(r'\[benchmark\] bounds: matrix products \d+\.\d GMAC/s in float32; copies ',
+                    done.stdout)
     assert [path.name for path in tmp_path.iterdir()] == ['out.csv']

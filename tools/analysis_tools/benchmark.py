@@ -18,16 +18,15 @@ preprocessor, with all that follows the network, such as box suppression; random
 nothing, so detectors paste no masks. Reduced precision is a cast of weights and input for a
 backbone, autocast for a whole model, in training, and with --autocast, as backbones of the
 libraries may need, whose masks stay float32.
+Beside them stand bounds of the machine: the rates of a large matrix product and of a large copy.
 All have the first one's random weights where names and shapes agree. The cost of selection by
 threshold depends on weights and images: give --checkpoint, and take the figures for random images.
 """
 import argparse
 import itertools
 import logging
-import shlex
 import sys
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple, Tuple
 
@@ -38,14 +37,13 @@ import torch  # noqa: E402
 
 from dynsp_mm import cli  # noqa: E402
 from dynsp_mm.analysis import count_macs, machine, peak_memory_of, time_in_turns  # noqa: E402
+from dynsp_mm.analysis.bounds import measure_bounds  # noqa: E402
 from dynsp_mm.analysis.latency import synchronizer  # noqa: E402
 from dynsp_mm.analysis.measurements import (Measurement, format_table, to_csv,  # noqa: E402
                                             to_json, write_whole)
-from dynsp_mm.analysis.steps import inference_step, training_step  # noqa: E402
-from dynsp_mm.candidates import find_candidates, load_fitting, read_weights  # noqa: E402
-
-DTYPES = dict(float32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
-MIN_SIDE = 32  # pixels; the networks halve images five times
+from dynsp_mm.analysis.steps import decides, inference_step, training_step  # noqa: E402
+from dynsp_mm.candidates import (MIN_SIDE, build_alike, find_candidates,  # noqa: E402
+                                 read_weights)
 
 
 def parse_args():
@@ -60,10 +58,12 @@ def parse_args():
     add('--batch', nargs='+', type=int, default=[1], metavar='N', help='images (default: 1)')
     add('--shape', nargs=2, type=int, action='append', metavar=('H', 'W'),
         help='image size in pixels; may be repeated (default: 800 1216)')
-    add('--dtype', nargs='+', choices=list(DTYPES), default=['float32'])
+    add('--dtype', nargs='+', choices=list(machine.DTYPES), default=['float32'])
     add('--autocast', action='store_true', help='reduced precision by autocast for backbones too')
     add('--train', action='store_true', help='time training steps: forward, backward, AdamW; '
         'with the keep-ratio loss where there are predictors')
+    add('--teacher', action='store_true', help='with --train: sparse candidates also learn from a '
+        'dense teacher of their own architecture, with the losses that SparseTrainingHook adds')
     add('--compile', action='store_true', help='torch.compile each backbone')
     add('--checkpoint', metavar='FILE', help='weights for what fits of each candidate')
     add('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
@@ -80,20 +80,19 @@ def parse_args():
 def check_args(args):
     """Raise a :class:`cli.UserError` for what cannot be measured, before anything is."""
     args.shape = args.shape or [[800, 1216]]
-    for option, values, least in (('--rounds', [args.rounds], 1), ('--warmup', [args.warmup], 0),
-                                  ('--min-time', [args.min_time], 0), ('--batch', args.batch, 1),
-                                  ('--threads', [] if args.threads is None else [args.threads], 1),
-                                  ('--shape', sum(args.shape, []), MIN_SIDE)):
-        for value in values:
-            if not least <= value < float('inf'):
-                raise cli.UserError(f'{option} {value}: must be {least} or more')
+    cli.check_least(('--rounds', [args.rounds], 1), ('--warmup', [args.warmup], 0),
+                    ('--min-time', [args.min_time], 0), ('--batch', args.batch, 1),
+                    ('--threads', [] if args.threads is None else [args.threads], 1),
+                    ('--shape', sum(args.shape, []), MIN_SIDE))
+    if args.teacher and not args.train:
+        raise cli.UserError('--teacher: only training has a teacher; add --train')
+    if args.teacher and args.compile:
+        raise cli.UserError('--teacher and --compile: a compiled backbone takes no teacher')
     if args.csv and args.csv == args.json:
         raise cli.UserError(f'--csv and --json name the same file, {args.csv}')
     for option, path in (('--csv', args.csv), ('--json', args.json)):
-        if path and path.is_dir():
-            raise cli.UserError(f'{option} {path} is a directory')
-        if path and not path.parent.is_dir():
-            raise cli.UserError(f'{option} {path}: there is no folder {path.parent}')
+        if path:
+            cli.check_output(option, path)
     if args.checkpoint:
         cli.check_checkpoint(args.checkpoint, '--checkpoint')
 
@@ -111,37 +110,43 @@ class Setting(NamedTuple):
         return f'{self.part}, batch {self.batch}, {height} x {width}, {self.dtype}'
 
 
-def measure(candidates, setting, args, device, weights):
+def measure(candidates, setting, args, device, weights, rates):
     """A :class:`Measurement` of each candidate."""
-    dtype = DTYPES[setting.dtype]
+    dtype = machine.DTYPES[setting.dtype]
     cast = setting.part == 'backbone' and not (args.train or args.autocast)
-    make_step = training_step if args.train else inference_step
-    shared, macs, steps = {}, [], []
-    for candidate in candidates:
-        model = candidate.build(setting.part, setting.size)
-        load_fitting(model, shared)
-        shared = shared or model.state_dict()
-        if weights and not load_fitting(model, weights):
-            raise cli.UserError(f'--checkpoint {args.checkpoint}: none of its tensors fits '
-                                f'{candidate.label}')
-        model.to(device)
-        batch = candidate.batch(model, setting.batch, setting.size, args.train)
-        if cast:
-            model.backbone.to(dtype)
-            batch['inputs'] = batch['inputs'].to(dtype)
+    names, macs, steps = [], [], []
+    for candidate, (model, batch) in zip(candidates, build_alike(
+            candidates, setting.part, setting.batch, setting.size, device, args.train,
+            dtype if cast else torch.float32, weights)):
         macs.append(count_macs(model.backbone, batch['inputs']) // setting.batch)
+        taught = args.teacher and decides(model)
         if args.compile:
             model.backbone = torch.compile(model.backbone)
-        steps.append(make_step(model, batch, device, torch.float32 if cast else dtype))
+        autocast = torch.float32 if cast else dtype
+        if args.train:
+            names.append('training with teacher' if taught else 'training')
+            steps.append(training_step(model, batch, device, autocast,
+                                       candidate.model_cfg if taught else None))
+        else:
+            names.append('inference')
+            steps.append(inference_step(model, batch, device, autocast))
+    if args.teacher and 'training with teacher' not in names:
+        raise cli.UserError('--teacher: no candidate is sparse, so none has a teacher')
     timings = time_in_turns(steps, args.rounds, args.warmup, args.min_time, synchronizer(device))
-    return [Measurement(
-        part=setting.part, step='training' if args.train else 'inference', compiled=args.compile,
-        batch=setting.batch, height=setting.size[0], width=setting.size[1], dtype=setting.dtype,
-        candidate=candidate.label, images_per_s=setting.batch / timing.seconds,
-        median_s=timing.seconds, ratio=timing.ratio, ratio_p20=timing.ratio_p20,
-        ratio_p80=timing.ratio_p80, rounds=timing.rounds, macs=count,
-        macs_ratio=count / macs[0] if macs[0] else None, peak_bytes=peak_memory_of(step, device))
-        for candidate, timing, count, step in zip(candidates, timings, macs, steps)]
+    # Only there the counted multiply-adds are all that ran.
+    counted = setting.part == 'backbone' and not args.train
+    rows = []
+    for candidate, name, timing, count, step in zip(candidates, names, timings, macs, steps):
+        images_per_s = setting.batch / timing.seconds
+        rows.append(Measurement(
+            part=setting.part, step=name, compiled=args.compile, batch=setting.batch,
+            height=setting.size[0], width=setting.size[1], dtype=setting.dtype,
+            candidate=candidate.label, images_per_s=images_per_s, median_s=timing.seconds,
+            ratio=timing.ratio, ratio_p20=timing.ratio_p20, ratio_p80=timing.ratio_p80,
+            rounds=timing.rounds, macs=count, macs_ratio=count / macs[0] if macs[0] else None,
+            peak_bytes=peak_memory_of(step, device),
+            rate_share=count * images_per_s / rates[setting.dtype] if counted else None))
+    return rows
 
 
 def main():
@@ -149,7 +154,7 @@ def main():
     check_args(args)
     device = machine.find_device(args.device)
     for name in args.dtype:
-        machine.check_dtype(DTYPES[name], device)
+        machine.check_dtype(machine.DTYPES[name], device)
     if args.threads:
         torch.set_num_threads(args.threads)
     candidates = find_candidates(args.candidates, args.dense, args.sparse)
@@ -158,15 +163,19 @@ def main():
             raise cli.UserError(f'{candidate.label} is a backbone: --part model needs configs')
     settings = [Setting(*values) for values in itertools.product(
         args.part, args.batch, map(tuple, args.shape), args.dtype)]
-    about = dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                 command=shlex.join(sys.argv), hardware=machine.hardware(device),
-                 versions=machine.versions(), dynsp_mm=machine.own_version(), failures=[])
-    weights = read_weights(args.checkpoint) if args.checkpoint else {}
+    bounds = measure_bounds(device, {name: machine.DTYPES[name] for name in args.dtype})
+    rates = bounds['macs_per_s']
+    products = ', '.join(f'{rate / 1e9:.1f} GMAC/s in {name}' for name, rate in rates.items())
+    print(f'[benchmark] bounds: matrix products {products}; copies '
+          f'{bounds["copy_bytes_per_s"] / 1e9:.1f} GB/s', flush=True)
+    about = dict(machine.circumstances(device), bounds=bounds, failures=[],
+                 finished=False)
+    weights = read_weights(args.checkpoint) if args.checkpoint else None
     rows = []
     for number, setting in enumerate(settings, 1):
         start = time.perf_counter()
         try:
-            new = measure(candidates, setting, args, device, weights)
+            new = measure(candidates, setting, args, device, weights, rates)
         except RuntimeError as error:  # memory, or an operator without this dtype: others may do
             reason = f'{type(error).__name__}: {machine.first_line(error)}'
             about['failures'].append(dict(setting=str(setting), reason=reason))
@@ -175,6 +184,7 @@ def main():
             rows += new
             print(f'[benchmark] {number}/{len(settings)} {setting}: {new[0].rounds} rounds, '
                   f'{time.perf_counter() - start:.0f} s in all\n{format_table(new)}', flush=True)
+        about['finished'] = number == len(settings)
         for path, text in ((args.csv, to_csv(rows)), (args.json, to_json(rows, **about))):
             if path:
                 write_whole(path, text)

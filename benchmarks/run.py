@@ -1,0 +1,105 @@
+#!/usr/bin/env python
+"""Measures the results of this folder again, each by its command in commands.yml.
+
+    python benchmarks/run.py --list
+    python benchmarks/run.py clock-swin-s
+    python benchmarks/run.py 'growth-*' --force
+    python benchmarks/run.py                    # all that have no result yet
+
+A result that was interrupted counts as none. Those of GPUs are skipped where there is none.
+"""
+import argparse
+import fnmatch
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from string import Template
+
+ROOT = Path(__file__).resolve().parents[1]
+# The checkout serves without being installed.
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from mmengine.fileio import load  # noqa: E402
+
+from dynsp_mm import cli  # noqa: E402
+
+TOOLS = 'tools/analysis_tools'  # paths are relative to ROOT, so that the results name none of here
+
+
+def read_commands(path=ROOT / 'benchmarks/commands.yml'):
+    """Name of each result -> its title and the command lines that make it, in order."""
+    content = load(path)
+    found = {}
+    for name, spec in content['results'].items():
+        arguments = shlex.split(Template(spec['args']).substitute(content['networks']))
+        result = f'benchmarks/{name}.json'
+        tool = spec.get('tool', 'benchmark')
+        commands = [[f'{TOOLS}/{tool}.py', *arguments, '--json', result]]
+        if tool == 'benchmark':
+            commands[0] += ['--csv', f'benchmarks/{name}.csv']
+        if 'plot' in spec:
+            names = [f'--name={short}={network}' for short, network in content['networks'].items()
+                     if network in arguments]
+            commands.append([f'{TOOLS}/plot_benchmark.py', result, '--against', spec['plot'],
+                             '--out', f'benchmarks/{name}.png', *names])
+        found[name] = dict(title=spec['title'], commands=commands)
+    return found
+
+
+def choose(commands, patterns):
+    """Names that fit any of the patterns, in the order of the file; all without patterns."""
+    for pattern in patterns:
+        if not fnmatch.filter(commands, pattern):
+            raise cli.UserError(f'no result is called {pattern!r}; --list shows those there are')
+    return [name for name in commands
+            if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def is_there(name):
+    """Whether a result was measured to its end."""
+    try:
+        return json.loads((ROOT / f'benchmarks/{name}.json').read_text()).get('finished', True)
+    except (OSError, ValueError):
+        return False
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('names', nargs='*', metavar='NAME', help='or a pattern, such as growth-*; default: all')
+    add('--list', action='store_true', help='only show the results, whether they are there, and '
+        'their commands')
+    add('--force', action='store_true', help='also measure what is there')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    commands = read_commands()
+    failed = []
+    for name in choose(commands, args.names):
+        lines = [['python', *command] for command in commands[name]['commands']]
+        there = is_there(name)
+        if args.list:
+            print(f'{name}: {commands[name]["title"]}' + (' (there)' if there else ''))
+            for line in lines:
+                print(f'    {shlex.join(line)}')
+        elif there and not args.force:
+            print(f'[benchmarks] {name}: there; --force measures it again', flush=True)
+        elif name.startswith('gpu-') and not torch.cuda.is_available():
+            print(f'[benchmarks] {name}: skipped, there is no CUDA device', flush=True)
+        else:
+            print(f'[benchmarks] {name}: {commands[name]["title"]}', flush=True)
+            if any(subprocess.run([sys.executable, *line[1:]], cwd=ROOT).returncode
+                   for line in lines):
+                failed.append(name)
+    if failed:
+        raise cli.UserError(f'not all of {", ".join(failed)} could be measured')
+
+
+if __name__ == '__main__':
+    cli.run_tool(main)

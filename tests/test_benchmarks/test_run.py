@@ -1,0 +1,145 @@
+"""benchmarks/run.py and its commands: each is one that its tool takes."""
+import fnmatch
+import importlib.util
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from dynsp_mm import cli
+from dynsp_mm.candidates import Candidate
+
+ROOT = Path(__file__).parents[2]
+SMALL = '''
+networks:
+  a: dynamic_convnext_atto
+  b: dynamic_convnext_atto@drop_path_rate=0.1
+results:
+  first:
+    title: one
+    args: $a $a@sparse=0.7 --shape 64 64
+  growth-x:
+    title: two
+    plot: side
+    args: $b
+  gpu-x:
+    title: three
+    tool: profile_parts
+    args: $a --device cuda
+'''
+
+
+def load(path, name):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def runner(monkeypatch, tmp_path):
+    """Runs the runner in a folder of its own; the commands that it ran, which write results."""
+    module = load(ROOT / 'benchmarks/run.py', 'benchmarks_run')
+    (tmp_path / 'benchmarks').mkdir()
+    (tmp_path / 'benchmarks/commands.yml').write_text(SMALL)
+    monkeypatch.setattr(module, 'ROOT', tmp_path)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    run_commands, returned = [], []
+
+    def run(command, cwd):
+        assert cwd == tmp_path
+        run_commands.append(command[1:])
+        return subprocess.CompletedProcess(command, returned.pop(0) if returned else 0)
+    monkeypatch.setattr(module.subprocess, 'run', run)
+    monkeypatch.setattr(module, 'read_commands', lambda read=module.read_commands: read(
+        tmp_path / 'benchmarks/commands.yml'))
+
+    def main(*args):
+        run_commands.clear()
+        monkeypatch.setattr('sys.argv', ['run.py', *args])
+        cli.run_tool(module.main)
+        return [' '.join(command) for command in run_commands]
+    main.module, main.returned = module, returned
+    main.write = lambda name, **content: (tmp_path / f'benchmarks/{name}.json').write_text(
+        json.dumps(content))
+    return main
+
+
+TOOLS = 'tools/analysis_tools'
+FIRST = (f'{TOOLS}/benchmark.py dynamic_convnext_atto dynamic_convnext_atto@sparse=0.7 --shape 64 '
+         '64 --json benchmarks/first.json --csv benchmarks/first.csv')
+GROWTH = [f'{TOOLS}/benchmark.py dynamic_convnext_atto@drop_path_rate=0.1 '
+          '--json benchmarks/growth-x.json --csv benchmarks/growth-x.csv',
+          f'{TOOLS}/plot_benchmark.py benchmarks/growth-x.json --against side '
+          '--out benchmarks/growth-x.png --name=b=dynamic_convnext_atto@drop_path_rate=0.1']
+GPU = f'{TOOLS}/profile_parts.py dynamic_convnext_atto --device cuda --json benchmarks/gpu-x.json'
+
+
+def test_all_that_is_not_there(runner, capsys, monkeypatch):
+    assert runner() == [FIRST, *GROWTH]
+    out = capsys.readouterr().out
+    assert '[benchmarks] first: one\n' in out
+    assert '[benchmarks] gpu-x: skipped, there is no CUDA device\n' in out
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert runner() == [FIRST, *GROWTH, GPU]
+    runner.write('first', finished=True)
+    runner.write('growth-x', finished=False)  # interrupted
+    runner.write('gpu-x')  # profile_parts writes at its end only
+    assert runner() == GROWTH
+    assert '[benchmarks] first: there; --force measures it again\n' in capsys.readouterr().out
+    assert runner('--force') == [FIRST, *GROWTH, GPU]
+
+
+def test_some(runner, capsys):
+    assert runner('growth-*') == GROWTH
+    assert runner('growth-*', 'first') == [FIRST, *GROWTH]
+    with pytest.raises(SystemExit):
+        runner('first', 'second*')
+    assert capsys.readouterr().err == (
+        "ERROR: no result is called 'second*'; --list shows those there are\n")
+
+
+def test_list(runner, capsys):
+    runner.write('first')
+    assert runner('--list') == []
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ['first: one (there)', f'    python {FIRST}', 'growth-x: two']
+
+
+def test_failures_do_not_end_the_run(runner, capsys):
+    runner.returned.extend([2, 1])
+    with pytest.raises(SystemExit) as caught:
+        runner()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == 'ERROR: not all of first, growth-x could be measured\n'
+
+
+def test_the_commands_that_are_listed(monkeypatch):
+    """Each result's commands are ones that the tools take, and its candidates exist."""
+    module = load(ROOT / 'benchmarks/run.py', 'benchmarks_run')
+    tools = {name: load(ROOT / TOOLS / f'{name}.py', name)
+             for name in ('benchmark', 'profile_parts', 'plot_benchmark')}
+    commands = module.read_commands()
+    # The README names each result, or its group, such as `gpu-*`.
+    described = re.findall(r'`([\w*-]+)`', (ROOT / 'benchmarks/README.md').read_text())
+    labels = set()
+    for name, spec in commands.items():
+        assert any(fnmatch.fnmatch(name, pattern) for pattern in described), name
+        for path, *arguments in spec['commands']:
+            tool = tools[Path(path).stem]
+            monkeypatch.setattr('sys.argv', [path, *arguments])
+            args = tool.parse_args()
+            if Path(path).stem != 'plot_benchmark':
+                assert str(args.json) == f'benchmarks/{name}.json'
+                assert (args.device == 'cuda') == name.startswith('gpu-')
+                labels.update(args.candidates)
+            if Path(path).stem == 'benchmark':
+                monkeypatch.chdir(ROOT)
+                tool.check_args(args)
+    assert len(commands) > 20 and len(labels) > 20
+    for label in labels:
+        candidate = Candidate(label)
+        assert candidate.named or 'backbone' in candidate.cfg.model
