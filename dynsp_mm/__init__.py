@@ -20,8 +20,8 @@ enable_own_base_configs()
 
 __all__ = [
     'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'DynamicSwinV2',
-    'HoldPretrainedHook', 'KeepMapHook', 'KeepRatioAnnealingHook',
-    'PrepareForInferenceHook', 'STViTSwin', 'SemanticAttention', 'SparseOptimWrapperConstructor', 'SparseTrainingHook', 'TokenPredictor',
-    '__version__', 'create_backbone', 'prepare_for_inference', 'record_decisions',
-    'record_semantic_attention'
+    'HoldPretrainedHook', 'KeepMapHook', 'KeepRatioAnnealingHook', 'PrepareForInferenceHook',
+    'STViTSwin', 'SemanticAttention', 'SparseOptimWrapperConstructor', 'SparseTrainingHook',
+    'TokenPredictor', '__version__', 'create_backbone', 'prepare_for_inference',
+    'record_decisions', 'record_semantic_attention'
 ]

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from . import cli, create
 from .analysis.steps import BackboneAlone
+from .backbones.base import Backbone
 from .checkpoints import load_from_anywhere
 from .config_tree import without_pretrained
+from .ops import resolve_backend
 from .sparsify import parse_ratios
 from .swap_check import build_model, dummy_batch, load_library
 
@@ -128,7 +130,6 @@ class Candidate:
 
 def build_alike(candidates: Sequence[Candidate], part: str, count: int, size: Tuple[int, int],
                 device: torch.device, training: bool = False,
-                dtype: torch.dtype = torch.float32,
                 weights: Optional[Mapping[str, Tensor]] = None
                 ) -> Iterator[Tuple[BaseModel, Dict[str, Any]]]:
     """Model and batch of each candidate, one after the other, with equal weights and images.
@@ -140,7 +141,6 @@ def build_alike(candidates: Sequence[Candidate], part: str, count: int, size: Tu
         size: Their height and width in pixels.
         device: Where all goes.
         training: Whether the batch is one for training.
-        dtype: Of the weights and images of backbones.
         weights: Of a checkpoint, for all.
 
     Raises:
@@ -154,11 +154,39 @@ def build_alike(candidates: Sequence[Candidate], part: str, count: int, size: Tu
         if weights and not load_fitting(model, weights):
             raise cli.UserError(f'--checkpoint: none of its tensors fits {candidate.label}')
         model.to(device)
-        batch = candidate.batch(model, count, size, training)
-        if dtype != torch.float32:
-            model.backbone.to(dtype)
-            batch['inputs'] = batch['inputs'].to(dtype)
-        yield model, batch
+        yield model, candidate.batch(model, count, size, training)
+
+
+def make_ready(model: BaseModel, batch: Dict[str, Any], part: str, dtype: torch.dtype,
+               autocast: bool, backend: Optional[str]) -> Optional[str]:
+    """Makes model and batch ready for inference in a precision.
+
+    Backbones of this package are prepared (:meth:`Backbone.prepare_for_inference`).
+
+    Args:
+        model: With a ``backbone``.
+        batch: What it is called with; its images may be cast.
+        part: 'backbone', whose weights and images are cast, or 'model', which wants autocast.
+        dtype: The precision.
+        autocast: Whether backbones that are not prepared want autocast, too.
+        backend: For preparing, None for not to prepare.
+
+    Returns:
+        The backend with which the backbone is prepared; None if it is not. In a whole model in
+        reduced precision it runs as it is all the same, see ``prepare_for_inference``.
+
+    Raises:
+        ValueError: The backend cannot run.
+    """
+    prepared = backend is not None and isinstance(model.backbone, Backbone)
+    if part == 'backbone' and (prepared or not autocast) and dtype != torch.float32:
+        model.backbone.to(dtype)
+        batch['inputs'] = batch['inputs'].to(dtype)
+    if not prepared:
+        return None
+    weights = next(model.backbone.parameters())
+    model.backbone.prepare_for_inference(backend)
+    return resolve_backend(backend, weights.device, weights.dtype)
 
 
 def find_candidates(names: Sequence[str], dense: bool = False,

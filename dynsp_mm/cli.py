@@ -4,6 +4,7 @@ Every function here changes a loaded config or checks it; nothing is built befor
 complete. One code path serves mmdet, mmseg and mmpretrain; where they differ,
 ``cfg.default_scope`` decides.
 """
+import argparse
 import importlib.util
 import logging
 import os
@@ -21,6 +22,7 @@ from .backbones.base import Backbone
 from .checkpoints import fit_state_dict, load_from_anywhere, load_whole
 from .compat import has_accelerator
 from .config_tree import LIBRARIES, leaf_datasets, read_config
+from .ops import BACKENDS
 from .sparsify import parse_ratios, sparsify
 from .training.new_parts import is_new
 
@@ -128,6 +130,28 @@ def add_common_arguments(parser):
     # torch.distributed.launch passes the second spelling since torch 2.0.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help='set by torch.distributed.launch')
+
+
+def add_backend_option(parser):
+    """Add ``--backend``; ``none`` becomes None."""
+    parser.add_argument(
+        '--backend', default='auto', metavar='NAME', type=parse_backend,
+        help='with which backbones of dynsp_mm are prepared for inference: '
+        f'{", ".join(BACKENDS)}, or none: they run as they are (default: %(default)s)')
+
+
+def parse_backend(text):
+    """A value of ``--backend``."""
+    if text not in (*BACKENDS, 'none'):
+        raise argparse.ArgumentTypeError(f'{text!r}: must be one of {", ".join(BACKENDS)}, none')
+    return None if text == 'none' else text
+
+
+def enable_prepared(cfg, backend):
+    """Tests with backbones that are prepared for inference; None for as they are."""
+    if backend is not None:
+        hook = dict(type='PrepareForInferenceHook', backend=backend)
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def load_config(path, cfg_options=None):

@@ -5,8 +5,9 @@ from mmengine.registry import MODELS
 from toys import SWIN
 
 from dynsp_mm import cli
-from dynsp_mm.candidates import (Candidate, build_alike, find_candidates, load_fitting,
+from dynsp_mm.candidates import (Candidate, build_alike, find_candidates, load_fitting, make_ready,
                                  read_weights)
+from dynsp_mm.layers import Foldable
 from dynsp_mm.swap_check import max_error
 
 SIZE = (64, 64)
@@ -84,18 +85,45 @@ def test_the_same_weights_and_images_compute_the_same(write):
         assert max_error(outputs[2:], outputs[:1]) > 1e-3
 
 
+def forms(model):
+    return [m._form is not None for m in model.modules() if isinstance(m, Foldable)]
+
+
+def test_made_ready_for_inference(write):
+    """Own backbones are prepared and cast, others cast unless autocast is wanted."""
+    plain, = find_candidates([write('net.py', DENSE)])
+    sparse, = find_candidates([write('net.py', DENSE)], ratios=['0.7'])[1:]
+    bf16, cpu = torch.bfloat16, torch.device('cpu')
+
+    def ready(candidate, part, dtype, autocast, backend):
+        (model, batch), = build_alike([candidate], part, 1, SIZE, cpu)
+        used = make_ready(model, batch, part, dtype, autocast, backend)
+        return used, next(model.backbone.parameters()).dtype, batch['inputs'].dtype, forms(model)
+
+    used, weights, images, parts = ready(sparse, 'backbone', bf16, True, 'eager')
+    assert (used, weights, images) == ('eager', bf16, bf16) and all(parts)
+    used, weights, images, parts = ready(sparse, 'backbone', bf16, False, None)
+    assert (used, weights, images) == (None, bf16, bf16) and not any(parts)
+    used, weights, images, parts = ready(sparse, 'backbone', bf16, True, None)
+    assert (used, weights, images) == (None, torch.float32, torch.float32)
+    used, weights, images, parts = ready(sparse, 'model', bf16, True, 'auto')
+    assert used in ('onednn', 'eager') and weights == images == torch.float32 and all(parts)
+    assert ready(plain, 'backbone', bf16, True, 'auto')[:3] == (None, torch.float32, torch.float32)
+    assert ready(plain, 'backbone', bf16, False, 'auto')[:3] == (None, bf16, bf16)
+    with pytest.raises(ValueError, match="backend='triton'"):
+        ready(sparse, 'backbone', bf16, True, 'triton')
+
+
 def test_candidates_are_built_alike(write):
-    """Weights of a checkpoint, else of the first; reduced precision; images for all."""
+    """Weights of a checkpoint, else of the first; images for all."""
     cpu = torch.device('cpu')
     candidates = find_candidates([write('net.py', DENSE)], ratios=['0.7'])
-    (first, images), (second, same) = build_alike(candidates, 'backbone', 2, SIZE, cpu,
-                                                  dtype=torch.bfloat16)
-    assert images['inputs'].shape == (2, 3, *SIZE) and images['inputs'].dtype == torch.bfloat16
+    (first, images), (second, same) = build_alike(candidates, 'backbone', 2, SIZE, cpu)
+    assert images['inputs'].shape == (2, 3, *SIZE)
     assert torch.equal(images['inputs'], same['inputs'])
     weights = dict(first.named_parameters())
     assert len(dict(second.named_parameters())) > len(weights)
     for name, value in weights.items():
-        assert value.dtype == torch.bfloat16
         assert torch.equal(value, second.get_parameter(name)), name
     threes = {name: torch.full_like(value, 3) for name, value in weights.items()}
     for model, _ in build_alike(candidates, 'model', 1, SIZE, cpu, True, weights=threes):

@@ -29,6 +29,7 @@ def parse_args():
                         help='how long --show leaves a window open (default: %(default)s)')
     parser.add_argument('--tta', action='store_true',
                         help="test-time augmentation by the config's tta_model and tta_pipeline")
+    cli.add_backend_option(parser)
     return parser.parse_args()
 
 
@@ -43,6 +44,7 @@ def main():
     cfg.load_from = cli.check_checkpoint(args.checkpoint)
     cfg.resume = False
     cli.enable_visualization(cfg, args.show, args.show_dir, args.wait_time)
+    cli.enable_prepared(cfg, args.backend)
     if args.tta:
         cli.enable_tta(cfg)
     if args.out:

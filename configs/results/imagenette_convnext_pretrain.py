@@ -2,7 +2,7 @@
 
     python tools/train.py configs/results/imagenette_convnext_pretrain.py
 
-No row starts from it yet: it is to show whether its sparse stage matters more than the Swin's.
+All channel mixing of its blocks is in the MLPs, so its sparse stage has more to lose than the Swin's.
 """
 _base_ = './imagenette_pretrain.py'
 

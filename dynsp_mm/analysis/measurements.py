@@ -31,6 +31,7 @@ class Measurement(NamedTuple):
         peak_bytes: Most memory that a step holds at a time, beyond what is held before it.
         rate_share: Multiply-adds per second divided by those of a large matrix product on the same
             machine; None for training and whole models, of which ``macs`` are a part only.
+        backend: With which the backbone was prepared for inference; None if it ran as it is.
     """
     part: str
     step: str
@@ -50,6 +51,7 @@ class Measurement(NamedTuple):
     macs_ratio: Optional[float]
     peak_bytes: int
     rate_share: Optional[float] = None
+    backend: Optional[str] = None
 
 
 def format_table(rows: Sequence[Measurement]) -> str:

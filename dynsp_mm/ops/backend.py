@@ -74,6 +74,10 @@ WHY_NOT: Dict[str, Callable[[torch.device, torch.dtype], Optional[str]]] = {
     'eager': why_not_eager, 'onednn': why_not_onednn, 'triton': why_not_triton}
 
 
+# What resolve_backend takes.
+BACKENDS = ('auto', *WHY_NOT)
+
+
 def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that a name stands for on given tensors.
 
@@ -90,8 +94,8 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     Raises:
         ValueError: For another name, or a named backend that cannot run.
     """
-    if name != 'auto' and name not in WHY_NOT:
-        choices = ', '.join(repr(choice) for choice in ('auto', *WHY_NOT))
+    if name not in BACKENDS:
+        choices = ', '.join(map(repr, BACKENDS))
         raise ValueError(f'backend={name!r}: must be one of {choices}')
     device = torch.device(device)
     if name == 'auto':

@@ -43,7 +43,7 @@ from dynsp_mm.analysis.measurements import (Measurement, format_table, to_csv,  
                                             to_json, write_whole)
 from dynsp_mm.analysis.steps import decides, inference_step, training_step  # noqa: E402
 from dynsp_mm.candidates import (MIN_SIDE, build_alike, find_candidates,  # noqa: E402
-                                 read_weights)
+                                 make_ready, read_weights)
 
 
 def parse_args():
@@ -64,7 +64,8 @@ def parse_args():
         'with the keep-ratio loss where there are predictors')
     add('--teacher', action='store_true', help='with --train: sparse candidates also learn from a '
         'dense teacher of their own architecture, with the losses that SparseTrainingHook adds')
-    add('--compile', action='store_true', help='torch.compile each backbone')
+    cli.add_backend_option(parser)
+    add('--compile', action='store_true', help='torch.compile each backbone; none is prepared then')
     add('--checkpoint', metavar='FILE', help='weights for what fits of each candidate')
     add('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
     add('--threads', type=int, metavar='N', help="of the CPU (default: torch's choice)")
@@ -113,22 +114,28 @@ class Setting(NamedTuple):
 def measure(candidates, setting, args, device, weights, rates):
     """A :class:`Measurement` of each candidate."""
     dtype = machine.DTYPES[setting.dtype]
-    cast = setting.part == 'backbone' and not (args.train or args.autocast)
-    names, macs, steps = [], [], []
+    backend = None if args.compile else args.backend
+    names, backends, macs, steps = [], [], [], []
     for candidate, (model, batch) in zip(candidates, build_alike(
             candidates, setting.part, setting.batch, setting.size, device, args.train,
-            dtype if cast else torch.float32, weights)):
+            weights)):
         macs.append(count_macs(model.backbone, batch['inputs']) // setting.batch)
         taught = args.teacher and decides(model)
+        if args.train:
+            backends.append(None)
+            names.append('training with teacher' if taught else 'training')
+            autocast = dtype
+        else:
+            backends.append(make_ready(model, batch, setting.part, dtype, args.autocast, backend))
+            names.append('inference')
+            # What is cast already needs none.
+            autocast = torch.float32 if batch['inputs'].dtype == dtype else dtype
         if args.compile:
             model.backbone = torch.compile(model.backbone)
-        autocast = torch.float32 if cast else dtype
         if args.train:
-            names.append('training with teacher' if taught else 'training')
             steps.append(training_step(model, batch, device, autocast,
                                        candidate.model_cfg if taught else None))
         else:
-            names.append('inference')
             steps.append(inference_step(model, batch, device, autocast))
     if args.teacher and 'training with teacher' not in names:
         raise cli.UserError('--teacher: no candidate is sparse, so none has a teacher')
@@ -136,7 +143,8 @@ def measure(candidates, setting, args, device, weights, rates):
     # Only there the counted multiply-adds are all that ran.
     counted = setting.part == 'backbone' and not args.train
     rows = []
-    for candidate, name, timing, count, step in zip(candidates, names, timings, macs, steps):
+    for candidate, name, backend, timing, count, step in zip(
+            candidates, names, backends, timings, macs, steps):
         images_per_s = setting.batch / timing.seconds
         rows.append(Measurement(
             part=setting.part, step=name, compiled=args.compile, batch=setting.batch,
@@ -145,7 +153,8 @@ def measure(candidates, setting, args, device, weights, rates):
             ratio=timing.ratio, ratio_p20=timing.ratio_p20, ratio_p80=timing.ratio_p80,
             rounds=timing.rounds, macs=count, macs_ratio=count / macs[0] if macs[0] else None,
             peak_bytes=peak_memory_of(step, device),
-            rate_share=count * images_per_s / rates[setting.dtype] if counted else None))
+            rate_share=count * images_per_s / rates[setting.dtype] if counted else None,
+            backend=backend))
     return rows
 
 

@@ -26,7 +26,8 @@ from dynsp_mm.analysis.latency import synchronizer  # noqa: E402
 from dynsp_mm.analysis.measurements import align, to_json, write_whole  # noqa: E402
 from dynsp_mm.analysis.parts import PartTimes  # noqa: E402
 from dynsp_mm.analysis.steps import inference_step  # noqa: E402
-from dynsp_mm.candidates import MIN_SIDE, build_alike, find_candidates  # noqa: E402
+from dynsp_mm.candidates import (MIN_SIDE, build_alike, find_candidates,  # noqa: E402
+                                 make_ready)
 
 
 def parse_args():
@@ -40,6 +41,7 @@ def parse_args():
     add('--dtype', choices=list(machine.DTYPES), default='float32')
     add('--autocast', action='store_true', help='reduced precision by autocast, not by a cast of '
         'weights and images')
+    cli.add_backend_option(parser)
     add('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
     add('--threads', type=int, metavar='N', help="of the CPU (default: torch's choice)")
     add('--rounds', type=int, default=5, metavar='N', help='profiled forwards (default: 5)')
@@ -70,10 +72,12 @@ def main():
     if args.threads:
         torch.set_num_threads(args.threads)
     candidates, size = find_candidates(args.candidates), tuple(args.shape)
-    weights, autocast = (torch.float32, dtype) if args.autocast else (dtype, torch.float32)
     rows = []
     for candidate, (model, batch) in zip(candidates, build_alike(
-            candidates, 'backbone', args.batch, size, device, dtype=weights)):
+            candidates, 'backbone', args.batch, size, device)):
+        make_ready(model, batch, 'backbone', dtype, args.autocast, args.backend)
+        # What is cast already needs none.
+        autocast = torch.float32 if batch['inputs'].dtype == dtype else dtype
         step = inference_step(model, batch, device, autocast)
         timing, = time_in_turns([step], args.rounds, args.warmup,
                                 synchronize=synchronizer(device))
