@@ -538,3 +538,13 @@ def test_where_a_file_can_be_written(tmp_path):
         cli.check_output('--out', tmp_path)
     with pytest.raises(cli.UserError, match='^--out .*: there is no folder .*no$'):
         cli.check_output('--out', tmp_path / 'no/new.json')
+
+
+@pytest.mark.parametrize('hooks', [None, [dict(type='SparseTrainingHook')]])
+def test_tests_are_prepared(hooks):
+    cfg = Config(dict(model=dict()) if hooks is None else dict(custom_hooks=hooks))
+    before = list(hooks or [])
+    cli.enable_prepared(cfg, None)
+    assert list(cfg.get('custom_hooks') or []) == before
+    cli.enable_prepared(cfg, 'eager')
+    assert cfg.custom_hooks == [*before, dict(type='PrepareForInferenceHook', backend='eager')]

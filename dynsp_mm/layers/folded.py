@@ -90,6 +90,19 @@ class Foldable(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
 
+def scaled_linear(x: Tensor, linear: nn.Linear, scale: Optional[Tensor]) -> Tensor:
+    """``scale * linear(x)``, scaled in the weights: no map of unscaled results to keep.
+
+    Args:
+        x: (..., C).
+        linear: C -> C'.
+        scale: (C',), or None for no scale.
+    """
+    if scale is None:
+        return linear(x)
+    return F.linear(x, *fold_scale(scale, linear.weight, linear.bias))
+
+
 def is_exact_gelu(act: nn.Module) -> bool:
     """Whether an activation is the GELU that kernels have."""
     return isinstance(act, nn.GELU) and act.approximate == 'none'

@@ -4,6 +4,7 @@ Shape legend: B images, N positions, C channels, M = B*N tokens.
 """
 from typing import Callable, Tuple
 
+import torch
 from torch import Tensor
 
 
@@ -38,7 +39,10 @@ def merge_streams(mask: Tensor, slow: Tensor, fast: Tensor) -> Tensor:
         slow: (B, N, C) slow stream.
         fast: (B, N, C) fast stream.
     """
-    return mask * slow + (1 - mask) * fast
+    # One pass where ``mask * slow + (1 - mask) * fast`` takes four, and the same gradients. Under
+    # autocast a convolution's output has another dtype than the stream beside it.
+    dtype = torch.result_type(slow, fast)
+    return torch.lerp(fast.to(dtype), slow.to(dtype), mask.to(dtype))
 
 
 def route_streams(mask: Tensor, merged: Tensor, slow: Tensor,
@@ -57,4 +61,4 @@ def route_streams(mask: Tensor, merged: Tensor, slow: Tensor,
     Returns:
         Slow and fast path inputs, each (B, N, C).
     """
-    return mask * merged + (1 - mask) * slow, (1 - mask) * merged + mask * fast
+    return merge_streams(mask, merged, slow), merge_streams(mask, fast, merged)

@@ -4,7 +4,9 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import MODELS
 
+import dynsp_mm  # noqa: F401
 from dynsp_mm.ops.backend import resolve_backend
 from dynsp_mm.ops.triton import (bias_gelu, gather_layer_norm, launch, scale_scatter_add,
                                  scale_scatter_add_)
@@ -259,3 +261,27 @@ def test_bad_input():
         scale_scatter_add(x, rows, x)
     with pytest.raises(ValueError, match=r'^scale: has shape \(1, 4\), must have \(4\)'):
         scale_scatter_add_(x, None, x, vector[None])
+
+
+@pytest.mark.parametrize('config', [
+    dict(type='DynamicSwin', keep_ratios=(0.7, 0.5, 0.3),
+         arch=dict(embed_dims=8, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 2))),
+    dict(type='DynamicConvNeXt', keep_ratios=(0.7, 0.5, 1e-6), gap_before_final_norm=False,
+         layer_scale_init_value=0.5, arch=dict(depths=[1, 1, 4, 1], channels=[8, 12, 16, 20])),
+    dict(type='STViTSwin', layer_scale_init_value=0.5,
+         arch=dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 2))),
+], ids=lambda config: config['type'])
+def test_prepared_backbones(config):
+    """The folded forms with these kernels compute what the modules compute."""
+    model = MODELS.build({**config, 'out_indices': (0, 1, 2, 3)}).to(DEVICE).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() < 2:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    image = random(2, 3, 36, 64)
+    with torch.no_grad():
+        expected = model(image)
+        maps = model.prepare_for_inference('triton')(image)
+    for a, b in zip(maps, expected):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(maps[-1], expected[-1])  # another way to the same numbers

@@ -147,7 +147,10 @@ def test_shares_are_those_of_the_dtype(tool):
 
 
 @pytest.mark.parametrize('option,weights,autocast', [
-    ((), torch.bfloat16, torch.float32), (('--autocast', ), torch.float32, torch.bfloat16)])
+    ((), torch.bfloat16, torch.float32),
+    (('--autocast', '--backend', 'eager'), torch.bfloat16, torch.float32),
+    (('--backend', 'none'), torch.bfloat16, torch.float32),
+    (('--autocast', '--backend', 'none'), torch.float32, torch.bfloat16)])
 def test_reduced_precision_of_a_backbone(tool, monkeypatch, option, weights, autocast):
     used = []
     make = tool.module.inference_step
@@ -158,6 +161,24 @@ def test_reduced_precision_of_a_backbone(tool, monkeypatch, option, weights, aut
     monkeypatch.setattr(tool.module, 'inference_step', inference_step)
     tool('net.py', 'net.py', *QUICK, '--dtype', 'bf16', *option)
     assert used == [(weights, weights, autocast)] * 2
+
+
+@pytest.mark.parametrize('options,backends', [
+    (('--backend', 'eager'), ['eager'] * 2), (('--backend', 'none'), [None] * 2),
+    (('--train', ), [None] * 2)])
+def test_backends(tool, options, backends):
+    content = tool(ATTO, ATTO, *QUICK, *options, '--json', 'out.json')
+    assert [row['backend'] for row in content['rows']] == backends
+
+
+@pytest.mark.parametrize('backend,message', [
+    ('triton', "ERROR: backend='triton': needs a CUDA device, the tensors are on cpu"),
+    ('fast', "argument --backend: 'fast': must be one of auto, eager, onednn, triton, none")])
+def test_backends_that_cannot_run(tool, monkeypatch, capsys, backend, message):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    with pytest.raises(SystemExit):
+        tool(ATTO, *QUICK, '--backend', backend)
+    assert message in capsys.readouterr().err
 
 
 def test_compiled_and_with_weights(tool, monkeypatch, capsys):

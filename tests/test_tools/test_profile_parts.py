@@ -54,7 +54,9 @@ def test_table_and_json(tool, capsys):
 
 
 @pytest.mark.parametrize('option,weights,autocast', [
-    ((), torch.bfloat16, torch.float32), (('--autocast', ), torch.float32, torch.bfloat16)])
+    ((), torch.bfloat16, torch.float32),
+    (('--autocast', '--backend', 'none'), torch.float32, torch.bfloat16),
+    (('--autocast', ), torch.bfloat16, torch.float32)])
 def test_reduced_precision(tool, monkeypatch, option, weights, autocast):
     used = []
     make = tool.module.inference_step

@@ -173,7 +173,7 @@ def run(dataset, row, seed, rows):
 def time_backbones(dataset, rows):
     """Times the backbones of all rows that have a result, in turns with the dense one.
 
-    Batch 1 at the size of the test, one thread.
+    All prepared for inference, batch 1 at the size of the test, one thread.
     """
     torch.set_num_threads(1)
     init_default_scope('mmengine')
@@ -184,7 +184,7 @@ def time_backbones(dataset, rows):
             backbone = MODELS.build(dict(cfg.model.backbone, init_cfg=None)).eval()
             checkpoint = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
             load_pretrained(backbone, checkpoint, 'backbone.', name='checkpoint')
-            backbones[row] = backbone
+            backbones[row] = backbone.prepare_for_inference()
     if 'dense' not in backbones:
         raise cli.UserError(f'{dataset}/dense has no result yet to compare with')
     names = ['dense', *(name for name in backbones if name != 'dense')]
