@@ -2,7 +2,7 @@
 
     python tools/train.py configs/results/imagenette_convnext_pretrain.py
 
-All channel mixing of its blocks is in the MLPs, so its sparse stage has more to lose than the Swin's.
+All channel mixing of its blocks is in the MLPs: its sparse stage has more to lose than the Swin's.
 """
 _base_ = './imagenette_pretrain.py'
 
