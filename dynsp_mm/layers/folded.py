@@ -152,12 +152,14 @@ class FoldedPath(NamedTuple):
             None where the norm is no layer norm.
         """
         *hidden, out = linears
-        weight, bias = fold_scale(scale, out.weight, out.bias)
-        if not hidden:
-            packed = pack_after_norm(kernels, norm, weight, bias)
-            return packed and cls(kernels, norm.eps, None, packed)
-        first = pack_after_norm(kernels, norm, hidden[0].weight, hidden[0].bias)
-        return first and cls(kernels, norm.eps, first, kernels.pack(weight, bias))
+        last = fold_scale(scale, out.weight, out.bias)
+        first = (hidden[0].weight, hidden[0].bias) if hidden else last
+        packed = pack_after_norm(kernels, norm, *first)
+        if packed is None:
+            return None
+        if hidden:
+            return cls(kernels, norm.eps, packed, kernels.pack(*last))
+        return cls(kernels, norm.eps, None, packed)
 
     @classmethod
     def of_ffn(cls, kernels: Kernels, norm: nn.Module, ffn: FFN,
