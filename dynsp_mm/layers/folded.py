@@ -8,10 +8,11 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmcv.cnn import Linear as MMCVLinear
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor
 
-from ..compat import is_autocast_on, is_compiling
+from ..compat import autocast_dtype, is_autocast_on, is_compiling
 from ..ops import Kernels, Packed, fold_norm, fold_scale, parts, plan_windows
 
 _reference_only = False
@@ -52,6 +53,9 @@ class Foldable(nn.Module):
 
     def fold(self, kernels: Kernels) -> bool:
         """Makes the folded form; False where this module has none that is exact."""
+        if not all(_is_plain(part) for part in self.modules()):
+            self._form = None
+            return False
         with torch.inference_mode(False), torch.no_grad():
             value = self._fold(kernels)
         self._form = None if value is None else _Form(value)
@@ -90,8 +94,19 @@ class Foldable(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a linear layer is no more than its weights; True for what is none."""
+    # mmcv's also takes empty tensors with old versions of torch.
+    return not isinstance(module, nn.Linear) or (
+        type(module).forward in (nn.Linear.forward, MMCVLinear.forward)
+        and not module._forward_hooks and not module._forward_pre_hooks)
+
+
 def scaled_linear(x: Tensor, linear: nn.Linear, scale: Optional[Tensor]) -> Tensor:
     """``scale * linear(x)``, scaled in the weights: no map of unscaled results to keep.
+
+    In float16 the results are scaled, for small scales make weights that vanish there, and
+    gradients of scaled weights overflow. So are those of a layer that is more than its weights.
 
     Args:
         x: (..., C).
@@ -100,6 +115,9 @@ def scaled_linear(x: Tensor, linear: nn.Linear, scale: Optional[Tensor]) -> Tens
     """
     if scale is None:
         return linear(x)
+    is_half = torch.float16 in (x.dtype, autocast_dtype(x.device.type))
+    if is_half or not isinstance(linear, nn.Linear) or not _is_plain(linear):
+        return linear(x) * scale
     return F.linear(x, *fold_scale(scale, linear.weight, linear.bias))
 
 
@@ -123,7 +141,8 @@ def pack_after_norm(kernels: Kernels, norm: Optional[nn.Module], weight: Tensor,
     Returns:
         None for what is no layer norm with weight and bias over C.
     """
-    if not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None \
+    if not isinstance(norm, nn.LayerNorm) or type(norm).forward is not nn.LayerNorm.forward \
+            or norm.weight is None or norm.bias is None \
             or len(norm.normalized_shape) != 1:
         return None
     return kernels.pack(*fold_norm(order(norm.weight), order(norm.bias), order(weight), bias))

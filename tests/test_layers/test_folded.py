@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS
 
 import dynsp_mm  # noqa: F401
-from dynsp_mm.layers import Foldable, reference_forms
+from dynsp_mm.layers import ConvNeXtBlock, Foldable, reference_forms
 from dynsp_mm.recording import record_decisions
 
 SWIN = dict(type='DynamicSwin', out_indices=(0, 1, 2, 3),
@@ -211,3 +211,52 @@ def test_hooks_see_maps_that_stay():
     with torch.no_grad():
         model(torch.randn(1, 3, 64, 64))
     assert all(torch.equal(out, copied) for out, copied in seen)
+
+
+class DoubledLinear(torch.nn.Linear):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class DoubledNorm(torch.nn.LayerNorm):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize('name,part', [('norm2', DoubledNorm(16)),
+                                       ('ffn.layers.1', DoubledLinear(64, 16))])
+def test_layers_that_are_more_than_their_weights_run(name, part):
+    model = build(SWIN, keep_ratios=None)
+    block = model.stages[0].blocks[0]
+    parent, _, child = name.rpartition('.')
+    setattr(block.get_submodule(parent), child, part)
+    model.prepare_for_inference()
+    maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+    assert relative_error(maps, expected) < 1e-5
+
+
+def test_hook_of_a_scaled_layer_runs():
+    model, seen = build(CONVNEXT, keep_ratios=None), []
+    hooked = model.stages[0][0].pointwise_conv2
+    hooked.register_forward_hook(lambda *args: seen.append(args[0]))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+        model.prepare_for_inference()(torch.randn(1, 3, 64, 64))
+    assert seen == [hooked, hooked]
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_small_scales_keep_gradients_in_reduced_precision(dtype):
+    block = ConvNeXtBlock(32, layer_scale_init_value=1e-6)
+    x, direction, grads = torch.randn(1, 64, 32), torch.randn(1, 64, 32), []
+    for enabled in (False, True):
+        block.zero_grad()
+        with torch.autocast('cpu', dtype, enabled=enabled):
+            out = block(x, (8, 8))
+        (2.0**13 * (out.float() * direction).sum()).backward()  # as gradients are scaled
+        grads.append([block.pointwise_conv1.weight.grad.clone(),
+                      block.pointwise_conv2.weight.grad.clone(), block.gamma.grad.clone()])
+    for exact, reduced in zip(*grads):
+        assert (reduced - exact).norm() < 0.05 * exact.norm()
