@@ -93,18 +93,10 @@ def is_autocast_on(device_type):
             else torch.is_autocast_enabled()
 
 
-def autocast_dtype(device_type):
-    """The precision that matrix products on 'cpu' or 'cuda' have by autocast; None without it."""
-    if not is_autocast_on(device_type):
-        return None
-    if hasattr(torch, 'get_autocast_dtype'):
-        return torch.get_autocast_dtype(device_type)
-    return torch.get_autocast_cpu_dtype() if device_type == 'cpu' \
-        else torch.get_autocast_gpu_dtype()  # torch < 2.4
-
-
 def is_compiling():
-    """Whether torch.compile is tracing."""
+    """Whether torch.compile or torch.jit.trace is tracing."""
+    if torch.jit.is_tracing():
+        return True
     compiler = getattr(torch, 'compiler', None)
     if hasattr(compiler, 'is_compiling'):
         return compiler.is_compiling()

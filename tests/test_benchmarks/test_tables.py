@@ -78,7 +78,8 @@ def test_unknown_result(tables, capsys):
     tables.page.write_text('<!-- clock-b -->\n<!-- end of clock-b -->\n')
     with pytest.raises(SystemExit):
         tables()
-    assert capsys.readouterr().err == "ERROR: PERFORMANCE.md: commands.yml has no result 'clock-b'\n"
+    assert capsys.readouterr().err == (
+        "ERROR: PERFORMANCE.md: commands.yml has no result 'clock-b'\n")
 
 
 def test_the_page_is_complete():
