@@ -94,7 +94,9 @@ def is_autocast_on(device_type):
 
 
 def is_compiling():
-    """Whether torch.compile is tracing."""
+    """Whether torch.compile or torch.jit.trace is tracing."""
+    if torch.jit.is_tracing():
+        return True
     compiler = getattr(torch, 'compiler', None)
     if hasattr(compiler, 'is_compiling'):
         return compiler.is_compiling()

@@ -75,7 +75,8 @@ class Backbone(BaseModule):
         call this again. Copies and pickles of the backbone have none.
 
         Args:
-            backend: 'eager', 'onednn' (CPU), 'triton' (CUDA), or 'auto', the fastest that runs.
+            backend: 'eager', 'onednn' (CPU), 'triton' (CUDA), or 'auto': 'onednn' where that runs,
+                else 'eager'.
 
         Returns:
             This backbone, in eval mode.
@@ -86,7 +87,7 @@ class Backbone(BaseModule):
         parameter = next(self.parameters())
         backend = resolve_backend(backend, parameter.device, parameter.dtype)
         self.eval()
-        kernels = KERNELS[backend]()
+        kernels = KERNELS[backend](parameter.device)
         forms = {name: module.fold(kernels) for name, module in self._foldable_parts()}
         left = [name for name, done in forms.items() if not done]
         print_log(f'{type(self).__name__} is prepared for inference ({backend})'

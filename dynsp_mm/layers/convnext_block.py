@@ -10,7 +10,7 @@ from torch import Tensor
 from ..ops import Kernels, dual_path, merge_streams, route_streams
 from .dual_path_stage import DualPathBlock, FoldedBlock
 from .fast_path import FastPath
-from .folded import FoldedPath, is_exact_gelu, scaled_linear
+from .folded import FoldedPath, is_exact_gelu
 from .norms import GRN
 
 
@@ -64,10 +64,12 @@ class ConvNeXtBlock(DualPathBlock):
         x = self.act(self.pointwise_conv1(self.norm(x)))
         if self.grn is not None:
             x = self.grn(x, **grn_args)
-        return scaled_linear(x, self.pointwise_conv2, self.gamma)
+        x = self.pointwise_conv2(x)
+        return x if self.gamma is None else x * self.gamma
 
     def _scaled_fast_path(self, x: Tensor) -> Tensor:
-        return self.fast_path(x, self.fast_gamma)
+        x = self.fast_path(x)
+        return x if self.fast_gamma is None else x * self.fast_gamma
 
     def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
         if self.grn is not None or not is_exact_gelu(self.act):

@@ -6,7 +6,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
 from ..ops import Kernels
-from .folded import FoldedPath, scaled_linear
+from .folded import FoldedPath
 
 
 class FastPath(nn.Module):
@@ -35,6 +35,6 @@ class FastPath(nn.Module):
         """The folded form of ``scale * (W LN(x) + b)``."""
         return FoldedPath.of(kernels, self.norm, self.linear, scale=scale)
 
-    def forward(self, tokens: Tensor, scale: Optional[Tensor] = None) -> Tensor:
-        """(..., C) tokens and a (C,) scale of the result -> (..., C)."""
-        return self.drop(scaled_linear(self.norm(tokens), self.linear, scale))
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return self.drop(self.linear(self.norm(tokens)))

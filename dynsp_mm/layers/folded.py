@@ -3,34 +3,46 @@
 Shape legend: B images, N positions, M = B * N tokens, C channels; windows of n tokens, h heads.
 """
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmcv.cnn import Linear as MMCVLinear
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor
 
 from ..compat import is_autocast_on, is_compiling
 from ..ops import Kernels, Packed, fold_norm, fold_scale, parts, plan_windows
 
-_reference_only = False
+_reference_only: ContextVar[bool] = ContextVar('reference_only', default=False)
 
 
 @contextmanager
 def reference_forms() -> Iterator[None]:
-    """Context manager in which modules run as they are, whether they were folded or not."""
-    global _reference_only
-    before, _reference_only = _reference_only, True
+    """Context manager in which modules run as they are, whether they were folded or not.
+
+    It concerns the thread that entered it.
+    """
+    token = _reference_only.set(True)
     try:
         yield
     finally:
-        _reference_only = before
+        _reference_only.reset(token)
 
 
 class _Form(NamedTuple):
-    """Holds a folded form, which is not copied or saved with its module."""
+    """Holds a folded form, which is not copied or saved with its module.
+
+    Attributes:
+        value: The form.
+        sources: The tensors that it was made of.
+        version: Of these, which grows with each write to them.
+    """
     value: Any
+    sources: Tuple[Tensor, ...]
+    version: int
 
     def __deepcopy__(self, memo: dict) -> None:
         return None
@@ -44,17 +56,21 @@ class Foldable(nn.Module):
 
     :meth:`fold` makes the form of the weights as they are then. It is not part of the state dict,
     and is dropped by whatever may change the weights: training mode, loading, a move to another
-    device or dtype. Copies of the module are not folded. Weights that are written to in place by
-    other means leave a stale form behind.
+    device or dtype, a step of an optimizer. Writing to ``.data`` goes unnoticed and leaves a stale
+    form behind. Copies of the module are not folded. Hooks of modules inside it are not called.
     """
 
     _form: Optional[_Form] = None
 
     def fold(self, kernels: Kernels) -> bool:
         """Makes the folded form; False where this module has none that is exact."""
+        if not all(_is_plain(part) for part in self.modules()):
+            self._form = None
+            return False
         with torch.inference_mode(False), torch.no_grad():
             value = self._fold(kernels)
-        self._form = None if value is None else _Form(value)
+        sources = (*self.parameters(), *self.buffers())
+        self._form = None if value is None else _Form(value, sources, _version(sources))
         return value is not None
 
     def unfold(self) -> None:
@@ -71,10 +87,14 @@ class Foldable(nn.Module):
 
         It has no gradients, is made for one dtype, and hides its products from compilers.
         """
-        if self._form is None or _reference_only or torch.is_grad_enabled() or is_compiling() \
-                or is_autocast_on(next(self.parameters()).device.type):
+        form = self._form
+        if form is None or _reference_only.get() or torch.is_grad_enabled() or is_compiling() \
+                or is_autocast_on(form.sources[0].device.type):
             return None
-        return self._form.value
+        if _version(form.sources) != form.version:
+            self.unfold()
+            return None
+        return form.value
 
     def train(self, mode: bool = True) -> 'Foldable':
         if mode:
@@ -89,18 +109,23 @@ class Foldable(nn.Module):
         self.unfold()
         super()._load_from_state_dict(*args, **kwargs)
 
+    def _replicate_for_data_parallel(self):
+        replica = super()._replicate_for_data_parallel()
+        replica.unfold()  # its weights will be on another device
+        return replica
 
-def scaled_linear(x: Tensor, linear: nn.Linear, scale: Optional[Tensor]) -> Tensor:
-    """``scale * linear(x)``, scaled in the weights: no map of unscaled results to keep.
 
-    Args:
-        x: (..., C).
-        linear: C -> C'.
-        scale: (C',), or None for no scale.
-    """
-    if scale is None:
-        return linear(x)
-    return F.linear(x, *fold_scale(scale, linear.weight, linear.bias))
+def _version(tensors: Tuple[Tensor, ...]) -> int:
+    """Grows with each write to any of the tensors; those of inference mode do not tell."""
+    return sum(tensor._version for tensor in tensors if not tensor.is_inference())
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a linear layer is no more than its weights; True for what is none."""
+    # mmcv's also takes empty tensors with old versions of torch.
+    return not isinstance(module, nn.Linear) or (
+        type(module).forward in (nn.Linear.forward, MMCVLinear.forward)
+        and not module._forward_hooks and not module._forward_pre_hooks)
 
 
 def is_exact_gelu(act: nn.Module) -> bool:
@@ -123,7 +148,8 @@ def pack_after_norm(kernels: Kernels, norm: Optional[nn.Module], weight: Tensor,
     Returns:
         None for what is no layer norm with weight and bias over C.
     """
-    if not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None \
+    if not isinstance(norm, nn.LayerNorm) or type(norm).forward is not nn.LayerNorm.forward \
+            or norm.weight is None or norm.bias is None \
             or len(norm.normalized_shape) != 1:
         return None
     return kernels.pack(*fold_norm(order(norm.weight), order(norm.bias), order(weight), bias))
@@ -152,12 +178,14 @@ class FoldedPath(NamedTuple):
             None where the norm is no layer norm.
         """
         *hidden, out = linears
-        weight, bias = fold_scale(scale, out.weight, out.bias)
-        if not hidden:
-            packed = pack_after_norm(kernels, norm, weight, bias)
-            return packed and cls(kernels, norm.eps, None, packed)
-        first = pack_after_norm(kernels, norm, hidden[0].weight, hidden[0].bias)
-        return first and cls(kernels, norm.eps, first, kernels.pack(weight, bias))
+        last = fold_scale(scale, out.weight, out.bias)
+        first = (hidden[0].weight, hidden[0].bias) if hidden else last
+        packed = pack_after_norm(kernels, norm, *first)
+        if packed is None:
+            return None
+        if hidden:
+            return cls(kernels, norm.eps, packed, kernels.pack(*last))
+        return cls(kernels, norm.eps, None, packed)
 
     @classmethod
     def of_ffn(cls, kernels: Kernels, norm: nn.Module, ffn: FFN,

@@ -9,8 +9,8 @@ import torch
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # On older GPUs Triton does not compile; the second holds for bfloat16.
 CAPABILITY, CAPABILITY_BFLOAT16 = (7, 0), (8, 0)
-# What 'auto' prefers to eager, by type of device.
-PREFERRED = {'cuda': 'triton', 'cpu': 'onednn'}
+# What 'auto' prefers to eager, by type of device. Triton waits for a measurement on a GPU.
+PREFERRED = {'cpu': 'onednn'}
 
 
 def has_interpreter() -> bool:
@@ -83,8 +83,8 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
 
     Args:
         name: 'eager' (PyTorch's operators), 'onednn' (fused linear layers on a CPU), 'triton'
-            (:mod:`dynsp_mm.ops.triton` on a GPU), or 'auto': Triton on a CUDA device, oneDNN on a
-            CPU, and eager where that cannot run.
+            (:mod:`dynsp_mm.ops.triton` on a GPU), or 'auto': oneDNN on a CPU where that can run,
+            else eager.
         device: Of the tensors.
         dtype: In which they are computed.
 

@@ -25,11 +25,19 @@ class Packed(NamedTuple):
 
 
 class EagerKernels:
-    """Plain torch, on any device and dtype."""
+    """Plain torch, on any device and dtype.
 
-    # Rows to take through a chain of steps before the next ones. A few that stay in a core's
-    # cache beat one pass over everything for each step.
-    chunk: Optional[int] = 1024
+    Args:
+        device: Where it runs.
+
+    Attributes:
+        chunk: Rows to take through a chain of steps before the next ones; None for all. On a
+            CPU a few that stay in a core's cache beat one pass over everything for each step;
+            elsewhere each would be a launch more.
+    """
+
+    def __init__(self, device: torch.device):
+        self.chunk: Optional[int] = 1024 if device.type == 'cpu' else None
 
     def pack(self, weight: Tensor, bias: Optional[Tensor]) -> Packed:
         """Prepares a (C', C) weight and a (C',) bias. Copies: later changes are not seen."""
@@ -79,9 +87,8 @@ class OneDNNKernels(EagerKernels):
 class TritonKernels(EagerKernels):
     """The products of the device's library and Triton for what lies between them (CUDA)."""
 
-    chunk = None  # one launch for each step
-
-    def __init__(self):
+    def __init__(self, device: torch.device):
+        super().__init__(device)
         from . import triton
         self._triton = triton
 

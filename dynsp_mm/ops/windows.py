@@ -66,21 +66,30 @@ def cyclic_shift_mask(hw: Tuple[int, int], window: int, shift: int,
     Returns:
         (nW, 1, n, n) float32 of 0 and -100.
     """
-    rows, cols = -(-hw[0] // window), -(-hw[1] // window)
     # A cached tensor made in inference mode could not be used in a later training step.
     with torch.inference_mode(False):
+        return _mask_between(_shift_regions(hw, window, shift, device))
 
-        def region(blocks: int) -> Tensor:
-            # Only the last window holds two regions: what was there and what was rolled in.
-            # A lone window has no first region, but still these two.
-            index = torch.arange(blocks * window, device=device)
-            last = (blocks - 1) * window
-            return (index >= last).long() + (index >= last + window - shift).long()
 
-        ids = region(rows)[:, None] * 3 + region(cols)[None, :]
-        ids = partition_windows(ids[None, ..., None], window, 0).squeeze(-1)  # (nW, n)
-        different = ids[:, None, :, None] != ids[:, None, None, :]
-        return torch.zeros_like(different, dtype=torch.float32).masked_fill_(different, MASKED)
+def _shift_regions(hw: Tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
+    """(nW, n) int64: which of the regions that a shift brought together each position is of."""
+
+    def region(length: int) -> Tensor:
+        # Only the last window holds two regions: what was there and what was rolled in.
+        # A lone window has no first region, but still these two.
+        blocks = -(-length // window)
+        index = torch.arange(blocks * window, device=device)
+        last = (blocks - 1) * window
+        return (index >= last).long() + (index >= last + window - shift).long()
+
+    ids = region(hw[0])[:, None] * 3 + region(hw[1])[None, :]
+    return partition_windows(ids[None, ..., None], window, 0).squeeze(-1)
+
+
+def _mask_between(ids: Tensor) -> Tensor:
+    """(nW, n) regions -> the (nW, 1, n, n) mask between different ones."""
+    different = ids[:, None, :, None] != ids[:, None, None, :]
+    return torch.zeros_like(different, dtype=torch.float32).masked_fill_(different, MASKED)
 
 
 class WindowPlan(NamedTuple):
@@ -115,14 +124,14 @@ def plan_windows(batch: int, hw: Tuple[int, int], window: int, shift: int,
     with torch.inference_mode(False):
         tokens = torch.arange(1, batch * hw[0] * hw[1] + 1, device=device).view(batch, *hw, 1)
         rows = partition_windows(tokens, window, shift).squeeze(-1) - 1  # -1 is padding
-        if shift:
-            mask = cyclic_shift_mask(hw, window, shift, device).repeat(batch, 1, 1, 1)
-        else:
-            mask = torch.zeros(len(rows), 1, *2 * rows.shape[1:], device=device)
-        special = (rows < 0).any(1) | (mask != 0).flatten(1).any(1)
+        # Masks of the few special windows only: those of all are many times the map.
+        ids = _shift_regions(hw, window, shift, device).repeat(batch, 1) if shift \
+            else torch.zeros_like(rows)
+        special = (rows < 0).any(1) | (ids != ids[:, :1]).any(1)
         border = rows[special].flatten()
         places = (border >= 0).nonzero().squeeze(1)
-        return WindowPlan(rows[~special].flatten(), border[places], places, mask[special])
+        return WindowPlan(rows[~special].flatten(), border[places], places,
+                          _mask_between(ids[special]))
 
 
 def relative_position_index(window: int) -> Tensor:

@@ -1,13 +1,16 @@
 """Folded forms compute what the modules compute."""
 import copy
 import pickle
+import threading
+import warnings
 
 import pytest
 import torch
 from mmengine.registry import MODELS
 
 import dynsp_mm  # noqa: F401
-from dynsp_mm.layers import Foldable, reference_forms
+from dynsp_mm.layers import ConvNeXtBlock, Foldable, PatchMerging, reference_forms
+from dynsp_mm.ops import KERNELS
 from dynsp_mm.recording import record_decisions
 
 SWIN = dict(type='DynamicSwin', out_indices=(0, 1, 2, 3),
@@ -211,3 +214,114 @@ def test_hooks_see_maps_that_stay():
     with torch.no_grad():
         model(torch.randn(1, 3, 64, 64))
     assert all(torch.equal(out, copied) for out, copied in seen)
+
+
+class DoubledLinear(torch.nn.Linear):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class DoubledNorm(torch.nn.LayerNorm):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize('name,part', [('norm2', DoubledNorm(16)),
+                                       ('ffn.layers.1', DoubledLinear(64, 16))])
+def test_layers_that_are_more_than_their_weights_run(name, part):
+    model = build(SWIN, keep_ratios=None)
+    block = model.stages[0].blocks[0]
+    parent, _, child = name.rpartition('.')
+    setattr(block.get_submodule(parent), child, part)
+    model.prepare_for_inference()
+    maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+    assert relative_error(maps, expected) < 1e-5
+
+
+def test_hook_of_a_scaled_layer_runs():
+    model, seen = build(CONVNEXT, keep_ratios=None), []
+    hooked = model.stages[0][0].pointwise_conv2
+    hooked.register_forward_hook(lambda *args: seen.append(args[0]))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+        model.prepare_for_inference()(torch.randn(1, 3, 64, 64))
+    assert seen == [hooked, hooked]
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_small_scales_keep_gradients_in_reduced_precision(dtype):
+    block = ConvNeXtBlock(32, layer_scale_init_value=1e-6)
+    x, direction, grads = torch.randn(1, 64, 32), torch.randn(1, 64, 32), []
+    for enabled in (False, True):
+        block.zero_grad()
+        with torch.autocast('cpu', dtype, enabled=enabled):
+            out = block(x, (8, 8))
+        (2.0**13 * (out.float() * direction).sum()).backward()  # as gradients are scaled
+        grads.append([block.pointwise_conv1.weight.grad.clone(),
+                      block.pointwise_conv2.weight.grad.clone(), block.gamma.grad.clone()])
+    for exact, reduced in zip(*grads):
+        assert (reduced - exact).norm() < 0.05 * exact.norm()
+
+
+def test_optimizer_steps_drop_the_form():
+    model, image = build(SWIN, keep_ratios=None).prepare_for_inference(), torch.randn(1, 3, 64, 64)
+    model(image)[-1].square().mean().backward()
+    torch.optim.SGD(model.parameters(), lr=0.5).step()
+    maps, expected = folded_and_plain(model, image)
+    assert all(torch.equal(a, b) for a, b in zip(maps, expected))
+    maps, expected = folded_and_plain(model.prepare_for_inference(), image)
+    assert relative_error(maps, expected) < 1e-5
+
+
+def test_tracers_see_the_modules(marked, monkeypatch):
+    with torch.no_grad():
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # that sizes become constants
+            torch.jit.trace(marked, torch.randn(1, 3, 64, 64), strict=False, check_trace=False)
+        monkeypatch.setattr('dynsp_mm.layers.folded.is_compiling', lambda: True)
+        marked(torch.randn(1, 3, 64, 64))
+
+
+def test_reference_forms_nest_and_concern_one_thread(marked):
+    image, seen = torch.randn(1, 3, 64, 64), []
+
+    def other():
+        try:
+            with torch.no_grad():
+                marked(image)
+        except Marked:
+            seen.append('folded')
+
+    with torch.no_grad(), reference_forms():
+        with reference_forms():
+            marked(image)
+        marked(image)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    other()
+    assert seen == ['folded'] * 2
+
+
+def test_replicas_are_plain(marked):
+    assert marked.stages[0].blocks[0]._form is not None
+    assert marked.stages[0].blocks[0]._replicate_for_data_parallel()._form is None
+    assert marked.stages[0].blocks[0]._form is not None
+
+
+def test_stem_with_another_norm_runs_as_it_is():
+    model = build(STVIT)
+    model.patch_embed.layers[0].bn = torch.nn.SyncBatchNorm(8).eval()
+    model.prepare_for_inference()
+    assert model.patch_embed._form is None and model.stages[0].blocks[0]._form is not None
+
+
+@pytest.mark.parametrize('cfg', [dict(kernel_size=3, stride=2), dict(dilation=2), dict(stride=1),
+                                 dict(padding=0), dict(use_post_norm=True), dict(norm_cfg=None)])
+def test_other_patch_merging_runs_as_it_is(cfg):
+    merging = PatchMerging(8, 16, **{'kernel_size': 2, **cfg}).eval()
+    assert not merging.fold(KERNELS['eager'](torch.device('cpu')))
+    x, hw = torch.randn(2, 81, 8), (9, 9)
+    assert merging(x, hw)[0].isfinite().all()

@@ -60,8 +60,8 @@ def refused(name, device, dtype):
 def test_automatic(machine):
     assert [resolve_backend('auto', CPU, dtype) for dtype in DTYPES] == [
         'onednn', 'eager', 'onednn', 'eager']
-    assert [resolve_backend('auto', CUDA, dtype) for dtype in DTYPES] == [
-        'triton', 'triton', 'triton', 'eager']
+    # Triton by name only, before it is measured.
+    assert {resolve_backend('auto', CUDA, dtype) for dtype in DTYPES} == {'eager'}
     assert resolve_backend('auto', torch.device('meta'), torch.float32) == 'eager'
 
 
@@ -109,7 +109,7 @@ def test_without_cuda(machine):
 
 def test_old_gpu(machine):
     machine.gpu((7, 5))
-    assert resolve_backend('auto', CUDA, torch.float16) == 'triton'
+    assert resolve_backend('triton', CUDA, torch.float16) == 'triton'
     assert refused('triton', CUDA, torch.bfloat16) == (
         'bfloat16 needs compute capability 8.0, cuda:0 has 7.5')
     machine.gpu((6, 1))

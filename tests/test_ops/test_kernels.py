@@ -9,7 +9,7 @@ BACKENDS = ('eager', 'onednn')
 
 @pytest.fixture(params=BACKENDS)
 def kernels(request):
-    return KERNELS[request.param]()
+    return KERNELS[request.param](torch.device('cpu'))
 
 
 @pytest.fixture

@@ -1,0 +1,91 @@
+"""benchmarks/tables.py: the tables of docs/PERFORMANCE.md."""
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dynsp_mm import cli
+from dynsp_mm.analysis.measurements import Measurement
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW = Measurement('backbone', 'inference', False, 1, 64, 96, 'float32', 'mmdet::net.py', 4.0, 0.25,
+                  1.0, 1.0, 1.0, 7, 2000, 1.0, 3 * 2**20, 0.5, None)
+COMMANDS = '''
+networks: {net: 'mmdet::net.py', wide: 'mmdet::net.py@width=2'}
+results: {clock-a: {title: a, args: x}, profile-a: {title: b, args: y}}
+'''
+PAGE = '''Before.
+<!-- clock-a -->
+old
+<!-- end of clock-a -->
+between
+<!-- profile-a -->
+<!-- end of profile-a -->
+after
+'''
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location('tables', ROOT / 'benchmarks/tables.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for folder in ('benchmarks', 'docs'):
+        (tmp_path / folder).mkdir()
+    (tmp_path / 'benchmarks/commands.yml').write_text(COMMANDS)
+    page = tmp_path / 'docs/PERFORMANCE.md'
+    page.write_text(PAGE)
+    monkeypatch.setattr(module, 'ROOT', tmp_path)
+    monkeypatch.setattr(module, 'PAGE', page)
+
+    def run(**results):
+        for name, content in results.items():
+            (tmp_path / f'benchmarks/{name.replace("_", "-")}.json').write_text(
+                json.dumps(content))
+        cli.run_tool(module.main)
+        return page.read_text()
+    run.page = page
+    return run
+
+
+def test_tables(tables):
+    rows = [ROW, ROW._replace(candidate='mmdet::net.py@width=2@sparse=0.7', ratio=0.5),
+            ROW._replace(batch=2, step='training'),
+            ROW._replace(batch=2, step='training with teacher', rate_share=None)]
+    text = tables(clock_a=dict(bounds={}, rows=[row._asdict() for row in rows]),
+                  profile_a=dict(rows=[dict(candidate='mmdet::net.py@dense', batch=1, height=8,
+                                            width=9, dtype='bf16',
+                                            seconds=dict(norms=1.0, rest=3.0))]))
+    assert text.startswith('Before.\n<!-- clock-a -->\n*backbone, inference, batch 1, 64 x 96, '
+                           'float32, 7 rounds*\n\n| network')
+    lines = [''.join(line.split()) for line in text.splitlines()]
+    assert '|net|250|1.000[1.000,1.000]|1.000|3|0.50|' in lines
+    assert '|wide@sparse=0.7|250|0.500[1.000,1.000]|1.000|3|0.50|' in lines
+    assert '|net,teacher|250|1.000[1.000,1.000]|1.000|3||' in lines
+    assert text.count('training, batch 2') == 1 and 'old' not in text
+    assert '|net@dense|25.0%|75.0%|' in lines
+    assert lines[-1] == 'after' and 'between' in lines
+    assert tables() == text  # again, the same
+
+
+def test_what_is_not_measured(tables):
+    assert tables().count('Not measured yet.') == 2
+
+
+def test_unknown_result(tables, capsys):
+    tables.page.write_text('<!-- clock-b -->\n<!-- end of clock-b -->\n')
+    with pytest.raises(SystemExit):
+        tables()
+    assert capsys.readouterr().err == (
+        "ERROR: PERFORMANCE.md: commands.yml has no result 'clock-b'\n")
+
+
+def test_the_page_is_complete():
+    """What it announces is measured and drawn."""
+    text = (ROOT / 'docs/PERFORMANCE.md').read_text()
+    assert 'Not measured yet.' not in text
+    plots = re.findall(r'!\[.*\]\((.*)\)', text)
+    assert len(plots) > 3 and all((ROOT / 'docs' / plot).is_file() for plot in plots)
+    assert len(re.findall(r'^<!-- [\w-]+ -->\n\*', text, re.MULTILINE)) > 8
