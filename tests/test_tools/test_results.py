@@ -24,7 +24,7 @@ def tool():
 
 def test_rows_name_configs_that_differ_as_they_say(tool):
     rows = tool.read_rows()
-    assert set(rows) == {'camvid11', 'imagenette112', 'dsb2018'}
+    assert set(rows) == {'camvid11', 'imagenette112', 'imagenette112_convnext', 'dsb2018'}
     for dataset, spec in rows.items():
         starts = set()
         for row, described in spec['rows'].items():
