@@ -14,14 +14,12 @@ from torch import Tensor
 
 from . import cli, create
 from .analysis.steps import BackboneAlone
-from .backbones.base import Backbone
+from .backbones.base import MIN_SIDE, Backbone
 from .checkpoints import load_from_anywhere
 from .config_tree import without_pretrained
 from .ops import resolve_backend
 from .sparsify import parse_ratios
 from .swap_check import build_model, dummy_batch, load_library
-
-MIN_SIDE = 32  # pixels of an image; the networks halve images five times
 
 
 class Candidate:

@@ -12,7 +12,7 @@ from ..checkpoints import adapt_state_dict, load_pretrained
 from ..layers import Foldable
 from ..ops import KERNELS, resolve_backend
 
-MIN_SIDE = 32
+MIN_SIDE = 32  # pixels of an image; the networks halve images five times
 
 
 def check_counts(least: int = 1, **counts: int) -> None:
@@ -71,8 +71,9 @@ class Backbone(BaseModule):
         The forms are made of the weights as they are now, beside them: parameters and state dict
         stay what they are, and weights of linear layers are held twice. They run in forwards
         without gradients and autocast; others run the modules themselves. Training mode, loading
-        weights, and moving to another device or dtype drop them; after other changes of weights
-        call this again. Copies and pickles of the backbone have none.
+        weights, steps of optimizers, and moving to another device or dtype drop them; after other
+        changes of weights, such as writing to ``.data``, call this again. Copies and pickles of
+        the backbone have none.
 
         Args:
             backend: 'eager', 'onednn' (CPU), 'triton' (CUDA), or 'auto': 'onednn' where that runs,

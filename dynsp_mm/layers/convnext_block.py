@@ -77,6 +77,8 @@ class ConvNeXtBlock(DualPathBlock):
         slow = FoldedPath.of(kernels, self.norm, self.pointwise_conv1, self.pointwise_conv2,
                              scale=self.gamma)
         fast = self.fast_path.fold(kernels, self.fast_gamma) if self.dual_path else None
+        if slow is None or self.dual_path and fast is None:
+            return None
         return FoldedBlock(slow, fast)
 
     def _forward_folded(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],

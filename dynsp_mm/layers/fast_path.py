@@ -31,8 +31,9 @@ class FastPath(nn.Module):
         trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
-    def fold(self, kernels: Kernels, scale: Optional[Tensor] = None) -> FoldedPath:
-        """The folded form of ``scale * (W LN(x) + b)``."""
+    def fold(self, kernels: Kernels, scale: Optional[Tensor] = None
+             ) -> Optional[FoldedPath]:
+        """The folded form of ``scale * (W LN(x) + b)``; None for another norm."""
         return FoldedPath.of(kernels, self.norm, self.linear, scale=scale)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -74,10 +74,10 @@ class SwinBlock(DualPathBlock):
     def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
         attention = self.attn.fold(kernels, self.norm1)
         slow = FoldedPath.of_ffn(kernels, self.norm2, self.ffn)
-        if attention is None or slow is None:
+        fast = self.fast_path.fold(kernels) if self.dual_path else None
+        if attention is None or slow is None or self.dual_path and fast is None:
             return None
-        return FoldedBlock(slow, self.fast_path.fold(kernels) if self.dual_path else None,
-                           attention)
+        return FoldedBlock(slow, fast, attention)
 
     def _forward_folded(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
                         slow: Optional[Tensor], fast: Optional[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
+from ..ops import Kernels
 from .dual_path_stage import Streams
 from .swin_block import SwinBlock
 from .token_predictor import Decision
@@ -48,6 +49,10 @@ class SwinBlockV2(SwinBlock):
         """As of :class:`DualPathBlock`."""
         x = super().forward(x, hw, decision)
         return Streams(*map(self.norm3, x)) if isinstance(x, Streams) else self.norm3(x)
+
+    def _fold(self, kernels: Kernels) -> None:
+        """None: its norms come after the layers that those of Swin are folded into."""
+        return None
 
     def _attend(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
         return x + self.drop_path(self.norm1(self.attn(x, hw)))

@@ -129,12 +129,14 @@ class TokenPredictor(Foldable):
         with torch.no_grad():
             self.head[-1].bias.copy_(torch.tensor([KEEP_LOGIT, -KEEP_LOGIT]))
 
-    def _fold(self, kernels: Kernels) -> FoldedPredictor:
+    def _fold(self, kernels: Kernels) -> Optional[FoldedPredictor]:
         half = self.embed_dims // 2
+        proj = pack_after_norm(kernels, self.norm, self.proj.weight, self.proj.bias)
+        if proj is None:
+            return None
         first, hidden, out = (layer for layer in self.head if isinstance(layer, nn.Linear))
         return FoldedPredictor(
-            kernels, self.norm.eps,
-            proj=pack_after_norm(kernels, self.norm, self.proj.weight, self.proj.bias),
+            kernels, self.norm.eps, proj,
             local=kernels.pack(first.weight[:, :half], None),
             whole=kernels.pack(first.weight[:, half:], first.bias),
             hidden=kernels.pack(hidden.weight, hidden.bias),

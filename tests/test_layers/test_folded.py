@@ -9,7 +9,8 @@ import torch
 from mmengine.registry import MODELS
 
 import dynsp_mm  # noqa: F401
-from dynsp_mm.layers import ConvNeXtBlock, Foldable, PatchMerging, reference_forms
+from dynsp_mm.layers import (ConvNeXtBlock, Foldable, PatchMerging, WindowAttention,
+                             reference_forms)
 from dynsp_mm.ops import KERNELS
 from dynsp_mm.recording import record_decisions
 
@@ -236,6 +237,36 @@ def test_layers_that_are_more_than_their_weights_run(name, part):
     parent, _, child = name.rpartition('.')
     setattr(block.get_submodule(parent), child, part)
     model.prepare_for_inference()
+    maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+    assert relative_error(maps, expected) < 1e-5
+
+
+@pytest.mark.parametrize('config,name', [
+    (CONVNEXT, 'stages.2.1.norm'), (CONVNEXT, 'stages.2.1.fast_path.norm'),
+    (CONVNEXT, 'token_predictors.0.norm'), (SWIN, 'stages.2.blocks.1.norm1'),
+    (SWIN, 'stages.2.blocks.1.fast_path.norm'), (STVIT, 'stages.2.blocks.1.norm1'),
+    (STVIT, 'stages.2.blocks.5.norm2')])
+def test_other_norms_run(config, name):
+    model = build(config, **{} if config is STVIT else dict(keep_ratios=SPARSE))
+    parent, _, child = name.rpartition('.')
+    part = model.get_submodule(parent)
+    setattr(part, child, DoubledNorm(getattr(part, child).normalized_shape))
+    maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
+    assert relative_error(maps, expected) < 1e-5
+
+
+def test_attention_of_a_subclass_runs():
+    class Flat(WindowAttention):
+
+        def position_bias(self):
+            return torch.zeros_like(self.relative_position_bias_table)
+
+        def prepare(self, q, k):
+            return 2 * q, k
+
+    model = build(SWIN, keep_ratios=None, stage_cfgs=dict(block_cfgs=dict(
+        attn_cfgs=dict(attention=Flat)))).prepare_for_inference()
+    assert model.stages[0].blocks[0]._form is None
     maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
