@@ -4,7 +4,8 @@
 """
 _base_ = ['mmpretrain::_base_/models/convnext/convnext-base.py', './_base_/sparse_in1k.py']
 
-model = dict(backbone=dict(type='DynamicConvNeXt', keep_ratios=0.7, drop_path_rate=0.5))
+model = dict(backbone=dict(
+    type='DynamicConvNeXt', keep_ratios=0.7, mixing='two_stream', drop_path_rate=0.5))
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/convnext/convnext-base_3rdparty_32xb128_in1k_20220124-d0915162.pth'  # noqa: E501
 custom_hooks = [
     dict(type='SparseTrainingHook', teacher=load_from), *_base_.custom_hooks[1:]

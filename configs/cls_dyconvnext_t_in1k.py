@@ -12,7 +12,8 @@ It starts from mmpretrain's weights; those that the authors started from are
 """
 _base_ = ['mmpretrain::_base_/models/convnext/convnext-tiny.py', './_base_/sparse_in1k.py']
 
-model = dict(backbone=dict(type='DynamicConvNeXt', keep_ratios=0.7, drop_path_rate=0.2))
+model = dict(backbone=dict(
+    type='DynamicConvNeXt', keep_ratios=0.7, mixing='two_stream', drop_path_rate=0.2))
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/convnext/convnext-tiny_32xb128_in1k_20221207-998cf3e9.pth'  # noqa: E501
 custom_hooks = [
     dict(type='SparseTrainingHook', teacher=load_from), *_base_.custom_hooks[1:]

@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         config = golden['config']
         self.swin = 'embed_dim' in config
         common = dict(keep_ratios=tuple(config['keep_ratios']), prune_blocks=config['pruning_loc'],
-                      drop_path_rate=0.0)
+                      mixing='two_stream', drop_path_rate=0.0)
         if self.swin:
             self.backbone = DynamicSwin(
                 arch=dict(embed_dims=config['embed_dim'], depths=config['depths'],

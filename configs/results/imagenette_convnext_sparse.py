@@ -9,6 +9,7 @@ model = dict(
         arch=dict(depths=[2, 2, 6, 2], channels=[32, 64, 128, 256]),
         drop_path_rate=0.05,
         layer_scale_init_value=1.0,
-        keep_ratios=0.7),
+        keep_ratios=0.7,
+        mixing='two_stream'),
     neck=None,
     head=dict(in_channels=256))

@@ -57,7 +57,7 @@ class DynamicConvNeXt(SparseBackbone):
                  prune_stage: int = 2,
                  prune_blocks: Optional[Sequence[int]] = None,
                  selection: Union[str, Mapping] = 'topk',
-                 mixing: str = 'two_stream',
+                 mixing: str = 'merged',
                  in_channels: int = 3,
                  stem_patch_size: int = 4,
                  norm_cfg: dict = dict(type='LN2d', eps=1e-6),

@@ -38,8 +38,9 @@ class DynamicSwin(SparseSwin):
         selection: 'topk'; dict(type='threshold', threshold=0.5), where the ratios only steer
             the training loss; or 'random', in training too, to compare with: each image keeps
             as many positions as with 'topk', drawn anew each time, and nothing is predicted.
-        mixing: How both paths run in training, so that decisions get gradients: 'two_stream', two
-            maps as in the authors' code, or 'merged', one map as at inference.
+        mixing: How both paths run in training, so that decisions get gradients: 'merged', one map
+            as at inference, or 'two_stream', two maps as in the authors' code, which takes more
+            time and memory.
         **swin: Every argument of :class:`SwinBackbone`, which are those of the Swin of mmdet,
             mmseg and mmpretrain; ``keep_ratios=None`` makes it that network.
 
@@ -53,7 +54,7 @@ class DynamicSwin(SparseSwin):
                  prune_stage: int = 2,
                  prune_blocks: Optional[Sequence[int]] = None,
                  selection: Union[str, Mapping] = 'topk',
-                 mixing: str = 'two_stream',
+                 mixing: str = 'merged',
                  **swin):
         super().__init__(arch, **swin)
         self._setup_sparsity(self.depths, self.widths, keep_ratios, prune_stage, prune_blocks,

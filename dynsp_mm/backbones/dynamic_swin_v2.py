@@ -59,7 +59,7 @@ class DynamicSwinV2(SparseSwin):
                  prune_stage: int = 2,
                  prune_blocks: Optional[Sequence[int]] = None,
                  selection: Union[str, Mapping] = 'topk',
-                 mixing: str = 'two_stream',
+                 mixing: str = 'merged',
                  img_size: Union[int, Sequence[int]] = 256,
                  window_size: Union[int, Sequence[int]] = 8,
                  pretrained_window_sizes: Union[int, Sequence[int]] = 0,

@@ -35,7 +35,7 @@ class SwinStage(BaseModule):
 
     def forward(self, tokens: Tensor, hw: Tuple[int, int],
                 predictors: Mapping[int, Tuple[TokenPredictor, float]] = {},
-                selection: Optional[Selection] = None, mixing: str = 'two_stream') -> Tensor:
+                selection: Optional[Selection] = None, mixing: str = 'merged') -> Tensor:
         """(B, N, C) -> (B, N, C), without patch merging."""
         return run_stage(self.blocks, tokens, hw, predictors, selection, mixing)
 

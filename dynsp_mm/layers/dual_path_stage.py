@@ -86,7 +86,7 @@ class DualPathBlock(Foldable, BaseModule):
 
 def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, int],
               predictors: Mapping[int, Tuple[TokenPredictor, float]],
-              selection: Optional[Selection], mixing: str = 'two_stream') -> Tensor:
+              selection: Optional[Selection], mixing: str = 'merged') -> Tensor:
     """Runs the blocks of a stage; decides before those that have a predictor.
 
     Until the first predictor blocks are dense. From then on each takes the latest decision. At

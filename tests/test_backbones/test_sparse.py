@@ -122,7 +122,7 @@ def test_merged_training_drops_paths(name):
 
 def test_two_streams_compute_something_else_once_decisions_change(name, deterministic_gumbel):
     image = torch.randn(2, 3, 64, 96)
-    model = decisive(build(name))
+    model = decisive(build(name, mixing='two_stream'))
     with torch.no_grad():
         trained, inferred = model.train()(image), model.eval()(image)
     assert relative_error(trained[3], inferred[3]) > 1e-4

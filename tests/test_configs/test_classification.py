@@ -38,6 +38,7 @@ def test_is_the_published_recipe(family, size, keep):
     assert (backbone.type, backbone.arch, backbone.keep_ratios) == (
         TYPES[family], ARCHS[size], keep)
     assert backbone.drop_path_rate == (0.5 if size == 'b' else 0.2)
+    assert backbone.mixing == 'two_stream'  # as the authors trained
     assert head.num_classes == 1000 and head.in_channels == (1024 if size == 'b' else 768)
     assert (head.loss.type, head.loss.label_smooth_val) == ('LabelSmoothLoss', 0.1)
     assert [(augment.type, augment.alpha) for augment in config.model.train_cfg.augments] == [
