@@ -13,6 +13,10 @@ install:
 demo: install
 	@$(PYTHON_ENV) tools/demo.py
 
+# Processes that run tests, each with one thread and up to 4 GB.
+JOBS ?= 2
+
 # -p no:cacheprovider leaves no files behind; arguments: make test ARGS="-k golden"
 test: install
-	@OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} $(PYTHON_ENV) -m pytest -p no:cacheprovider $(ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} \
+		$(PYTHON_ENV) -m pytest -p no:cacheprovider -n $(JOBS) $(ARGS)
