@@ -11,6 +11,7 @@ A result that was interrupted counts as none. Those of GPUs are skipped where th
 import argparse
 import fnmatch
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -30,7 +31,8 @@ TOOLS = 'tools/analysis_tools'  # paths are relative to ROOT, so that the result
 
 
 def read_commands(path=ROOT / 'benchmarks/commands.yml'):
-    """Name of each result -> its title and the command lines that make it, in order."""
+    """Name of each result -> its title, the command lines that make it, in order, and what they
+    have in their environment."""
     content = load(path)
     found = {}
     for name, spec in content['results'].items():
@@ -45,7 +47,7 @@ def read_commands(path=ROOT / 'benchmarks/commands.yml'):
                      if network in arguments]
             commands.append([f'{TOOLS}/plot_benchmark.py', result, '--against', spec['plot'],
                              '--out', f'benchmarks/{name}.png', *names])
-        found[name] = dict(title=spec['title'], commands=commands)
+        found[name] = dict(title=spec['title'], commands=commands, env=spec.get('env', {}))
     return found
 
 
@@ -82,20 +84,21 @@ def main():
     commands = read_commands()
     failed = []
     for name in choose(commands, args.names):
-        lines = [['python', *command] for command in commands[name]['commands']]
+        lines, env = commands[name]['commands'], commands[name]['env']
         there = is_there(name)
         if args.list:
             print(f'{name}: {commands[name]["title"]}' + (' (there)' if there else ''))
             for line in lines:
-                print(f'    {shlex.join(line)}')
+                settings = [f'{key}={value}' for key, value in env.items()]
+                print(f'    {shlex.join([*settings, "python", *line])}')
         elif there and not args.force:
             print(f'[benchmarks] {name}: there; --force measures it again', flush=True)
         elif name.startswith('gpu-') and not torch.cuda.is_available():
             print(f'[benchmarks] {name}: skipped, there is no CUDA device', flush=True)
         else:
             print(f'[benchmarks] {name}: {commands[name]["title"]}', flush=True)
-            if any(subprocess.run([sys.executable, *line[1:]], cwd=ROOT).returncode
-                   for line in lines):
+            if any(subprocess.run([sys.executable, *line], cwd=ROOT,
+                                  env={**os.environ, **env}).returncode for line in lines):
                 failed.append(name)
     if failed:
         raise cli.UserError(f'not all of {", ".join(failed)} could be measured')

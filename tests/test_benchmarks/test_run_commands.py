@@ -2,6 +2,7 @@
 import fnmatch
 import importlib.util
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -21,6 +22,7 @@ results:
   first:
     title: one
     args: $a $a@sparse=0.7 --shape 64 64
+    env: {GLIBC_TUNABLES: 'glibc.malloc.top_pad=1'}
   growth-x:
     title: two
     plot: side
@@ -49,8 +51,10 @@ def runner(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     run_commands, returned = [], []
 
-    def run(command, cwd):
-        assert cwd == tmp_path
+    def run(command, cwd, env):
+        assert cwd == tmp_path and env['PATH'] == os.environ['PATH']
+        assert env.get('GLIBC_TUNABLES') == (
+            'glibc.malloc.top_pad=1' if 'benchmarks/first.json' in command else None)
         run_commands.append(command[1:])
         return subprocess.CompletedProcess(command, returned.pop(0) if returned else 0)
     monkeypatch.setattr(module.subprocess, 'run', run)
@@ -106,7 +110,8 @@ def test_list(runner, capsys):
     runner.write('first')
     assert runner('--list') == []
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ['first: one (there)', f'    python {FIRST}', 'growth-x: two']
+    assert lines[:3] == ['first: one (there)', f'    GLIBC_TUNABLES=glibc.malloc.top_pad=1 python {FIRST}',
+                         'growth-x: two']
 
 
 def test_failures_do_not_end_the_run(runner, capsys):
