@@ -6,7 +6,7 @@
     python benchmarks/run.py 'growth-*' --force
     python benchmarks/run.py                    # all that have no result yet
 
-A result that was interrupted counts as none. Those of GPUs are skipped where there is none.
+A result that was interrupted or failed in part counts as none. Those of GPUs are skipped where there is none.
 """
 import argparse
 import fnmatch
@@ -31,8 +31,8 @@ TOOLS = 'tools/analysis_tools'  # paths are relative to ROOT, so that the result
 
 
 def read_commands(path=ROOT / 'benchmarks/commands.yml'):
-    """Name of each result -> its title, the command lines that make it, in order, and what they
-    have in their environment."""
+    """Name of each result -> its title, the command lines that make it, in order, the files that
+    they write, and what they have in their environment."""
     content = load(path)
     found = {}
     for name, spec in content['results'].items():
@@ -47,7 +47,10 @@ def read_commands(path=ROOT / 'benchmarks/commands.yml'):
                      if network in arguments]
             commands.append([f'{TOOLS}/plot_benchmark.py', result, '--against', spec['plot'],
                              '--out', f'benchmarks/{name}.png', *names])
-        found[name] = dict(title=spec['title'], commands=commands, env=spec.get('env', {}))
+        files = [word for command in commands for option, word in zip(command, command[1:])
+                 if option in ('--json', '--csv', '--out')]
+        found[name] = dict(title=spec['title'], commands=commands, files=files,
+                           env=spec.get('env', {}))
     return found
 
 
@@ -60,12 +63,14 @@ def choose(commands, patterns):
             if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def is_there(name):
-    """Whether a result was measured to its end."""
+def is_there(name, files):
+    """Whether a result was measured to its end, without failures, and has its other files."""
     try:
-        return json.loads((ROOT / f'benchmarks/{name}.json').read_text()).get('finished', True)
+        content = json.loads((ROOT / f'benchmarks/{name}.json').read_text())
     except (OSError, ValueError):
         return False
+    return (content.get('finished', True) and not content.get('failures')
+            and all((ROOT / file).is_file() for file in files))
 
 
 def parse_args():
@@ -85,7 +90,7 @@ def main():
     failed = []
     for name in choose(commands, args.names):
         lines, env = commands[name]['commands'], commands[name]['env']
-        there = is_there(name)
+        there = is_there(name, commands[name]['files'])
         if args.list:
             print(f'{name}: {commands[name]["title"]}' + (' (there)' if there else ''))
             for line in lines:

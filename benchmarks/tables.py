@@ -52,17 +52,21 @@ def measured(content, networks):
             f'{row["ratio"]:.3f} [{row["ratio_p20"]:.3f}, {row["ratio_p80"]:.3f}]',
             f'{row["macs_ratio"]:.3f}', f'{row["peak_bytes"] / MIB:.0f}',
             '' if share is None else f'{share:.2f}'])
-    return [f'*{setting}, {content["rows"][0]["rounds"]} rounds*\n\n{align(cells)}'
+    bounds = content['bounds']
+    rates = ', '.join(f'{rate / 1e9:.1f} GMAC/s' for rate in bounds['macs_per_s'].values())
+    bound = (f'a large product runs at {rates}, a large copy at '
+             f'{bounds["copy_bytes_per_s"] / 1e9:.1f} GB/s')
+    return [f'*{setting}, {content["rows"][0]["rounds"]} rounds; {bound}*\n\n{align(cells)}'
             for setting, cells in tables.items()]
 
 
 def profiled(content, networks):
     """A table of the shares of a profile."""
     parts = list(content['rows'][0]['seconds'])
-    cells = [['network', *parts]]
+    cells = [['network', 'ms, without a profiler', *parts]]
     for row in content['rows']:
         total = sum(row['seconds'].values())
-        cells.append([short(row['candidate'], networks),
+        cells.append([short(row['candidate'], networks), f'{row["unprofiled_s"] * 1e3:.0f}',
                       *(f'{row["seconds"][part] / total:.1%}' for part in parts)])
     row = content['rows'][0]
     return [f'*shares of a forward, batch {row["batch"]}, {row["height"]} x {row["width"]}, '

@@ -171,16 +171,20 @@ def make_ready(model: BaseModel, batch: Dict[str, Any], part: str, dtype: torch.
 
     Returns:
         The backend with which the backbone is prepared; None if it is not. In a whole model in
-        reduced precision it runs as it is all the same, see ``prepare_for_inference``.
+        reduced precision it is not: under autocast prepared forms do not run.
 
     Raises:
-        ValueError: The backend cannot run.
+        ValueError: The backend, if named, cannot run.
     """
-    prepared = backend is not None and isinstance(model.backbone, Backbone)
+    prepared = backend is not None and isinstance(model.backbone, Backbone) and (
+        part == 'backbone' or dtype == torch.float32)
     if part == 'backbone' and (prepared or not autocast) and dtype != torch.float32:
         model.backbone.to(dtype)
         batch['inputs'] = batch['inputs'].to(dtype)
     if not prepared:
+        if backend not in (None, 'auto') and isinstance(model.backbone, Backbone):
+            raise ValueError(f'backend={backend!r}: whole models run in reduced precision by '
+                             'autocast, under which no prepared backbone runs')
         return None
     weights = next(model.backbone.parameters())
     model.backbone.prepare_for_inference(backend)

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from .backbones.base import Backbone
+from .ops import check_backend
 
 
 def _own_backbones(model: nn.Module) -> List[Backbone]:
@@ -44,22 +45,25 @@ def prepare_for_inference(model: nn.Module, backend: str = 'auto') -> nn.Module:
 class PrepareForInferenceHook(Hook):
     """Tests with prepared backbones; ``tools/test.py`` adds it.
 
-    A model without a backbone of this package is tested as it is.
+    With 'auto' a model without a backbone of this package is tested as it is.
 
     Args:
         backend: As of :func:`prepare_for_inference`.
+
+    Raises:
+        ValueError: For an unknown backend.
     """
 
     # After hooks that exchange weights for a test, such as EMAHook.
     priority = 'VERY_LOW'
 
     def __init__(self, backend: str = 'auto'):
-        self.backend = backend
+        self.backend = check_backend(backend)
 
     def before_test_epoch(self, runner) -> None:
         """Prepares the backbones."""
-        for backbone in _own_backbones(runner.model):
-            backbone.prepare_for_inference(self.backend)
+        if self.backend != 'auto' or _own_backbones(runner.model):
+            prepare_for_inference(runner.model, self.backend)
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         """Discards the forms, for the weights may change."""

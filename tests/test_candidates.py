@@ -107,11 +107,15 @@ def test_made_ready_for_inference(write):
     used, weights, images, parts = ready(sparse, 'backbone', bf16, True, None)
     assert (used, weights, images) == (None, torch.float32, torch.float32)
     used, weights, images, parts = ready(sparse, 'model', bf16, True, 'auto')
-    assert used in ('onednn', 'eager') and weights == images == torch.float32 and all(parts)
+    assert used is None and weights == images == torch.float32 and not any(parts)
+    used, weights, images, parts = ready(sparse, 'model', torch.float32, False, 'auto')
+    assert used in ('onednn', 'eager') and all(parts)
     assert ready(plain, 'backbone', bf16, True, 'auto')[:3] == (None, torch.float32, torch.float32)
     assert ready(plain, 'backbone', bf16, False, 'auto')[:3] == (None, bf16, bf16)
     with pytest.raises(ValueError, match="backend='triton'"):
         ready(sparse, 'backbone', bf16, True, 'triton')
+    with pytest.raises(ValueError, match="backend='eager': whole models run in reduced precision"):
+        ready(sparse, 'model', bf16, True, 'eager')
 
 
 def test_candidates_are_built_alike(write):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.hooks import EMAHook
@@ -6,6 +8,7 @@ from toys import SWIN, Images, ToyModel, toy_runner
 
 import dynsp_mm
 from dynsp_mm.analysis import count_macs
+from dynsp_mm.inference import PrepareForInferenceHook
 from dynsp_mm.layers import Foldable, reference_forms
 
 
@@ -39,6 +42,15 @@ def test_backend_that_cannot_run(backend, message, monkeypatch):
     with pytest.raises(ValueError, match=message):
         model.backbone.prepare_for_inference(backend)
     assert model.backbone.training and not any(forms(model))
+
+
+def test_hook_with_a_backend_that_cannot_run():
+    with pytest.raises(ValueError, match="backend='fast': must be one of"):
+        PrepareForInferenceHook('fast')
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    PrepareForInferenceHook().before_test_epoch(runner)
+    with pytest.raises(ValueError, match='Linear has no backbone of dynsp_mm'):
+        PrepareForInferenceHook('eager').before_test_epoch(runner)
 
 
 def test_half_precision_on_the_cpu_is_eager():

@@ -75,3 +75,11 @@ def measure_bounds(device: torch.device, dtypes: Mapping[str, torch.dtype]) -> D
     """``macs_per_s`` of :func:`matrix_rate` by name of dtype, ``copy_bytes_per_s``."""
     return dict(macs_per_s={name: matrix_rate(device, dtype) for name, dtype in dtypes.items()},
                 copy_bytes_per_s=copy_bandwidth(device))
+
+
+def larger_bounds(first: Mapping[str, Any], second: Mapping[str, Any]) -> Dict[str, Any]:
+    """The larger of each of two results of :func:`measure_bounds`: what the machine can do."""
+    return dict(
+        macs_per_s={name: max(rate, second['macs_per_s'][name])
+                    for name, rate in first['macs_per_s'].items()},
+        copy_bytes_per_s=max(first['copy_bytes_per_s'], second['copy_bytes_per_s']))

@@ -15,6 +15,8 @@ from ..version import __version__
 
 DTYPES = dict(float32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
+SPEED_VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'MKL_NUM_THREADS', 'GLIBC_TUNABLES',
+                   'PYTORCH_ALLOC_CONF', 'PYTORCH_CUDA_ALLOC_CONF', 'TRITON_INTERPRET')
 
 
 def hardware(device: torch.device) -> Dict[str, Any]:
@@ -29,8 +31,13 @@ def hardware(device: torch.device) -> Dict[str, Any]:
 def circumstances(device: torch.device) -> Dict[str, Any]:
     """What a file of measurements says first: when, by which command, on what, with what."""
     return dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                command=shlex.join(sys.argv), hardware=hardware(device), versions=versions(),
-                dynsp_mm=own_version())
+                command=shlex.join(sys.argv), environment=environment(),
+                hardware=hardware(device), versions=versions(), dynsp_mm=own_version())
+
+
+def environment() -> Dict[str, str]:
+    """The variables that change the speed of what runs, those that are set."""
+    return {name: os.environ[name] for name in SPEED_VARIABLES if name in os.environ}
 
 
 def find_device(name: str) -> torch.device:
@@ -93,7 +100,8 @@ def versions(packages: Sequence[str] = PACKAGES) -> Dict[str, str]:
 def own_version() -> Dict[str, Optional[str]]:
     """``version`` of this package and git ``commit`` of its checkout.
 
-    The commit ends in '-dirty' where tracked files differ from it; None outside a checkout.
+    The commit ends in '-dirty' where tracked files differ from it, other than the results that
+    benchmarks/ and docs/ hold; None outside a checkout.
     """
     def git(*args: str) -> Optional[str]:
         try:
@@ -105,5 +113,8 @@ def own_version() -> Dict[str, Optional[str]]:
 
     # Installed below another project's checkout, this file is not part of that.
     tracked = git('ls-files', '--error-unmatch', __file__) is not None
-    commit = git('describe', '--always', '--dirty', '--abbrev=40', '--exclude=*')
-    return dict(version=__version__, commit=commit if tracked else None)
+    commit = git('rev-parse', 'HEAD') if tracked else None
+    if commit and git('diff', '--name-only', 'HEAD', '--', ':(top)', ':(top,exclude)benchmarks',
+                      ':(top,exclude)docs'):
+        commit += '-dirty'
+    return dict(version=__version__, commit=commit)

@@ -71,9 +71,10 @@ class Backbone(BaseModule):
         The forms are made of the weights as they are now, beside them: parameters and state dict
         stay what they are, and weights of linear layers are held twice. They run in forwards
         without gradients and autocast; others run the modules themselves. Training mode, loading
-        weights, steps of optimizers, and moving to another device or dtype drop them; after other
-        changes of weights, such as writing to ``.data``, call this again. Copies and pickles of
-        the backbone have none.
+        weights, writing to them, and moving to another device or dtype drop them; after writing to
+        ``.data``, and after a step of a fused optimizer in eval mode, call this again. Copies and
+        pickles of the backbone have none. Blocks with modules that this package does not know, such
+        as adapters, have none either.
 
         Args:
             backend: 'eager', 'onednn' (CPU), 'triton' (CUDA), or 'auto': 'onednn' where that runs,

@@ -4,7 +4,7 @@ Shape legend: B images, N positions, M = B * N tokens, C channels; windows of n 
 """
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn as nn
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from ..compat import is_autocast_on, is_compiling
 from ..ops import Kernels, Packed, fold_norm, fold_scale, parts, plan_windows
+
+# Packages whose modules the forms know.
+KNOWN = ('torch.nn.', 'mmcv.', 'mmengine.', f'{__package__.partition(".")[0]}.')
 
 _reference_only: ContextVar[bool] = ContextVar('reference_only', default=False)
 
@@ -32,17 +35,36 @@ def reference_forms() -> Iterator[None]:
         _reference_only.reset(token)
 
 
+class _Source(NamedTuple):
+    """A tensor that a folded form was made of, and where its module keeps it."""
+    holder: Dict[str, Optional[Tensor]]
+    name: str
+    tensor: Tensor
+    version: Optional[int]
+
+    @classmethod
+    def all_of(cls, module: nn.Module) -> Tuple['_Source', ...]:
+        """The parameters and buffers of a module and of those inside it."""
+        return tuple(cls(holder, name, tensor, _version(tensor))
+                     for part in module.modules() for holder in (part._parameters, part._buffers)
+                     for name, tensor in holder.items() if tensor is not None)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether it is still the same tensor and nothing was written to it."""
+        return (self.holder.get(self.name) is self.tensor
+                and _version(self.tensor) == self.version)
+
+
 class _Form(NamedTuple):
     """Holds a folded form, which is not copied or saved with its module.
 
     Attributes:
         value: The form.
         sources: The tensors that it was made of.
-        version: Of these, which grows with each write to them.
     """
     value: Any
-    sources: Tuple[Tensor, ...]
-    version: int
+    sources: Tuple[_Source, ...]
 
     def __deepcopy__(self, memo: dict) -> None:
         return None
@@ -56,8 +78,9 @@ class Foldable(nn.Module):
 
     :meth:`fold` makes the form of the weights as they are then. It is not part of the state dict,
     and is dropped by whatever may change the weights: training mode, loading, a move to another
-    device or dtype, a step of an optimizer. Writing to ``.data`` goes unnoticed and leaves a stale
-    form behind. Copies of the module are not folded. Hooks of modules inside it are not called.
+    device or dtype, other tensors in their place, writing to them. Writing to ``.data`` and what a
+    fused optimizer does in eval mode go unnoticed and leave a stale form behind. Copies of the
+    module are not folded. Hooks of modules inside it are not called.
     """
 
     _form: Optional[_Form] = None
@@ -69,8 +92,7 @@ class Foldable(nn.Module):
             return False
         with torch.inference_mode(False), torch.no_grad():
             value = self._fold(kernels)
-        sources = (*self.parameters(), *self.buffers())
-        self._form = None if value is None else _Form(value, sources, _version(sources))
+        self._form = None if value is None else _Form(value, _Source.all_of(self))
         return value is not None
 
     def unfold(self) -> None:
@@ -89,9 +111,9 @@ class Foldable(nn.Module):
         """
         form = self._form
         if form is None or _reference_only.get() or torch.is_grad_enabled() or is_compiling() \
-                or is_autocast_on(form.sources[0].device.type):
+                or is_autocast_on(form.sources[0].tensor.device.type):
             return None
-        if _version(form.sources) != form.version:
+        if not all(source.unchanged for source in form.sources):
             self.unfold()
             return None
         return form.value
@@ -115,13 +137,18 @@ class Foldable(nn.Module):
         return replica
 
 
-def _version(tensors: Tuple[Tensor, ...]) -> int:
-    """Grows with each write to any of the tensors; those of inference mode do not tell."""
-    return sum(tensor._version for tensor in tensors if not tensor.is_inference())
+def _version(tensor: Tensor) -> Optional[int]:
+    """Grows with each write to a tensor; those of inference mode do not tell."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a linear layer is no more than its weights; True for what is none."""
+    """Whether a module is known, and a linear layer no more than its weights.
+
+    Others, such as the adapters of LoRA, take the place of linear layers and compute something else.
+    """
+    if not f'{type(module).__module__}.'.startswith(KNOWN):
+        return False
     # mmcv's also takes empty tensors with old versions of torch.
     return not isinstance(module, nn.Linear) or (
         type(module).forward in (nn.Linear.forward, MMCVLinear.forward)

@@ -78,6 +78,14 @@ WHY_NOT: Dict[str, Callable[[torch.device, torch.dtype], Optional[str]]] = {
 BACKENDS = ('auto', *WHY_NOT)
 
 
+def check_backend(name: str) -> str:
+    """The name; ValueError for one that is none of :data:`BACKENDS`."""
+    if name not in BACKENDS:
+        choices = ', '.join(map(repr, BACKENDS))
+        raise ValueError(f'backend={name!r}: must be one of {choices}')
+    return name
+
+
 def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that a name stands for on given tensors.
 
@@ -94,9 +102,7 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     Raises:
         ValueError: For another name, or a named backend that cannot run.
     """
-    if name not in BACKENDS:
-        choices = ', '.join(map(repr, BACKENDS))
-        raise ValueError(f'backend={name!r}: must be one of {choices}')
+    check_backend(name)
     device = torch.device(device)
     if name == 'auto':
         preferred = PREFERRED.get(device.type, 'eager')

@@ -49,6 +49,15 @@ def test_commit(tmp_path, monkeypatch):
     git('tag', '-a', 'v1', '-m', 'release')
     head = git('rev-parse', 'HEAD')
     assert machine.own_version()['commit'] == head
+    for folder in ('benchmarks', 'docs'):  # results and their tables are none of the code
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'result.json').write_text('old')
+    git('add', '.')
+    git('commit', '-q', '-m', 'third')
+    head = git('rev-parse', 'HEAD')
+    for folder in ('benchmarks', 'docs'):
+        (tmp_path / folder / 'result.json').write_text('new')
+    assert machine.own_version()['commit'] == head
     file.write_text('')
     assert machine.own_version()['commit'] == head + '-dirty'
     monkeypatch.setenv('PATH', '')  # no git
@@ -57,11 +66,15 @@ def test_commit(tmp_path, monkeypatch):
 
 def test_circumstances(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['tool.py', 'a b', '--c'])
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
     found = machine.circumstances(CPU)
     assert found['command'] == "tool.py 'a b' --c"
     assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(found['date'])).days == 0
     assert found['hardware'] == machine.hardware(CPU) and found['versions'] == machine.versions()
     assert found['dynsp_mm'] == machine.own_version()
+    assert found['environment']['OMP_NUM_THREADS'] == '3'
+    assert set(found['environment']) <= set(machine.SPEED_VARIABLES) - {'GLIBC_TUNABLES'}
 
 
 def test_devices():

@@ -67,8 +67,12 @@ def runner(monkeypatch, tmp_path):
         cli.run_tool(module.main)
         return [' '.join(command) for command in run_commands]
     main.module, main.returned = module, returned
-    main.write = lambda name, **content: (tmp_path / f'benchmarks/{name}.json').write_text(
-        json.dumps(content))
+
+    def write(name, suffixes=('csv', 'png'), **content):
+        for suffix in suffixes:
+            (tmp_path / f'benchmarks/{name}.{suffix}').write_text('')
+        (tmp_path / f'benchmarks/{name}.json').write_text(json.dumps(content))
+    main.write = write
     return main
 
 
@@ -94,7 +98,17 @@ def test_all_that_is_not_there(runner, capsys, monkeypatch):
     runner.write('gpu-x')  # profile_parts writes at its end only
     assert runner() == GROWTH
     assert '[benchmarks] first: there; --force measures it again\n' in capsys.readouterr().out
+    runner.write('growth-x', finished=True, failures=['out of memory'])
+    assert runner() == GROWTH
     assert runner('--force') == [FIRST, *GROWTH, GPU]
+
+
+def test_a_plot_that_is_missing(runner, tmp_path):
+    runner.write('first', suffixes=['csv'])
+    runner.write('growth-x', suffixes=['csv'])
+    assert runner('first') == [] and runner('growth-x') == GROWTH
+    runner.write('growth-x')
+    assert runner('growth-x') == []
 
 
 def test_some(runner, capsys):

@@ -250,7 +250,8 @@ def test_other_norms_run(config, name):
     model = build(config, **{} if config is STVIT else dict(keep_ratios=SPARSE))
     parent, _, child = name.rpartition('.')
     part = model.get_submodule(parent)
-    setattr(part, child, DoubledNorm(getattr(part, child).normalized_shape))
+    setattr(part, child, torch.nn.LayerNorm(getattr(part, child).normalized_shape,
+                                            elementwise_affine=False))
     maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
@@ -303,6 +304,57 @@ def test_optimizer_steps_drop_the_form():
     maps, expected = folded_and_plain(model, image)
     assert all(torch.equal(a, b) for a, b in zip(maps, expected))
     maps, expected = folded_and_plain(model.prepare_for_inference(), image)
+    assert relative_error(maps, expected) < 1e-5
+
+
+def test_other_tensors_in_place_of_weights_drop_the_form():
+    image = torch.randn(1, 3, 64, 64)
+    other = {name: 2 * tensor if tensor.is_floating_point() else tensor
+             for name, tensor in build(SWIN, keep_ratios=None).state_dict().items()}
+    model = build(SWIN, keep_ratios=None).prepare_for_inference()
+    with torch.no_grad():
+        called = torch.func.functional_call(model, other, (image,))
+    model.prepare_for_inference()
+    for block in model.stages[2].blocks:
+        linear = block.ffn.layers[0][0]
+        linear.weight = torch.nn.Parameter(2 * linear.weight.detach())
+    maps, expected = folded_and_plain(model, image)
+    assert relative_error(maps, expected) < 1e-5
+    model.prepare_for_inference()
+    model.stages[2].load_state_dict({name[len('stages.2.'):]: tensor for name, tensor
+                                     in other.items() if name.startswith('stages.2.')}, assign=True)
+    maps, expected = folded_and_plain(model, image)
+    assert relative_error(maps, expected) < 1e-5
+    model.load_state_dict(other)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(called, model(image)))
+
+
+@pytest.mark.parametrize('config,name', [(SWIN, 'stages.2.blocks.1.ffn.layers.1'),
+                                         (SWIN, 'stages.0.blocks.0.attn.w_msa.qkv'),
+                                         (CONVNEXT, 'stages.2.1.pointwise_conv2')])
+@pytest.mark.parametrize('shows_weight', [False, True])
+def test_adapters_in_place_of_linear_layers_run(config, name, shows_weight):
+    class Adapter(torch.nn.Module):
+
+        def __init__(self, layer):
+            super().__init__()
+            self.base_layer = layer
+            if shows_weight:
+                self.weight, self.bias = layer.weight, layer.bias
+                self.in_features, self.out_features = layer.in_features, layer.out_features
+
+        def forward(self, x):
+            return 2 * self.base_layer(x)
+
+    model = build(config, keep_ratios=None)
+    parent, _, child = name.rpartition('.')
+    part = model.get_submodule(parent)
+    if child.isdigit():
+        part[int(child)] = Adapter(part[int(child)])
+    else:
+        setattr(part, child, Adapter(getattr(part, child)))
+    maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 

@@ -37,7 +37,7 @@ import torch  # noqa: E402
 
 from dynsp_mm import cli  # noqa: E402
 from dynsp_mm.analysis import count_macs, machine, peak_memory_of, time_in_turns  # noqa: E402
-from dynsp_mm.analysis.bounds import measure_bounds  # noqa: E402
+from dynsp_mm.analysis.bounds import larger_bounds, measure_bounds  # noqa: E402
 from dynsp_mm.analysis.latency import synchronizer  # noqa: E402
 from dynsp_mm.analysis.measurements import (Measurement, format_table, to_csv,  # noqa: E402
                                             to_json, write_whole)
@@ -89,6 +89,9 @@ def check_args(args):
         raise cli.UserError('--teacher: only training has a teacher; add --train')
     if args.teacher and args.compile:
         raise cli.UserError('--teacher and --compile: a compiled backbone takes no teacher')
+    if args.backend not in ('auto', None) and (args.train or args.compile):
+        raise cli.UserError(f'--backend {args.backend}: only inference without --compile runs '
+                            'prepared backbones')
     if args.csv and args.csv == args.json:
         raise cli.UserError(f'--csv and --json name the same file, {args.csv}')
     for option, path in (('--csv', args.csv), ('--json', args.json)):
@@ -111,8 +114,8 @@ class Setting(NamedTuple):
         return f'{self.part}, batch {self.batch}, {height} x {width}, {self.dtype}'
 
 
-def measure(candidates, setting, args, device, weights, rates):
-    """A :class:`Measurement` of each candidate."""
+def measure(candidates, setting, args, device, weights):
+    """A :class:`Measurement` of each candidate; its ``rate_share`` is filled by :func:`share`."""
     dtype = machine.DTYPES[setting.dtype]
     backend = None if args.compile else args.backend
     names, backends, macs, steps = [], [], [], []
@@ -140,8 +143,6 @@ def measure(candidates, setting, args, device, weights, rates):
     if args.teacher and 'training with teacher' not in names:
         raise cli.UserError('--teacher: no candidate is sparse, so none has a teacher')
     timings = time_in_turns(steps, args.rounds, args.warmup, args.min_time, synchronizer(device))
-    # Only there the counted multiply-adds are all that ran.
-    counted = setting.part == 'backbone' and not args.train
     rows = []
     for candidate, name, backend, timing, count, step in zip(
             candidates, names, backends, timings, macs, steps):
@@ -152,10 +153,16 @@ def measure(candidates, setting, args, device, weights, rates):
             candidate=candidate.label, images_per_s=images_per_s, median_s=timing.seconds,
             ratio=timing.ratio, ratio_p20=timing.ratio_p20, ratio_p80=timing.ratio_p80,
             rounds=timing.rounds, macs=count, macs_ratio=count / macs[0] if macs[0] else None,
-            peak_bytes=peak_memory_of(step, device),
-            rate_share=count * images_per_s / rates[setting.dtype] if counted else None,
-            backend=backend))
+            peak_bytes=peak_memory_of(step, device), rate_share=None, backend=backend))
     return rows
+
+
+def share(row, rates):
+    """The measurement with the share of the rate of large products that it reached."""
+    # Only there the counted multiply-adds are all that ran.
+    if row.part == 'backbone' and row.step == 'inference':
+        row = row._replace(rate_share=row.macs * row.images_per_s / rates[row.dtype])
+    return row
 
 
 def main():
@@ -172,31 +179,35 @@ def main():
             raise cli.UserError(f'{candidate.label} is a backbone: --part model needs configs')
     settings = [Setting(*values) for values in itertools.product(
         args.part, args.batch, map(tuple, args.shape), args.dtype)]
-    bounds = measure_bounds(device, {name: machine.DTYPES[name] for name in args.dtype})
-    rates = bounds['macs_per_s']
-    products = ', '.join(f'{rate / 1e9:.1f} GMAC/s in {name}' for name, rate in rates.items())
-    print(f'[benchmark] bounds: matrix products {products}; copies '
-          f'{bounds["copy_bytes_per_s"] / 1e9:.1f} GB/s', flush=True)
+    weights = read_weights(args.checkpoint) if args.checkpoint else None
+    dtypes = {name: machine.DTYPES[name] for name in args.dtype}
+    bounds = measure_bounds(device, dtypes)
     about = dict(machine.circumstances(device), bounds=bounds, failures=[],
                  finished=False)
-    weights = read_weights(args.checkpoint) if args.checkpoint else None
     rows = []
     for number, setting in enumerate(settings, 1):
         start = time.perf_counter()
         try:
-            new = measure(candidates, setting, args, device, weights, rates)
+            new = measure(candidates, setting, args, device, weights)
         except RuntimeError as error:  # memory, or an operator without this dtype: others may do
             reason = f'{type(error).__name__}: {machine.first_line(error)}'
             about['failures'].append(dict(setting=str(setting), reason=reason))
             print(f'[benchmark] {number}/{len(settings)} {setting}: {reason}', flush=True)
         else:
-            rows += new
+            # Again: while the first was measured, something else may have run.
+            bounds = about['bounds'] = larger_bounds(bounds, measure_bounds(device, dtypes))
+            rows = [share(row, bounds['macs_per_s']) for row in rows + new]
+            new = rows[-len(new):]
             print(f'[benchmark] {number}/{len(settings)} {setting}: {new[0].rounds} rounds, '
                   f'{time.perf_counter() - start:.0f} s in all\n{format_table(new)}', flush=True)
         about['finished'] = number == len(settings)
         for path, text in ((args.csv, to_csv(rows)), (args.json, to_json(rows, **about))):
             if path:
                 write_whole(path, text)
+    products = ', '.join(f'{rate / 1e9:.1f} GMAC/s in {name}'
+                         for name, rate in bounds['macs_per_s'].items())
+    print(f'[benchmark] bounds: matrix products {products}; copies '
+          f'{bounds["copy_bytes_per_s"] / 1e9:.1f} GB/s', flush=True)
     if about['failures']:
         raise cli.UserError(f'{len(about["failures"])} of {len(settings)} settings could not be '
                             'measured; the first: {setting}: {reason}'.format(
