@@ -1,4 +1,4 @@
-"""CamVid, STViTSwin from the dense network's weights: 24 epochs at 5e-4, since more is new in it."""
+"""CamVid, STViTSwin from the dense network's weights: 24 epochs at 5e-4, as more is new in it."""
 _base_ = './_base_/camvid_rows.py'
 
 model = dict(backbone=dict(type='STViTSwin'))

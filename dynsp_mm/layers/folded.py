@@ -145,7 +145,7 @@ def _version(tensor: Tensor) -> Optional[int]:
 def _is_plain(module: nn.Module) -> bool:
     """Whether a module is known, and a linear layer no more than its weights.
 
-    Others, such as the adapters of LoRA, take the place of linear layers and compute something else.
+    Others, such as the adapters of LoRA, stand in for linear layers and compute something else.
     """
     if not f'{type(module).__module__}.'.startswith(KNOWN):
         return False

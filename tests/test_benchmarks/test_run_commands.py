@@ -124,8 +124,9 @@ def test_list(runner, capsys):
     runner.write('first')
     assert runner('--list') == []
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ['first: one (there)', f'    GLIBC_TUNABLES=glibc.malloc.top_pad=1 python {FIRST}',
-                         'growth-x: two']
+    assert lines[:3] == [
+        'first: one (there)', f'    GLIBC_TUNABLES=glibc.malloc.top_pad=1 python {FIRST}',
+        'growth-x: two']
 
 
 def test_failures_do_not_end_the_run(runner, capsys):

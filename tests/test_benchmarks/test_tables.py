@@ -54,13 +54,14 @@ def test_tables(tables):
     rows = [ROW, ROW._replace(candidate='mmdet::net.py@width=2@sparse=0.7', ratio=0.5),
             ROW._replace(batch=2, step='training'),
             ROW._replace(batch=2, step='training with teacher', rate_share=None)]
-    text = tables(clock_a=dict(bounds=dict(macs_per_s=dict(float32=2e9), copy_bytes_per_s=3e9), rows=[row._asdict() for row in rows]),
+    text = tables(clock_a=dict(bounds=dict(macs_per_s=dict(float32=2e9), copy_bytes_per_s=3e9),
+                               rows=[row._asdict() for row in rows]),
                   profile_a=dict(rows=[dict(candidate='mmdet::net.py@dense', batch=1, height=8,
                                             width=9, dtype='bf16', unprofiled_s=0.3,
                                             seconds=dict(norms=1.0, rest=3.0))]))
     assert text.startswith('Before.\n<!-- clock-a -->\n*backbone, inference, batch 1, 64 x 96, '
-                           'float32, 7 rounds; a large product runs at 2.0 GMAC/s, a large copy at 3.0 '
-                           'GB/s*\n\n| network')
+                           'float32, 7 rounds; a large product runs at 2.0 GMAC/s, a large copy '
+                           'at 3.0 GB/s*\n\n| network')
     lines = [''.join(line.split()) for line in text.splitlines()]
     assert '|net|250|1.000[1.000,1.000]|1.000|3|0.50|' in lines
     assert '|wide@sparse=0.7|250|0.500[1.000,1.000]|1.000|3|0.50|' in lines
