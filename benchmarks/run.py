@@ -6,8 +6,8 @@
     python benchmarks/run.py 'growth-*' --force
     python benchmarks/run.py                    # all that have no result yet
 
-A result that was interrupted or failed in part counts as none. Those of GPUs are skipped where there
-is none.
+A result that was interrupted or failed in part counts as none. Those of GPUs are skipped where
+there is none.
 """
 import argparse
 import fnmatch

@@ -1,4 +1,4 @@
-"""Imagenette, STViTSwin from the dense network's weights: 8 epochs at 5e-4, as more is new in it."""
+"""Imagenette, STViTSwin from the dense network's weights: 8 epochs at 5e-4, as more is new."""
 _base_ = './_base_/imagenette_rows.py'
 
 model = dict(backbone=dict(type='STViTSwin'))
