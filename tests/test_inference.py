@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from toys import SWIN, Images, ToyModel, toy_runner
 
@@ -67,8 +67,25 @@ def test_counts_the_same_multiply_adds():
     assert count_macs(model.backbone, image) == plain
 
 
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+class Depart(Hook):
+    """Moves averaged weights away from the model's; without a checkpoint a test copies these."""
+
+    def __init__(self, average):
+        self.average = average
+
+    def before_test(self, runner):
+        with torch.no_grad():
+            for parameter in self.average.ema_model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        self.averaged = weights(self.average.ema_model)
+
+
 class Watch(BaseModel):
-    """Notes in each test forward whether the forms were there and of which weights."""
+    """Notes in each test forward whether the forms were there and the weights."""
 
     def __init__(self):
         super().__init__()
@@ -77,7 +94,7 @@ class Watch(BaseModel):
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         if mode == 'predict':
-            self.seen.append(all(forms(self)))
+            self.seen.append((all(forms(self)), weights(self)))
             image = torch.stack(list(inputs))
             maps = self.model.backbone(image)
             with reference_forms():
@@ -99,11 +116,16 @@ def test_hook_prepares_for_a_test_with_averaged_weights(tmp_path):
 
     loader = dict(dataset=Images(), batch_size=2,
                   sampler=dict(type='DefaultSampler', shuffle=False))
+    average = EMAHook(momentum=0.5)
+    depart = Depart(average)
     runner = toy_runner(
-        tmp_path, [EMAHook(momentum=0.5), dict(type='PrepareForInferenceHook')], Watch(),
+        tmp_path, [average, depart, dict(type='PrepareForInferenceHook')], Watch(),
         test_dataloader=loader, test_cfg=dict(), test_evaluator=Nothing())
     runner.train()
     assert not any(forms(runner.model))
     runner.test()
-    assert runner.model.seen == [True, True]
+    for folded, tested in runner.model.seen:
+        assert folded and torch.equal(tested, depart.averaged)
+    assert len(runner.model.seen) == 2
     assert not any(forms(runner.model))
+    assert not torch.equal(weights(runner.model), depart.averaged)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -163,3 +164,20 @@ def test_the_commands_that_are_listed(monkeypatch):
     for label in labels:
         candidate = Candidate(label)
         assert candidate.named or 'backbone' in candidate.cfg.model
+
+
+def test_results_are_of_the_listed_commands():
+    """Each that is there was measured to its end, by the command that it has now."""
+    commands = load(ROOT / 'benchmarks/run.py', 'benchmarks_run').read_commands()
+    results = sorted(ROOT.glob('benchmarks/*.json'))
+    others = []
+    for path in results:
+        content = json.loads(path.read_text())
+        if content['command'] != shlex.join(commands[path.stem]['commands'][0]):
+            others.append(path.stem)
+        assert content.get('finished', True) and not content.get('failures'), path.stem
+        for option in ('--csv', '--out'):
+            for line in commands[path.stem]['commands']:
+                assert option not in line or (ROOT / line[line.index(option) + 1]).is_file()
+    assert len(results) > 8
+    assert not others, 'of other commands'

@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from dynsp_mm import cli
 from dynsp_mm.analysis.measurements import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
+PERFORMANCE = ROOT / 'docs/PERFORMANCE.md'
 ROW = Measurement('backbone', 'inference', False, 1, 64, 96, 'float32', 'mmdet::net.py', 4.0, 0.25,
                   1.0, 1.0, 1.0, 7, 2000, 1.0, 3 * 2**20, 0.5, None)
 COMMANDS = '''
@@ -25,6 +27,12 @@ between
 <!-- end of profile-a -->
 after
 '''
+
+
+def sections_of(page):
+    """Name -> what stands between its marks."""
+    return dict(re.findall(r'^<!-- ([\w-]+) -->\n(.*?)^<!-- end of \1 -->', page,
+                           re.DOTALL | re.MULTILINE))
 
 
 @pytest.fixture
@@ -86,8 +94,22 @@ def test_unknown_result(tables, capsys):
 
 def test_the_page_is_complete():
     """What it announces is measured and drawn."""
-    text = (ROOT / 'docs/PERFORMANCE.md').read_text()
-    assert 'Not measured yet.' not in text
+    text = PERFORMANCE.read_text()
+    sections = sections_of(text)
+    assert 2 * len(sections) == text.count('<!--') > 16
+    without = [name for name, content in sections.items()
+               if not re.match(r'\*.+\*\n\n\| network .*\n\|-.*\n\| \w', content)]
+    assert not without, 'sections without a table'
     plots = re.findall(r'!\[.*\]\((.*)\)', text)
     assert len(plots) > 3 and all((ROOT / 'docs' / plot).is_file() for plot in plots)
-    assert len(re.findall(r'^<!-- [\w-]+ -->\n\*', text, re.MULTILINE)) > 8
+
+
+def test_the_page_shows_the_results(tables):
+    """tables.py would leave it as it is."""
+    for path in (*ROOT.glob('benchmarks/*.json'), ROOT / 'benchmarks/commands.yml', PERFORMANCE):
+        shutil.copy(path, tables.page.parents[1] / path.relative_to(ROOT))
+    text, written = PERFORMANCE.read_text(), tables()
+    shown = sections_of(text)
+    stale = [name for name, content in sections_of(written).items() if content != shown[name]]
+    assert not stale, 'tables of other results'
+    assert written == text

@@ -6,12 +6,13 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 
 import dynsp_mm  # noqa: F401
 from dynsp_mm.layers import (ConvNeXtBlock, Foldable, PatchMerging, WindowAttention,
                              reference_forms)
-from dynsp_mm.ops import KERNELS
+from dynsp_mm.ops import KERNELS, parts
 from dynsp_mm.recording import record_decisions
 
 SWIN = dict(type='DynamicSwin', out_indices=(0, 1, 2, 3),
@@ -74,13 +75,49 @@ def folded_and_plain(model, image):
     'type', 'arch', 'out_indices', 'gap_before_final_norm')) or c['type'])
 def test_equals_the_modules(config, backend):
     model = build(config).prepare_for_inference(backend)
-    parts = [module for module in model.modules() if isinstance(module, Foldable)]
-    assert all(module._form is not None for module in parts)
+    assert all(module._form is not None for module in model.modules()
+               if isinstance(module, Foldable))
     for batch, height, width in SIZES:
         image = torch.randn(batch, 3, height, width)
         maps, expected = folded_and_plain(model, image)
         assert relative_error(maps, expected) < 1e-5
         assert all(a.is_contiguous() for a in maps)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('config', [{**SWIN, 'keep_ratios': SPARSE, 'window_size': 4},
+                                    {**CONVNEXT, 'keep_ratios': SPARSE},
+                                    {**STVIT, 'window_size': 4}], ids=lambda c: c['type'])
+@pytest.mark.parametrize('chunk', [40, None])
+def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
+    """However many rows are taken at a time: a map has several pieces of different lengths."""
+    class Kernels(KERNELS[backend]):
+
+        def __init__(self, device):
+            super().__init__(device)
+            self.chunk = chunk
+
+    cuts = {}  # (module, most rows or windows at a time) -> lengths of pieces of each map
+
+    def recorder(module):
+        def cut(length, size):
+            pieces = parts(length, size)
+            cuts.setdefault((module, size), []).append([p.stop - p.start for p in pieces])
+            return pieces
+        return cut
+
+    monkeypatch.setitem(KERNELS, backend, Kernels)
+    for module in ('folded', 'patch_merging'):
+        monkeypatch.setattr(f'dynsp_mm.layers.{module}.parts', recorder(module))
+    model = build(config).prepare_for_inference(backend)
+    maps, expected = folded_and_plain(model, torch.randn(2, 3, 101, 75))
+    assert relative_error(maps, expected) < 1e-5
+    users = {('folded', chunk)}
+    if config['type'] != 'DynamicConvNeXt':  # in attention, windows of 16 tokens
+        users |= {('folded', chunk and 5), ('patch_merging', chunk)}
+    assert set(cuts) == users
+    for user, lengths in cuts.items():
+        assert any(len(set(pieces)) > 1 for pieces in lengths) == (chunk is not None), user
 
 
 @pytest.mark.parametrize('config', [SWIN, CONVNEXT])
@@ -97,15 +134,38 @@ def test_decisions_are_the_same(config):
         assert torch.equal(a.keep, b.keep)
 
 
+def computes_half_precision():
+    """Whether the CPU's operators take float16, as with old versions of torch they do not."""
+    half = torch.zeros(1, 1, 1, 1, dtype=torch.float16)
+    try:
+        F.conv2d(half, half, half.view(1))
+        F.scaled_dot_product_attention(half, half, half)
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize('config', [{**SWIN, 'keep_ratios': SPARSE},
-                                    {**CONVNEXT, 'keep_ratios': SPARSE}, STVIT])
-@pytest.mark.parametrize('dtype,limit', [(torch.float64, 1e-12), (torch.bfloat16, 0.1)])
-def test_dtypes(config, dtype, limit):
+                                    {**CONVNEXT, 'keep_ratios': SPARSE}, STVIT],
+                         ids=lambda c: c['type'])
+@pytest.mark.parametrize('dtype,backend,limit', [
+    (torch.float64, 'eager', 1e-12), (torch.bfloat16, 'auto', 0.03),
+    (torch.bfloat16, 'eager', 0.03), (torch.float16, 'eager', 0.004)], ids=str)
+def test_dtypes(config, dtype, backend, limit):
+    """Against the modules in float32 or more, with the same weights and image."""
+    if dtype == torch.float16 and not computes_half_precision():
+        pytest.skip('this torch has no float16 on the CPU')
     # Decisions of reduced precision fall otherwise where scores are near each other.
-    if 'keep_ratios' in config and dtype == torch.bfloat16:
+    if 'keep_ratios' in config and dtype != torch.float64:
         config = {**config, 'keep_ratios': (1.0, 1.0, 1e-6)}
-    model = build(config).to(dtype).prepare_for_inference()
-    maps, expected = folded_and_plain(model, torch.randn(1, 3, 96, 96, dtype=dtype))
+    model = build(config).to(dtype)
+    exact = copy.deepcopy(model).to(torch.promote_types(dtype, torch.float32))
+    image = torch.randn(1, 3, 96, 96, dtype=dtype)
+    model.prepare_for_inference(backend)
+    assert all(module._form is not None for module in model.modules()
+               if isinstance(module, Foldable))
+    with torch.no_grad():
+        maps, expected = model(image), exact(image.to(exact.norm3.weight.dtype))
     assert all(a.dtype == dtype for a in maps)
     assert relative_error(maps, expected) < limit
 

@@ -271,8 +271,15 @@ def test_bad_input():
     dict(type='STViTSwin', layer_scale_init_value=0.5,
          arch=dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 2))),
 ], ids=lambda config: config['type'])
-def test_prepared_backbones(config):
+def test_prepared_backbones(config, monkeypatch):
     """The folded forms with these kernels compute what the modules compute."""
+    launched = []
+    launch_ = launch.Blocks.launch
+
+    def note(self, compiled, *args):
+        launched.append((compiled.fn.__module__.rpartition('.')[2], compiled.fn.__name__))
+        launch_(self, compiled, *args)
+    monkeypatch.setattr(launch.Blocks, 'launch', note)
     model = MODELS.build({**config, 'out_indices': (0, 1, 2, 3)}).to(DEVICE).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -281,7 +288,9 @@ def test_prepared_backbones(config):
     image = random(2, 3, 36, 64)
     with torch.no_grad():
         expected = model(image)
+        assert not launched
         maps = model.prepare_for_inference('triton')(image)
+    assert set(launched) == {(kernel, '_forward')
+                             for kernel in ('layer_norm', 'bias_gelu', 'scatter_add')}
     for a, b in zip(maps, expected):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    assert not torch.equal(maps[-1], expected[-1])  # another way to the same numbers
