@@ -19,4 +19,4 @@ JOBS ?= 2
 # -p no:cacheprovider leaves no files behind; arguments: make test ARGS="-k golden"
 test: install
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-PASSIVE} \
-		$(PYTHON_ENV) -m pytest -p no:cacheprovider -n $(JOBS) $(ARGS)
+		$(PYTHON_ENV) -m pytest -p no:cacheprovider -n $(JOBS) --dist worksteal $(ARGS)
