@@ -95,6 +95,7 @@ def test_a_dense_classifier_loads_with_its_head(family):
     sparse = MODELS.build(config.model)
     config.model.backbone.type = dict(dyswin='SwinTransformer', dyconvnext='ConvNeXt')[family]
     del config.model.backbone.keep_ratios
+    del config.model.backbone.mixing
     dense = MODELS.build(config.model)
     missing, unexpected = sparse.load_state_dict(dense.state_dict(), strict=False)
     new = {name for name, _ in sparse.named_parameters() if is_new(name)}
