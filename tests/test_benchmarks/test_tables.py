@@ -60,7 +60,7 @@ def tables(tmp_path, monkeypatch):
 
 def test_tables(tables):
     rows = [ROW, ROW._replace(candidate='mmdet::net.py@width=2@sparse=0.7', ratio=0.5),
-            ROW._replace(batch=2, step='training'),
+            ROW._replace(batch=2, step='training'), ROW._replace(part='model', rate_share=None),
             ROW._replace(batch=2, step='training with teacher', rate_share=None)]
     text = tables(clock_a=dict(bounds=dict(macs_per_s=dict(float32=2e9), copy_bytes_per_s=3e9),
                                rows=[row._asdict() for row in rows]),
@@ -74,6 +74,7 @@ def test_tables(tables):
     assert '|net|250|1.000[1.000,1.000]|1.000|3|0.50|' in lines
     assert '|wide@sparse=0.7|250|0.500[1.000,1.000]|1.000|3|0.50|' in lines
     assert '|net,teacher|250|1.000[1.000,1.000]|1.000|3||' in lines
+    assert '|net|250|1.000[1.000,1.000]||3||' in lines
     assert text.count('training, batch 2') == 1 and 'old' not in text
     assert '|net@dense|300|25.0%|75.0%|' in lines
     assert lines[-1] == 'after' and 'between' in lines
