@@ -104,7 +104,7 @@ def test_all_that_is_not_there(runner, capsys, monkeypatch):
     assert runner('--force') == [FIRST, *GROWTH, GPU]
 
 
-def test_a_plot_that_is_missing(runner, tmp_path):
+def test_a_plot_that_is_missing(runner):
     runner.write('first', suffixes=['csv'])
     runner.write('growth-x', suffixes=['csv'])
     assert runner('first') == [] and runner('growth-x') == GROWTH
