@@ -51,7 +51,8 @@ def measured(content, networks):
             f'{row["median_s"] * 1e3:.0f}',
             f'{row["ratio"]:.3f} [{row["ratio_p20"]:.3f}, {row["ratio_p80"]:.3f}]',
             # Of a whole model they are the backbone's.
-            '' if row['part'] == 'model' else f'{row["macs_ratio"]:.3f}', f'{row["peak_bytes"] / MIB:.0f}',
+            '' if row['part'] == 'model' else f'{row["macs_ratio"]:.3f}',
+            f'{row["peak_bytes"] / MIB:.0f}',
             '' if share is None else f'{share:.2f}'])
     bounds = content['bounds']
     rates = ', '.join(f'{rate / 1e9:.1f} GMAC/s' for rate in bounds['macs_per_s'].values())
