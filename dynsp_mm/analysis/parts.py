@@ -6,12 +6,12 @@ import torch
 import torch.nn as nn
 from torch.profiler import ProfilerActivity, record_function
 
-from ..layers import TokenPredictor
+from ..layers import FoldedWindowAttention, TokenPredictor
 from .latency import synchronizer
 from .memory import quiet_profile
 
 # Ranges that are marked in the trace.
-STEP, PREDICTOR = 'dynsp_mm step', 'dynsp_mm predictor'
+STEP, PREDICTOR, WINDOWS = 'dynsp_mm step', 'dynsp_mm predictor', 'dynsp_mm windows'
 
 # Part -> operators, without namespace and the underscore of the form in place.
 OPERATORS = {
@@ -45,7 +45,7 @@ FRAGMENTS = dict(predictor='predictor', attention='attention', conv='convolution
                  gather='gather and scatter', scatter='gather and scatter',
                  select='gather and scatter', topk='gather and scatter', norm='norms',
                  copy='copies and layout')
-PARTS = ('predictor', *OPERATORS, 'rest', 'between operators')
+PARTS = ('predictor', 'order in windows', *OPERATORS, 'rest', 'between operators')
 _PART_OF = {name: part for part, names in OPERATORS.items() for name in names.split()}
 
 
@@ -91,7 +91,9 @@ def time_by_part(step: Callable[[], Any], model: nn.Module, device: torch.device
                  rounds: int = 5, warmup: int = 2) -> Dict[str, float]:
     """Seconds that a step spends in each part of :data:`PARTS`, mean of several.
 
-    A token predictor takes the time of everything that its forward runs. Of the other operators
+    A token predictor takes the time of everything that its forward runs. What gathers and scatters
+    in prepared window attention is 'order in windows', which dense networks need too; the modules
+    pad and shift maps instead, by copies. Of the other operators
     the outermost that has a part takes the time of all that it calls: attention that of its
     products, a product that of a copy it needs. 'rest' are operators without a part, mostly
     additions. 'between operators' is the time in which none runs (on an accelerator: no kernel),
@@ -132,7 +134,7 @@ def time_by_part(step: Callable[[], Any], model: nn.Module, device: torch.device
 
 @contextmanager
 def _marked(model: nn.Module) -> Iterator[None]:
-    """Marks the forwards of token predictors in the trace."""
+    """Marks the forwards of token predictors and of prepared window attention in the trace."""
     ranges = []  # a stack: one opens while none of the same module is closed
 
     def start(module: nn.Module, args: tuple) -> None:
@@ -142,6 +144,13 @@ def _marked(model: nn.Module) -> Iterator[None]:
     def finish(module: nn.Module, args: tuple, output: Any) -> None:
         ranges.pop().__exit__(None, None, None)
 
+    attend = FoldedWindowAttention.add_
+
+    def add_(self, *args) -> None:
+        with record_function(WINDOWS):
+            attend(self, *args)
+
+    FoldedWindowAttention.add_ = add_  # forms have no hooks
     handles = []
     for module in model.modules():
         if isinstance(module, TokenPredictor):
@@ -150,6 +159,7 @@ def _marked(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        FoldedWindowAttention.add_ = attend
         for handle in handles:
             handle.remove()
 
@@ -192,6 +202,8 @@ def _place(event: Any) -> Tuple[bool, str]:
     """Whether an event lies in a step, and the part that takes its time."""
     part = 'between operators' if event.name == STEP else 'rest'
     while event is not None and event.name != STEP:
+        if event.name == WINDOWS and part == 'gather and scatter':
+            part = 'order in windows'
         part = part_of(event.name) or part
         event = event.cpu_parent
     return event is not None, part
@@ -203,6 +215,6 @@ def _on_accelerator(events: Iterable[Any]) -> Dict[str, float]:
     for event in events:
         # Marked ranges appear among the kernels once more.
         if event.device_type != torch.autograd.DeviceType.CPU and event.name not in (
-                STEP, PREDICTOR):
+                STEP, PREDICTOR, WINDOWS):
             durations[event.name] = durations.get(event.name, 0.0) + event.time_range.elapsed_us()
     return durations

@@ -81,13 +81,12 @@ class ConvNeXtBlock(DualPathBlock):
             return None
         return FoldedBlock(slow, fast)
 
-    def _forward_folded(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
-                        slow: Optional[Tensor], fast: Optional[Tensor]) -> Tensor:
-        tokens, out = self._convolve(x, hw).flatten(0, 1), x.flatten(0, 1).clone()
+    def _run_folded_(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
+                     slow: Optional[Tensor], fast: Optional[Tensor]) -> None:
+        tokens, out = self._convolve(x, hw).flatten(0, 1), x.view(-1, x.shape[-1])
         folded.slow.add_(out, tokens, slow)
         if fast is not None:
             folded.fast.add_(out, tokens, fast)
-        return out.view_as(x)
 
     def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
         return x + self.drop_path(self._slow_path(self._convolve(x, hw)))

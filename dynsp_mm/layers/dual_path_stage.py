@@ -1,6 +1,7 @@
 """How a stage with fast and slow paths runs, common to all hierarchical families."""
 from typing import Callable, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
 
+import torch
 import torch.utils.checkpoint as cp
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -42,14 +43,25 @@ class DualPathBlock(Foldable, BaseModule):
         self.with_cp = with_cp
 
     def forward(self, x: Union[Tensor, Streams], hw: Tuple[int, int],
-                decision: Optional[Decision] = None) -> Union[Tensor, Streams]:
-        """Runs the block on (B, N, C) tokens, or on both streams of the training forward."""
+                decision: Optional[Decision] = None,
+                may_overwrite: bool = False) -> Union[Tensor, Streams]:
+        """Runs the block on (B, N, C) tokens, or on both streams of the training forward.
+
+        Args:
+            x: Input.
+            hw: Size (H, W) of the map.
+            decision: None in dense blocks.
+            may_overwrite: Nobody else needs ``x``: the folded form writes its output there.
+        """
         if isinstance(x, Streams):
             return Streams(*self._run(self._forward_streams, *x, decision.mask, hw))
         folded = self.folded
         if folded is not None and (decision is None or decision.mask is None):
             rows = (None, None) if decision is None else (decision.slow, decision.fast)
-            return self._forward_folded(folded, x, hw, *rows)
+            x = x.contiguous() if may_overwrite else x.clone(
+                memory_format=torch.contiguous_format)
+            self._run_folded_(folded, x, hw, *rows)
+            return x
         if decision is None:
             return self._run(self._forward_dense, x, hw)
         if decision.mask is not None:
@@ -64,9 +76,9 @@ class DualPathBlock(Foldable, BaseModule):
     def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
         raise NotImplementedError
 
-    def _forward_folded(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
-                        slow: Optional[Tensor], fast: Optional[Tensor]) -> Tensor:
-        """Dense where ``slow`` and ``fast`` are None, otherwise sparse."""
+    def _run_folded_(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
+                     slow: Optional[Tensor], fast: Optional[Tensor]) -> None:
+        """Overwrites ``x``. Dense where ``slow`` and ``fast`` are None, otherwise sparse."""
         raise NotImplementedError
 
     def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
@@ -97,9 +109,9 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
     while a position's decision stays.
 
     Args:
-        blocks: Modules called as ``block(x, hw, decision)`` where x is a (B, N, C) tensor, or
-            :class:`Streams` when the decision holds a mask and streams are not merged.
-        tokens: (B, N, C) input.
+        blocks: Modules called as ``block(x, hw, decision, may_overwrite)`` where x is a (B, N, C)
+            tensor, or :class:`Streams` when the decision holds a mask and streams are not merged.
+        tokens: (B, N, C) input, which is not changed.
         hw: Size (H, W) of the map.
         predictors: Block index -> (predictor, keep ratio); empty for a dense stage.
         selection: Rule of selection at inference.
@@ -110,6 +122,7 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
     """
     x: Union[Tensor, Streams] = tokens
     decision: Optional[Decision] = None
+    seen = True  # whether somebody else may hold x
     for index, block in enumerate(blocks):
         if index in predictors:
             predictor, ratio = predictors[index]
@@ -118,5 +131,6 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
             if decision.mask is not None and mixing == 'two_stream' \
                     and not isinstance(x, Streams):
                 x = Streams(x, x)
-        x = block(x, hw, decision)
+        x = block(x, hw, decision, not (seen or block._forward_pre_hooks or block._forward_hooks))
+        seen = bool(block._forward_hooks)
     return x.merge(decision) if isinstance(x, Streams) else x

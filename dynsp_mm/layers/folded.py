@@ -271,12 +271,12 @@ class FoldedWindowAttention(NamedTuple):
     out: Packed
     window: int
 
-    def add_(self, target: Tensor, tokens: Tensor, batch: int, hw: Tuple[int, int],
-             shift: int) -> None:
-        """Adds the attention's output for ``tokens`` (M, C), M = batch * H * W, to ``target``.
+    def add_(self, tokens: Tensor, batch: int, hw: Tuple[int, int], shift: int) -> None:
+        """Adds to ``tokens`` (M, C), M = batch * H * W, the attention's output for them.
+
+        No window reads what another one writes.
 
         Args:
-            target: (M, C), another tensor than ``tokens``.
             tokens: (M, C).
             batch: Images.
             hw: Size (H, W) of the maps.
@@ -288,12 +288,12 @@ class FoldedWindowAttention(NamedTuple):
         for part in parts(len(plan.inner) // n, chunk):
             rows = plan.inner[part.start * n:part.stop * n]
             x = self._attend(self._project_in(tokens, rows), self.bias)
-            self.kernels.linear_add_(target, rows, x, self.out)
+            self.kernels.linear_add_(tokens, rows, x, self.out)
         if len(plan.border):
             qkv = self.padding.repeat(plan.mask.shape[0] * n, 1)
             qkv.index_copy_(0, plan.places, self._project_in(tokens, plan.border))
             x = self._attend(qkv, self.bias + plan.mask.to(self.bias.dtype))
-            self.kernels.linear_add_(target, plan.border, x.index_select(0, plan.places), self.out)
+            self.kernels.linear_add_(tokens, plan.border, x.index_select(0, plan.places), self.out)
 
     def _project_in(self, tokens: Tensor, rows: Tensor) -> Tensor:
         return self.kernels.linear(self.kernels.gather_norm(tokens, rows, self.eps), self.qkv)

@@ -79,15 +79,13 @@ class SwinBlock(DualPathBlock):
             return None
         return FoldedBlock(slow, fast, attention)
 
-    def _forward_folded(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
-                        slow: Optional[Tensor], fast: Optional[Tensor]) -> Tensor:
-        tokens = x.flatten(0, 1)
-        out = tokens.clone()
-        folded.attention.add_(out, tokens, len(x), hw, self.attn.shift(hw))
-        folded.slow.add_(out, out, slow)
+    def _run_folded_(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
+                     slow: Optional[Tensor], fast: Optional[Tensor]) -> None:
+        tokens = x.view(-1, x.shape[-1])
+        folded.attention.add_(tokens, len(x), hw, self.attn.shift(hw))
+        folded.slow.add_(tokens, tokens, slow)
         if fast is not None:
-            folded.fast.add_(out, out, fast)
-        return out.view_as(x)
+            folded.fast.add_(tokens, tokens, fast)
 
     def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
         x = self._attend(x, hw)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..ops import Kernels, Packed, Selection, gumbel_keep_mask, keep_map, split_positions
+from ..ops import (Kernels, Packed, Selection, gumbel_keep_mask, keep_map, parts,
+                   split_positions)
 from .folded import Foldable, pack_after_norm
 
 # Bias of the two logits at the start: a probability of 0.95 for "slow", so that training
@@ -65,7 +66,8 @@ class FoldedPredictor(NamedTuple):
     Attributes:
         kernels: What computes it.
         eps: Of the layer norm.
-        proj: The first layer, C -> C.
+        proj_local: The half of the first layer that stays local, C -> C/2.
+        proj_whole: The half that becomes its mean, C -> C/2.
         local: The part of the head's first layer that looks at a position, C/2 -> C/2.
         whole: The part that looks at the mean of the map, with the layer's bias.
         hidden: C/2 -> C/4.
@@ -73,7 +75,8 @@ class FoldedPredictor(NamedTuple):
     """
     kernels: Kernels
     eps: float
-    proj: Packed
+    proj_local: Packed
+    proj_whole: Packed
     local: Packed
     whole: Packed
     hidden: Packed
@@ -81,12 +84,22 @@ class FoldedPredictor(NamedTuple):
 
     def log_probs(self, tokens: Tensor) -> Tensor:
         """As of :class:`TokenPredictor`."""
+        # A mean is of one image, so pieces of a map are taken image by image.
+        images = tokens.split(1) if self.kernels.chunk else (tokens, )
+        return torch.cat([self._log_probs(image) for image in images])
+
+    def _log_probs(self, tokens: Tensor) -> Tensor:
         k, (B, N, C) = self.kernels, tokens.shape
-        x = k.linear_gelu(k.gather_norm(tokens.flatten(0, 1), None, self.eps), self.proj)
-        local, whole = x.split(C // 2, dim=-1)
-        whole = k.linear(whole.view(B, N, -1).mean(1), self.whole)
-        x = k.linear(local, self.local).view(B, N, -1).add_(whole.unsqueeze(1)).flatten(0, 1)
-        x = k.linear(k.linear_gelu(F.gelu(x), self.hidden), self.out)
+        x = tokens.new_empty(B, N, C // 2)
+        mean = x.new_zeros(B, C // 2, dtype=torch.promote_types(x.dtype, torch.float32))
+        for part in parts(N, k.chunk):
+            normed = k.gather_norm(tokens[:, part].flatten(0, 1), None, self.eps)
+            local = k.linear(k.linear_gelu(normed, self.proj_local), self.local)
+            x[:, part] = local.view(B, -1, C // 2)
+            whole = k.linear_gelu(normed, self.proj_whole).view(B, -1, C // 2)
+            mean += whole.sum(1, dtype=mean.dtype) / N
+        x += k.linear(mean.to(x.dtype), self.whole).unsqueeze(1)
+        x = k.linear(k.linear_gelu(F.gelu(x).flatten(0, 1), self.hidden), self.out)
         return x.view(B, N, 2).float().log_softmax(-1)
 
 
@@ -131,12 +144,14 @@ class TokenPredictor(Foldable):
 
     def _fold(self, kernels: Kernels) -> Optional[FoldedPredictor]:
         half = self.embed_dims // 2
-        proj = pack_after_norm(kernels, self.norm, self.proj.weight, self.proj.bias)
-        if proj is None:
+        proj_local, proj_whole = (
+            pack_after_norm(kernels, self.norm, self.proj.weight[rows], self.proj.bias[rows])
+            for rows in (slice(half), slice(half, None)))
+        if proj_local is None:
             return None
         first, hidden, out = (layer for layer in self.head if isinstance(layer, nn.Linear))
         return FoldedPredictor(
-            kernels, self.norm.eps, proj,
+            kernels, self.norm.eps, proj_local, proj_whole,
             local=kernels.pack(first.weight[:, :half], None),
             whole=kernels.pack(first.weight[:, half:], first.bias),
             hidden=kernels.pack(hidden.weight, hidden.bias),

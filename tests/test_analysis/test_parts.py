@@ -10,7 +10,7 @@ from toys import SWIN
 
 from dynsp_mm import DynamicConvNeXt
 from dynsp_mm.analysis import PARTS, parts, time_by_part
-from dynsp_mm.layers import TokenPredictor
+from dynsp_mm.layers import FoldedWindowAttention, TokenPredictor
 
 CPU = torch.device('cpu')
 Kernel = namedtuple('Kernel', 'name duration')
@@ -63,11 +63,16 @@ def test_the_outermost_part_takes_all_below():
               event(parts.PREDICTOR, 2, event('aten::linear', 4, event('aten::addmm', 8)),
                     event('aten::add', 16)),
               event('aten::scaled_dot_product_attention', 32, event('aten::bmm', 64)),
+              event(parts.WINDOWS, 0, event('aten::index_select', 8192),
+                    event('aten::linear', 128, event('aten::index_select', 256))),
+              event('aten::index_select', 16384),
               event('aten::linear', 128, event('aten::copy_', 256), event('aten::empty', 512)),
               event('aten::add', 1024), event('ours', 2048, event('aten::gelu', 4096)),
               event('aten::mm', 1, is_async=True)))
     assert summed(trace) == {
-        'predictor': 2 + 4 + 8 + 16, 'attention': 32 + 64, 'matrix products': 128 + 256 + 512,
+        'predictor': 2 + 4 + 8 + 16, 'attention': 32 + 64,
+        'matrix products': (128 + 256) + (128 + 256 + 512),
+        'order in windows': 8192, 'gather and scatter': 16384,
         'rest': 1024 + 2048, 'activations': 4096, 'between operators': 1}
 
 
@@ -103,10 +108,22 @@ def test_a_real_step():
             model(image)
     seconds = time_by_part(step, model, CPU, rounds=2, warmup=1)
     assert len(calls) == 3 and tuple(seconds) == PARTS
-    assert {part for part, value in seconds.items() if not value > 0} == set()
+    assert {part for part, value in seconds.items() if not value > 0} == {'order in windows'}
     predictors = [module for module in model.modules() if isinstance(module, TokenPredictor)]
     assert len(predictors) == 3
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in predictors)
+
+
+def test_what_prepared_attention_gathers_is_the_order_in_windows():
+    model, add = MODELS.build(SWIN).prepare_for_inference(), FoldedWindowAttention.add_
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        seconds = time_by_part(lambda: model(image), model, CPU, rounds=1)
+        dense = MODELS.build({**SWIN, 'keep_ratios': None}).prepare_for_inference()
+        of_dense = time_by_part(lambda: dense(image), dense, CPU, rounds=1)
+    assert min(seconds['order in windows'], seconds['gather and scatter']) > 0
+    assert of_dense['order in windows'] > 0 and of_dense['gather and scatter'] == 0
+    assert FoldedWindowAttention.add_ is add
 
 
 def test_what_predictors_run_counts_as_theirs(monkeypatch):

@@ -88,7 +88,7 @@ def test_equals_the_modules(config, backend):
 @pytest.mark.parametrize('config', [{**SWIN, 'keep_ratios': SPARSE, 'window_size': 4},
                                     {**CONVNEXT, 'keep_ratios': SPARSE},
                                     {**STVIT, 'window_size': 4}], ids=lambda c: c['type'])
-@pytest.mark.parametrize('chunk', [40, None])
+@pytest.mark.parametrize('chunk', [30, None])
 def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
     """However many rows are taken at a time: a map has several pieces of different lengths."""
     class Kernels(KERNELS[backend]):
@@ -107,14 +107,16 @@ def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
         return cut
 
     monkeypatch.setitem(KERNELS, backend, Kernels)
-    for module in ('folded', 'patch_merging'):
+    for module in ('folded', 'patch_merging', 'token_predictor'):
         monkeypatch.setattr(f'dynsp_mm.layers.{module}.parts', recorder(module))
     model = build(config).prepare_for_inference(backend)
     maps, expected = folded_and_plain(model, torch.randn(2, 3, 101, 75))
     assert relative_error(maps, expected) < 1e-5
     users = {('folded', chunk)}
+    if config['type'] != 'STViTSwin':
+        users |= {('token_predictor', chunk)}
     if config['type'] != 'DynamicConvNeXt':  # in attention, windows of 16 tokens
-        users |= {('folded', chunk and 5), ('patch_merging', chunk)}
+        users |= {('folded', chunk and 3), ('patch_merging', chunk)}
     assert set(cuts) == users
     for user, lengths in cuts.items():
         assert any(len(set(pieces)) > 1 for pieces in lengths) == (chunk is not None), user
@@ -268,13 +270,37 @@ def test_new_weights_need_new_forms():
     assert relative_error(maps, expected) < 1e-5
 
 
-def test_hooks_see_maps_that_stay():
-    model, seen = build(CONVNEXT, keep_ratios=SPARSE).prepare_for_inference(), []
-    for block in model.stages[2]:
-        block.register_forward_hook(lambda m, args, out: seen.append((out, out.clone())))
+@pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
+def test_hooks_see_maps_that_stay(config):
+    """Blocks write their output over their input where nobody else has it."""
+    model, seen = build(config, keep_ratios=SPARSE).prepare_for_inference(), []
+    for stage in model.stages:
+        blocks = getattr(stage, 'blocks', stage)
+        stage.register_forward_pre_hook(lambda m, args: seen.append((args[0], args[0].clone())))
+        blocks[0].register_forward_pre_hook(lambda m, args: seen.append((args[0], args[0].clone())))
+        blocks[-1].register_forward_pre_hook(
+            lambda m, args: seen.append((args[0], args[0].clone())))
+    blocks = getattr(model.stages[2], 'blocks', model.stages[2])
+    blocks[1].register_forward_hook(lambda m, args, out: seen.append((out, out.clone())))
     with torch.no_grad():
-        model(torch.randn(1, 3, 64, 64))
+        model(torch.randn(2, 3, 64, 64))
+    assert len(seen) >= 9
     assert all(torch.equal(out, copied) for out, copied in seen)
+
+
+@pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
+def test_blocks_overwrite_only_what_they_may(config):
+    block = build(config, keep_ratios=None).prepare_for_inference().stages[1]
+    block = getattr(block, 'blocks', block)[0]
+    x = torch.randn(2, block(torch.zeros(1, 72, 32 if config is SWIN else 16), (9, 8)).shape[2],
+                    72).transpose(1, 2)  # the memory of a channels-first map
+    before = x.clone()
+    with torch.no_grad():
+        out = block(x, (9, 8))
+        assert torch.equal(x, before) and out.is_contiguous()
+        x = x.contiguous()
+        overwritten = block(x, (9, 8), None, True)
+    assert overwritten.data_ptr() == x.data_ptr() and torch.equal(overwritten, out)
 
 
 class DoubledLinear(torch.nn.Linear):
