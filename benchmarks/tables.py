@@ -41,9 +41,12 @@ def setting_of(row):
 def measured(content, networks):
     """A table for each setting of a benchmark."""
     tables = {}
+    # Results of before weights were counted have none.
+    weighed = content['rows'][0].get('held_bytes') is not None
     for row in content['rows']:
         cells = tables.setdefault(setting_of(row), [[
-            'network', 'ms', 'time ratio [p20, p80]', 'MACs ratio', 'peak MiB', 'share of rate']])
+            'network', 'ms', 'time ratio [p20, p80]', 'MACs ratio', 'peak MiB', 'share of rate',
+            *['weights MiB'] * weighed]])
         share = row['rate_share']
         cells.append([
             short(row['candidate'], networks)
@@ -53,7 +56,8 @@ def measured(content, networks):
             # Of a whole model they are the backbone's.
             '' if row['part'] == 'model' else f'{row["macs_ratio"]:.3f}',
             f'{row["peak_bytes"] / MIB:.0f}',
-            '' if share is None else f'{share:.2f}'])
+            '' if share is None else f'{share:.2f}',
+            *[f'{row["held_bytes"] / MIB:.0f}' for _ in range(weighed)]])
     bounds = content['bounds']
     rates = ', '.join(f'{rate / 1e9:.1f} GMAC/s' for rate in bounds['macs_per_s'].values())
     bound = (f'a large product runs at {rates}, a large copy at '

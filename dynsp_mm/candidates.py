@@ -156,7 +156,8 @@ def build_alike(candidates: Sequence[Candidate], part: str, count: int, size: Tu
 
 
 def make_ready(model: BaseModel, batch: Dict[str, Any], part: str, dtype: torch.dtype,
-               autocast: bool, backend: Optional[str]) -> Optional[str]:
+               autocast: bool, backend: Optional[str],
+               release_weights: bool = False) -> Optional[str]:
     """Makes model and batch ready for inference in a precision.
 
     Backbones of this package are prepared (:meth:`Backbone.prepare_for_inference`).
@@ -168,6 +169,7 @@ def make_ready(model: BaseModel, batch: Dict[str, Any], part: str, dtype: torch.
         dtype: The precision.
         autocast: Whether backbones that are not prepared want autocast, too.
         backend: For preparing, None for not to prepare.
+        release_weights: As of :meth:`Backbone.prepare_for_inference`.
 
     Returns:
         The backend with which the backbone is prepared; None if it is not. In a whole model in
@@ -187,7 +189,7 @@ def make_ready(model: BaseModel, batch: Dict[str, Any], part: str, dtype: torch.
                              'autocast, under which no prepared backbone runs')
         return None
     weights = next(model.backbone.parameters())
-    model.backbone.prepare_for_inference(backend)
+    model.backbone.prepare_for_inference(backend, release_weights)
     return resolve_backend(backend, weights.device, weights.dtype)
 
 

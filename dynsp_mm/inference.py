@@ -13,7 +13,8 @@ def _own_backbones(model: nn.Module) -> List[Backbone]:
     return [module for module in model.modules() if isinstance(module, Backbone)]
 
 
-def prepare_for_inference(model: nn.Module, backend: str = 'auto') -> nn.Module:
+def prepare_for_inference(model: nn.Module, backend: str = 'auto',
+                          release_weights: bool = False) -> nn.Module:
     """Prepares the backbones of this package in a model, :meth:`Backbone.prepare_for_inference`.
 
     ::
@@ -24,6 +25,7 @@ def prepare_for_inference(model: nn.Module, backend: str = 'auto') -> nn.Module:
     Args:
         model: Any module. All of it is put into eval mode.
         backend: 'auto', 'eager', 'onednn' or 'triton'.
+        release_weights: Hold weights of linear layers once; the backbones then only infer.
 
     Returns:
         The model.
@@ -37,7 +39,7 @@ def prepare_for_inference(model: nn.Module, backend: str = 'auto') -> nn.Module:
                          'inference')
     model.eval()
     for backbone in backbones:
-        backbone.prepare_for_inference(backend)
+        backbone.prepare_for_inference(backend, release_weights)
     return model
 
 

@@ -32,6 +32,7 @@ class Measurement(NamedTuple):
         rate_share: Multiply-adds per second divided by those of a large matrix product on the same
             machine; None for training and whole models, of which ``macs`` are a part only.
         backend: With which the backbone was prepared for inference; None if it ran as it is.
+        held_bytes: Weights and buffers of what is measured, prepared ones included.
     """
     part: str
     step: str
@@ -52,17 +53,19 @@ class Measurement(NamedTuple):
     peak_bytes: int
     rate_share: Optional[float] = None
     backend: Optional[str] = None
+    held_bytes: Optional[int] = None
 
 
 def format_table(rows: Sequence[Measurement]) -> str:
     """Markdown table of the measurements of one setting, in aligned columns."""
     cells = [['candidate', 'images/s', 'median ms', 'time ratio [p20, p80]', 'GMACs', 'MACs ratio',
-              'peak MiB']]
+              'peak MiB', 'weights MiB']]
     for row in rows:
         macs_ratio = '' if row.macs_ratio is None else f'{row.macs_ratio:.3f}'
         cells.append([row.candidate, f'{row.images_per_s:.2f}', f'{row.median_s * 1e3:.2f}',
                       f'{row.ratio:.3f} [{row.ratio_p20:.3f}, {row.ratio_p80:.3f}]',
-                      f'{row.macs / 1e9:.3f}', macs_ratio, f'{row.peak_bytes / MIB:.1f}'])
+                      f'{row.macs / 1e9:.3f}', macs_ratio, f'{row.peak_bytes / MIB:.1f}',
+                      '' if row.held_bytes is None else f'{row.held_bytes / MIB:.1f}'])
     return align(cells)
 
 

@@ -1,13 +1,15 @@
-"""Peak memory of a forward pass."""
+"""Memory of a network and of its forward pass."""
 import os
 import warnings
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Dict, Iterator, List
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+
+from ..layers import Foldable
 
 
 @torch.inference_mode()
@@ -60,6 +62,34 @@ def peak_memory_of(call: Callable[[], Any], device: torch.device) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+def held_memory(model: nn.Module) -> int:
+    """Bytes of parameters, buffers and what :meth:`prepare_for_inference` made of them.
+
+    Tensors that share their memory count once.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    for module in model.modules():
+        if isinstance(module, Foldable) and module._form is not None:
+            tensors += _tensors_of(module._form.value)
+    sizes: Dict[Any, int] = {}
+    for tensor in tensors:
+        if tensor.layout == torch.strided:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        else:  # oneDNN's tensors show no memory
+            sizes[id(tensor)] = tensor.numel() * tensor.element_size()
+    return sum(sizes.values())
+
+
+def _tensors_of(form: Any) -> List[Tensor]:
+    if isinstance(form, Tensor):
+        return [form]
+    if isinstance(form, nn.Module):
+        return [*form.parameters(), *form.buffers()]
+    return [tensor for part in form for tensor in _tensors_of(part)] \
+        if isinstance(form, tuple) else []
 
 
 @contextmanager

@@ -200,7 +200,7 @@ def sum_by_part(events: Iterable[Any], on_accelerator: bool) -> Dict[str, float]
 
 def _place(event: Any) -> Tuple[bool, str]:
     """Whether an event lies in a step, and the part that takes its time."""
-    part = 'between operators' if event.name == STEP else 'rest'
+    part = 'between operators' if event.name in (STEP, WINDOWS) else 'rest'
     while event is not None and event.name != STEP:
         if event.name == WINDOWS and part == 'gather and scatter':
             part = 'order in windows'

@@ -65,7 +65,8 @@ class Backbone(BaseModule):
                              f'{MIN_SIDE} pixels')
 
     # ------------------------------------------------------------------ inference
-    def prepare_for_inference(self, backend: str = 'auto') -> 'Backbone':
+    def prepare_for_inference(self, backend: str = 'auto',
+                              release_weights: bool = False) -> 'Backbone':
         """Gives the parts a second form that computes the same (to 1e-5) in less time.
 
         The forms are made of the weights as they are now, beside them: parameters and state dict
@@ -79,18 +80,23 @@ class Backbone(BaseModule):
         Args:
             backend: 'eager', 'onednn' (CPU), 'triton' (CUDA), or 'auto': 'onednn' where that runs,
                 else 'eager'.
+            release_weights: Hold weights of linear layers once, in the forms. The backbone then
+                does nothing but run prepared: what needs its weights, such as gradients, training
+                mode, saving, copying or moving it, raises a RuntimeError.
 
         Returns:
             This backbone, in eval mode.
 
         Raises:
             ValueError: For an unknown backend, or one that cannot run here.
+            RuntimeError: The weights were released before.
         """
         parameter = next(self.parameters())
         backend = resolve_backend(backend, parameter.device, parameter.dtype)
         self.eval()
         kernels = KERNELS[backend](parameter.device)
-        forms = {name: module.fold(kernels) for name, module in self._foldable_parts()}
+        forms = {name: module.fold(kernels, release_weights)
+                 for name, module in self._foldable_parts()}
         left = [name for name, done in forms.items() if not done]
         print_log(f'{type(self).__name__} is prepared for inference ({backend})'
                   + (f'; parts without a folded form: {", ".join(left)}' if left else ''),
@@ -98,9 +104,27 @@ class Backbone(BaseModule):
         return self
 
     def discard_prepared(self) -> None:
-        """Drops what :meth:`prepare_for_inference` made."""
+        """Drops what :meth:`prepare_for_inference` made.
+
+        Raises:
+            RuntimeError: The weights were released.
+        """
         for _, module in self._foldable_parts():
             module.unfold()
+
+    def _check_weights(self) -> None:
+        """Raises a RuntimeError if weights were released, before anything changes."""
+        for _, module in self._foldable_parts():
+            module.check_weights()
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        if mode:
+            self._check_weights()
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):
+        self._check_weights()
+        return super()._apply(*args, **kwargs)
 
     def _foldable_parts(self) -> List[Tuple[str, Foldable]]:
         return [(name, module) for name, module in self.named_modules()
@@ -135,6 +159,7 @@ class Backbone(BaseModule):
         """Gives the parts that no init_cfg may alter their own start."""
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        self._check_weights()
         adapt_state_dict(state_dict, prefix, self)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

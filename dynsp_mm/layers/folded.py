@@ -2,6 +2,7 @@
 
 Shape legend: B images, N positions, M = B * N tokens, C channels; windows of n tokens, h heads.
 """
+import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
@@ -62,14 +63,27 @@ class _Form(NamedTuple):
     Attributes:
         value: The form.
         sources: The tensors that it was made of.
+        released: Whether the module has no weights of linear layers but those of the form.
     """
     value: Any
     sources: Tuple[_Source, ...]
+    released: bool = False
+
+    def check_weights(self) -> None:
+        """Raises a RuntimeError if the module's own were released."""
+        if self.released:
+            raise RuntimeError(
+                'the weights of this backbone were released by '
+                'prepare_for_inference(release_weights=True): it runs in eval mode without '
+                'gradients, autocast and compilers, and cannot be saved, loaded, copied, moved, '
+                'prepared or trained; for that build it anew and load its checkpoint')
 
     def __deepcopy__(self, memo: dict) -> None:
+        self.check_weights()
         return None
 
     def __reduce__(self) -> Tuple:
+        self.check_weights()
         return type(None), ()
 
 
@@ -85,18 +99,39 @@ class Foldable(nn.Module):
 
     _form: Optional[_Form] = None
 
-    def fold(self, kernels: Kernels) -> bool:
-        """Makes the folded form; False where this module has none that is exact."""
+    def fold(self, kernels: Kernels, release_weights: bool = False) -> bool:
+        """Makes the folded form; False where this module has none that is exact.
+
+        With ``release_weights`` it lets go of the weights of its linear layers, which the form has
+        in another layout, and is of no use without the form.
+        """
+        self.unfold()
         if not all(_is_plain(part) for part in self.modules()):
-            self._form = None
             return False
         with torch.inference_mode(False), torch.no_grad():
             value = self._fold(kernels)
-        self._form = None if value is None else _Form(value, _Source.all_of(self))
-        return value is not None
+            if value is None:
+                return False
+            self._form = _Form(value, _Source.all_of(self), release_weights)
+            if release_weights:
+                self._release_weights()
+        return True
+
+    def _release_weights(self) -> None:
+        for part in self.modules():
+            if isinstance(part, nn.Linear):  # one number in their place, which no result survives
+                part.weight.data = part.weight.new_full((1, 1), math.nan).expand_as(part.weight)
+        # Called by mmengine's way to make state dicts, too.
+        self._register_state_dict_hook(_check_weights)
+
+    def check_weights(self) -> None:
+        """Raises a RuntimeError if the weights of linear layers were released."""
+        if self._form is not None:
+            self._form.check_weights()
 
     def unfold(self) -> None:
         """Drops the folded form."""
+        self.check_weights()
         self._form = None
 
     def _fold(self, kernels: Kernels) -> Any:
@@ -112,6 +147,7 @@ class Foldable(nn.Module):
         form = self._form
         if form is None or _reference_only.get() or torch.is_grad_enabled() or is_compiling() \
                 or is_autocast_on(form.sources[0].tensor.device.type):
+            self.check_weights()
             return None
         if not all(source.unchanged for source in form.sources):
             self.unfold()
@@ -135,6 +171,11 @@ class Foldable(nn.Module):
         replica = super()._replicate_for_data_parallel()
         replica.unfold()  # its weights will be on another device
         return replica
+
+
+def _check_weights(module: Foldable, *_: Any) -> None:
+    """Hook of state dicts."""
+    module.check_weights()
 
 
 def _version(tensor: Tensor) -> Optional[int]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dynsp_mm.analysis import peak_memory
+from dynsp_mm.analysis import held_memory, peak_memory
 
 MIB = 2**20
 
@@ -20,3 +20,10 @@ def test_leaves_the_model_in_its_mode(mode):
     layer = torch.nn.Linear(4, 4).train(mode)
     peak_memory(layer, torch.zeros(1, 4))
     assert layer.training == mode and layer.weight.grad is None
+
+
+def test_weights_that_are_shared_count_once():
+    layer = torch.nn.Linear(256, 256, bias=False)
+    model = torch.nn.Sequential(layer, layer, torch.nn.BatchNorm1d(256, affine=False))
+    model[2].register_buffer('view', layer.weight.detach()[1:])
+    assert held_memory(model) == 256 * 256 * 4 + 2 * 256 * 4 + 8

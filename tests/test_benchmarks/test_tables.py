@@ -79,6 +79,10 @@ def test_tables(tables):
     assert '|net@dense|300|25.0%|75.0%|' in lines
     assert lines[-1] == 'after' and 'between' in lines
     assert tables() == text  # again, the same
+    rows = [row._replace(held_bytes=5 * 2**20)._asdict() for row in rows]
+    text = tables(clock_a=dict(bounds=dict(macs_per_s=dict(float32=2e9), copy_bytes_per_s=3e9),
+                               rows=rows))
+    assert '|net|250|1.000[1.000,1.000]|1.000|3|0.50|5|' in text.replace(' ', '').splitlines()
 
 
 def test_what_is_not_measured(tables):

@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import get_state_dict
 
 import dynsp_mm  # noqa: F401
+from dynsp_mm.analysis import held_memory
 from dynsp_mm.layers import (ConvNeXtBlock, Foldable, PatchMerging, WindowAttention,
                              reference_forms)
 from dynsp_mm.ops import KERNELS, parts
@@ -253,6 +255,57 @@ def test_copies_are_plain(marked):
             assert torch.equal(other.norm3.weight, marked.norm3.weight)
         with pytest.raises(Marked):  # the original still has its forms
             marked(image)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('config', [
+    {**SWIN, 'keep_ratios': SPARSE}, {**CONVNEXT, 'keep_ratios': SPARSE}, STVIT,
+    {**STVIT, 'form': 'classification'}, {**SWIN, 'keep_ratios': None, 'act_cfg': dict(type='ReLU')}
+], ids=lambda c: '-'.join(str(c.get(k, '')) for k in ('type', 'form', 'act_cfg')))
+def test_released_weights_are_held_once(config, backend):
+    model, other = build(config), torch.randn(2, 3, 101, 75)
+    before = held_memory(model)
+    linear = sum(part.weight.nbytes for module in model.modules() if isinstance(module, Foldable)
+                 for part in module.modules() if isinstance(part, torch.nn.Linear))
+    with torch.no_grad():
+        expected = model(other)
+        twice = held_memory(model.prepare_for_inference(backend))
+        assert before < twice < 2 * before
+        once = held_memory(model.prepare_for_inference(backend, release_weights=True))
+        assert relative_error(model(other), expected) < 1e-5
+    if 'act_cfg' not in config:  # there blocks have no form and keep their weights
+        assert once == pytest.approx(twice - linear, rel=1e-3)
+    assert once < twice
+
+
+@pytest.mark.parametrize('use', [
+    lambda m, x: m(x), lambda m, x: m.train(), lambda m, x: m.state_dict(),
+    lambda m, x: get_state_dict(m), lambda m, x: copy.deepcopy(m), lambda m, x: pickle.dumps(m),
+    lambda m, x: m.double(), lambda m, x: m.discard_prepared(),
+    lambda m, x: m.prepare_for_inference(), lambda m, x: m.prepare_for_inference('eager', True),
+    lambda m, x: m.load_state_dict(build(SWIN, keep_ratios=SPARSE).state_dict()),
+    lambda m, x: torch.no_grad()(reference_forms()(m))(x),
+    lambda m, x: torch.no_grad()(torch.autocast('cpu', torch.bfloat16)(m))(x),
+    lambda m, x: m.stages[0].blocks[0]._replicate_for_data_parallel()],
+    ids=['gradients', 'train', 'state_dict', 'mmengine', 'deepcopy', 'pickle', 'cast', 'discard',
+         'prepare', 'release', 'load', 'reference', 'autocast', 'replica'])
+def test_what_needs_released_weights_says_so(use):
+    model, image = build(SWIN, keep_ratios=SPARSE), torch.randn(1, 3, 64, 64)
+    model.prepare_for_inference(release_weights=True)
+    with torch.no_grad():
+        expected = model(image)
+    with pytest.raises(RuntimeError, match='were released by prepare_for_inference'):
+        use(model, image)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(model.eval()(image), expected))
+
+
+def test_a_written_to_norm_cannot_bring_released_weights_back():
+    model = build(SWIN, keep_ratios=None).prepare_for_inference(release_weights=True)
+    with torch.no_grad():
+        model.stages[0].blocks[0].norm2.weight.add_(1)
+        with pytest.raises(RuntimeError, match='were released'):
+            model(torch.randn(1, 3, 64, 64))
 
 
 def test_state_dict_does_not_change():

@@ -2,6 +2,7 @@
 import csv
 import importlib.util
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def tool(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.root.manager, 'disable', logging.WARNING)  # as the tool does
     monkeypatch.setattr(module, 'measure_bounds', lambda device, dtypes: dict(
         macs_per_s={name: 1e9 * (number + 1) for number, name in enumerate(dtypes)},
         copy_bytes_per_s=5e9))
@@ -180,6 +182,22 @@ def test_reduced_precision_of_a_backbone(tool, monkeypatch, option, weights, aut
 def test_backends(tool, options, backends):
     content = tool(ATTO, ATTO, *QUICK, *options, '--json', 'out.json')
     assert [row['backend'] for row in content['rows']] == backends
+
+
+def test_weights_are_counted(tool):
+    def held(*options):
+        rows = tool(ATTO, *QUICK, *options, '--json', 'out.json')['rows']
+        return rows[0]['held_bytes']
+    plain = sum(tensor.nbytes for tensor in create_backbone(ATTO).state_dict().values())
+    assert held('--backend', 'none') == plain
+    assert held('--release-weights') < 1.1 * plain < 1.5 * plain < held()
+
+
+@pytest.mark.parametrize('option', [('--train', ), ('--compile', ), ('--backend', 'none')])
+def test_who_needs_weights_does_not_release_them(tool, capsys, option):
+    with pytest.raises(SystemExit):
+        tool(ATTO, *QUICK, '--release-weights', *option)
+    assert 'ERROR: --release-weights: only prepared backbones' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('backend,message', [

@@ -36,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 
 from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.analysis import count_macs, machine, peak_memory_of, time_in_turns  # noqa: E402
+from dynsp_mm.analysis import (count_macs, held_memory, machine, peak_memory_of,  # noqa: E402
+                               time_in_turns)
 from dynsp_mm.analysis.bounds import larger_bounds, measure_bounds  # noqa: E402
 from dynsp_mm.analysis.latency import synchronizer  # noqa: E402
 from dynsp_mm.analysis.measurements import (Measurement, format_table, to_csv,  # noqa: E402
@@ -65,6 +66,8 @@ def parse_args():
     add('--teacher', action='store_true', help='with --train: sparse candidates also learn from a '
         'dense teacher of their own architecture, with the losses that SparseTrainingHook adds')
     cli.add_backend_option(parser)
+    add('--release-weights', action='store_true', help='prepared backbones let go of the weights '
+        'that they hold in another layout')
     add('--compile', action='store_true', help='torch.compile each backbone; none is prepared then')
     add('--checkpoint', metavar='FILE', help='weights for what fits of each candidate')
     add('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
@@ -92,6 +95,9 @@ def check_args(args):
     if args.backend not in ('auto', None) and (args.train or args.compile):
         raise cli.UserError(f'--backend {args.backend}: only inference without --compile runs '
                             'prepared backbones')
+    if args.release_weights and (args.train or args.compile or args.backend is None):
+        raise cli.UserError('--release-weights: only prepared backbones can do without; not with '
+                            '--train, --compile or --backend none')
     if args.csv and args.csv == args.json:
         raise cli.UserError(f'--csv and --json name the same file, {args.csv}')
     for option, path in (('--csv', args.csv), ('--json', args.json)):
@@ -118,7 +124,7 @@ def measure(candidates, setting, args, device, weights):
     """A :class:`Measurement` of each candidate; its ``rate_share`` is filled by :func:`share`."""
     dtype = machine.DTYPES[setting.dtype]
     backend = None if args.compile else args.backend
-    names, backends, macs, steps = [], [], [], []
+    names, backends, macs, held, steps = [], [], [], [], []
     for candidate, (model, batch) in zip(candidates, build_alike(
             candidates, setting.part, setting.batch, setting.size, device, args.train,
             weights)):
@@ -129,10 +135,12 @@ def measure(candidates, setting, args, device, weights):
             names.append('training with teacher' if taught else 'training')
             autocast = dtype
         else:
-            backends.append(make_ready(model, batch, setting.part, dtype, args.autocast, backend))
+            backends.append(make_ready(model, batch, setting.part, dtype, args.autocast, backend,
+                                       args.release_weights))
             names.append('inference')
             # What is cast already needs none.
             autocast = torch.float32 if batch['inputs'].dtype == dtype else dtype
+        held.append(held_memory(model.backbone if setting.part == 'backbone' else model))
         if args.compile:
             model.backbone = torch.compile(model.backbone)
         if args.train:
@@ -144,8 +152,8 @@ def measure(candidates, setting, args, device, weights):
         raise cli.UserError('--teacher: no candidate is sparse, so none has a teacher')
     timings = time_in_turns(steps, args.rounds, args.warmup, args.min_time, synchronizer(device))
     rows = []
-    for candidate, name, backend, timing, count, step in zip(
-            candidates, names, backends, timings, macs, steps):
+    for candidate, name, backend, timing, count, bytes_held, step in zip(
+            candidates, names, backends, timings, macs, held, steps):
         images_per_s = setting.batch / timing.seconds
         rows.append(Measurement(
             part=setting.part, step=name, compiled=args.compile, batch=setting.batch,
@@ -153,7 +161,8 @@ def measure(candidates, setting, args, device, weights):
             candidate=candidate.label, images_per_s=images_per_s, median_s=timing.seconds,
             ratio=timing.ratio, ratio_p20=timing.ratio_p20, ratio_p80=timing.ratio_p80,
             rounds=timing.rounds, macs=count, macs_ratio=count / macs[0] if macs[0] else None,
-            peak_bytes=peak_memory_of(step, device), rate_share=None, backend=backend))
+            peak_bytes=peak_memory_of(step, device), rate_share=None, backend=backend,
+            held_bytes=bytes_held))
     return rows
 
 
