@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+import torch.nn.modules.module as all_modules
 from mmengine import device
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
@@ -118,3 +119,9 @@ def has_accelerator():
     # Not every 0.10.x release knows all of these vendors.
     checks = ('is_cuda_available', 'is_npu_available', 'is_mlu_available', 'is_musa_available')
     return any(getattr(device, check, bool)() for check in checks)
+
+
+def is_watched(module):
+    """Whether hooks see what goes into a module or comes out of it."""
+    return bool(module._forward_pre_hooks or module._forward_hooks
+                or all_modules._global_forward_pre_hooks or all_modules._global_forward_hooks)

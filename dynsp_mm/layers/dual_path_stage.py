@@ -6,6 +6,7 @@ import torch.utils.checkpoint as cp
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from ..compat import is_watched
 from ..ops import Kernels, Selection, merge_streams
 from .folded import Foldable, FoldedPath, FoldedWindowAttention
 from .token_predictor import Decision, TokenPredictor
@@ -122,7 +123,7 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
     """
     x: Union[Tensor, Streams] = tokens
     decision: Optional[Decision] = None
-    seen = True  # whether somebody else may hold x
+    watched = True  # whether somebody else may hold x: who called, or a hook
     for index, block in enumerate(blocks):
         if index in predictors:
             predictor, ratio = predictors[index]
@@ -131,6 +132,6 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
             if decision.mask is not None and mixing == 'two_stream' \
                     and not isinstance(x, Streams):
                 x = Streams(x, x)
-        x = block(x, hw, decision, not (seen or block._forward_pre_hooks or block._forward_hooks))
-        seen = bool(block._forward_hooks)
+        x = block(x, hw, decision, not (watched or is_watched(block)))
+        watched = is_watched(block)
     return x.merge(decision) if isinstance(x, Streams) else x

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_state_dict
+from torch.nn.modules.module import register_module_forward_hook
 
 import dynsp_mm  # noqa: F401
 from dynsp_mm.analysis import held_memory
@@ -341,6 +342,18 @@ def test_hooks_see_maps_that_stay(config):
         model(torch.randn(2, 3, 64, 64))
     assert len(seen) >= 9
     assert all(torch.equal(out, copied) for out, copied in seen)
+
+
+def test_hooks_of_all_modules_see_maps_that_stay():
+    model, seen = build(CONVNEXT, keep_ratios=SPARSE).prepare_for_inference(), []
+    handle = register_module_forward_hook(lambda m, args, out: isinstance(m, ConvNeXtBlock)
+                                          and seen.append((out, out.clone())) or None)
+    try:
+        with torch.no_grad():
+            model(torch.randn(1, 3, 64, 64))
+    finally:
+        handle.remove()
+    assert len(seen) == 7 and all(torch.equal(out, copied) for out, copied in seen)
 
 
 @pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
