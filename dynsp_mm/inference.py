@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from .backbones.base import Backbone
+from .layers import release_weights as release
 from .ops import check_backend
 
 
@@ -39,7 +40,9 @@ def prepare_for_inference(model: nn.Module, backend: str = 'auto',
                          'inference')
     model.eval()
     for backbone in backbones:
-        backbone.prepare_for_inference(backend, release_weights)
+        backbone.prepare_for_inference(backend)
+    if release_weights:
+        release(model)
     return model
 
 

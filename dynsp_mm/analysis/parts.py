@@ -188,7 +188,10 @@ def sum_by_part(events: Iterable[Any], on_accelerator: bool) -> Dict[str, float]
         for kernel in event.kernels if on_accelerator else ():
             launched[kernel.name] = launched.get(kernel.name, 0.0) + kernel.duration
             if part == 'between operators':  # launched by Python
-                sums[part_of(kernel.name) or 'rest'] += kernel.duration
+                part_of_kernel = part_of(kernel.name) or 'rest'
+                if event.name == WINDOWS and part_of_kernel == 'gather and scatter':
+                    part_of_kernel = 'order in windows'
+                sums[part_of_kernel] += kernel.duration
             else:
                 sums[part] += kernel.duration
     if on_accelerator:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checkpoints import adapt_state_dict, load_pretrained
 from ..layers import Foldable
+from ..layers import release_weights as release
 from ..ops import KERNELS, resolve_backend
 
 MIN_SIDE = 32  # pixels of an image; the networks halve images five times
@@ -81,8 +82,9 @@ class Backbone(BaseModule):
             backend: 'eager', 'onednn' (CPU), 'triton' (CUDA), or 'auto': 'onednn' where that runs,
                 else 'eager'.
             release_weights: Hold weights of linear layers once, in the forms. The backbone then
-                does nothing but run prepared: what needs its weights, such as gradients, training
-                mode, saving, copying or moving it, raises a RuntimeError.
+                does nothing but run prepared: gradients, training mode, saving, loading, copying
+                and moving raise a RuntimeError, which may leave the rest of a model around it
+                half changed. Its ``parameters()`` are NaN where they were released.
 
         Returns:
             This backbone, in eval mode.
@@ -95,8 +97,9 @@ class Backbone(BaseModule):
         backend = resolve_backend(backend, parameter.device, parameter.dtype)
         self.eval()
         kernels = KERNELS[backend](parameter.device)
-        forms = {name: module.fold(kernels, release_weights)
-                 for name, module in self._foldable_parts()}
+        forms = {name: module.fold(kernels) for name, module in self._foldable_parts()}
+        if release_weights:
+            release(self)
         left = [name for name, done in forms.items() if not done]
         print_log(f'{type(self).__name__} is prepared for inference ({backend})'
                   + (f'; parts without a folded form: {", ".join(left)}' if left else ''),

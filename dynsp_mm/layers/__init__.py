@@ -3,7 +3,7 @@ from .conv_stem import ConvStem
 from .convnext_block import ConvNeXtBlock
 from .dual_path_stage import DualPathBlock, Streams, run_stage
 from .fast_path import FastPath
-from .folded import Foldable, FoldedWindowAttention, reference_forms
+from .folded import Foldable, FoldedWindowAttention, reference_forms, release_weights
 from .norms import GRN, LayerNorm2d
 from .patch_merging import PatchMerging
 from .semantic_blocks import (CrossAttention, GlobalBlock, InnerNeighbourhoodBlock,
@@ -19,5 +19,5 @@ __all__ = [
     'Foldable', 'FoldedWindowAttention', 'GRN', 'GlobalBlock', 'InnerNeighbourhoodBlock',
     'LayerNorm2d', 'NeighbourhoodBlock', 'PatchMerging', 'SemanticBlock', 'ShiftWindowAttention',
     'Streams', 'SwinBlock', 'SwinBlockV2', 'TokenPredictor', 'WindowAttention',
-    'WindowAttentionV2', 'reference_forms', 'run_stage'
+    'WindowAttentionV2', 'reference_forms', 'release_weights', 'run_stage'
 ]

@@ -7,6 +7,7 @@ from mmcv.cnn import build_activation_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor
 
+from ..compat import is_watched
 from ..ops import Kernels, dual_path, merge_streams, route_streams
 from .dual_path_stage import DualPathBlock, FoldedBlock
 from .fast_path import FastPath
@@ -83,7 +84,9 @@ class ConvNeXtBlock(DualPathBlock):
 
     def _run_folded_(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
                      slow: Optional[Tensor], fast: Optional[Tensor]) -> None:
-        tokens, out = self._convolve(x, hw).flatten(0, 1), x.view(-1, x.shape[-1])
+        # Its hooks may hold what it sees.
+        seen = x.clone() if is_watched(self.depthwise_conv) else x
+        tokens, out = self._convolve(seen, hw).flatten(0, 1), x.view(-1, x.shape[-1])
         folded.slow.add_(out, tokens, slow)
         if fast is not None:
             folded.fast.add_(out, tokens, fast)

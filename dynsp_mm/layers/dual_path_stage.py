@@ -6,7 +6,7 @@ import torch.utils.checkpoint as cp
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..compat import is_watched
+from ..compat import is_compiling, is_watched
 from ..ops import Kernels, Selection, merge_streams
 from .folded import Foldable, FoldedPath, FoldedWindowAttention
 from .token_predictor import Decision, TokenPredictor
@@ -110,8 +110,8 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
     while a position's decision stays.
 
     Args:
-        blocks: Modules called as ``block(x, hw, decision, may_overwrite)`` where x is a (B, N, C)
-            tensor, or :class:`Streams` when the decision holds a mask and streams are not merged.
+        blocks: Modules called as ``block(x, hw, decision)`` where x is a (B, N, C) tensor, or
+            :class:`Streams` when the decision holds a mask and streams are not merged.
         tokens: (B, N, C) input, which is not changed.
         hw: Size (H, W) of the map.
         predictors: Block index -> (predictor, keep ratio); empty for a dense stage.
@@ -123,15 +123,20 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
     """
     x: Union[Tensor, Streams] = tokens
     decision: Optional[Decision] = None
-    watched = True  # whether somebody else may hold x: who called, or a hook
+    owned = False  # whether x was made here and nobody else may hold it
     for index, block in enumerate(blocks):
         if index in predictors:
             predictor, ratio = predictors[index]
             merged = x.merge(decision) if isinstance(x, Streams) else x
             decision = predictor(merged, hw, ratio, selection)
+            owned = owned and not any(map(is_watched, predictor.modules()))
             if decision.mask is not None and mixing == 'two_stream' \
                     and not isinstance(x, Streams):
                 x = Streams(x, x)
-        x = block(x, hw, decision, not (watched or is_watched(block)))
-        watched = is_watched(block)
+        # Of other modules, such as wrappers of blocks, nothing is known.
+        known = not is_compiling() and type(block).forward is DualPathBlock.forward \
+            and not is_watched(block)
+        out = block(x, hw, decision, owned) if known else block(x, hw, decision)
+        owned = known and (owned or out is not x)
+        x = out
     return x.merge(decision) if isinstance(x, Streams) else x

@@ -57,33 +57,35 @@ class _Source(NamedTuple):
                 and _version(self.tensor) == self.version)
 
 
+def _refuse(*_: Any) -> None:
+    """For whatever needs weights that were released; also a hook."""
+    raise RuntimeError(
+        'the weights of this backbone were released by prepare_for_inference('
+        'release_weights=True): it runs in eval mode without gradients, autocast and compilers, '
+        'and cannot be saved, loaded, copied, moved, prepared or trained; for that build it anew '
+        'and load its checkpoint')
+
+
 class _Form(NamedTuple):
     """Holds a folded form, which is not copied or saved with its module.
 
     Attributes:
         value: The form.
         sources: The tensors that it was made of.
-        released: Whether the module has no weights of linear layers but those of the form.
+        released: Whether some of these are gone, see :func:`release_weights`.
     """
     value: Any
     sources: Tuple[_Source, ...]
     released: bool = False
 
-    def check_weights(self) -> None:
-        """Raises a RuntimeError if the module's own were released."""
-        if self.released:
-            raise RuntimeError(
-                'the weights of this backbone were released by '
-                'prepare_for_inference(release_weights=True): it runs in eval mode without '
-                'gradients, autocast and compilers, and cannot be saved, loaded, copied, moved, '
-                'prepared or trained; for that build it anew and load its checkpoint')
-
     def __deepcopy__(self, memo: dict) -> None:
-        self.check_weights()
+        if self.released:
+            _refuse()
         return None
 
     def __reduce__(self) -> Tuple:
-        self.check_weights()
+        if self.released:
+            _refuse()
         return type(None), ()
 
 
@@ -99,35 +101,21 @@ class Foldable(nn.Module):
 
     _form: Optional[_Form] = None
 
-    def fold(self, kernels: Kernels, release_weights: bool = False) -> bool:
-        """Makes the folded form; False where this module has none that is exact.
-
-        With ``release_weights`` it lets go of the weights of its linear layers, which the form has
-        in another layout, and is of no use without the form.
-        """
+    def fold(self, kernels: Kernels) -> bool:
+        """Makes the folded form; False where this module has none that is exact."""
         self.unfold()
         if not all(_is_plain(part) for part in self.modules()):
             return False
         with torch.inference_mode(False), torch.no_grad():
             value = self._fold(kernels)
-            if value is None:
-                return False
-            self._form = _Form(value, _Source.all_of(self), release_weights)
-            if release_weights:
-                self._release_weights()
-        return True
-
-    def _release_weights(self) -> None:
-        for part in self.modules():
-            if isinstance(part, nn.Linear):  # one number in their place, which no result survives
-                part.weight.data = part.weight.new_full((1, 1), math.nan).expand_as(part.weight)
-        # Called by mmengine's way to make state dicts, too.
-        self._register_state_dict_hook(_check_weights)
+        if value is not None:
+            self._form = _Form(value, _Source.all_of(self))
+        return value is not None
 
     def check_weights(self) -> None:
-        """Raises a RuntimeError if the weights of linear layers were released."""
-        if self._form is not None:
-            self._form.check_weights()
+        """Raises a RuntimeError if weights were released."""
+        if self._form is not None and self._form.released:
+            _refuse()
 
     def unfold(self) -> None:
         """Drops the folded form."""
@@ -173,9 +161,41 @@ class Foldable(nn.Module):
         return replica
 
 
-def _check_weights(module: Foldable, *_: Any) -> None:
-    """Hook of state dicts."""
-    module.check_weights()
+def release_weights(model: nn.Module) -> None:
+    """Lets go of weights of linear layers that folded forms hold in another layout.
+
+    A weight stays where something without a folded form has it too. The parameters of the others
+    become NaN of their shape, which take no memory.
+
+    Args:
+        model: All whose parts may share weights.
+    """
+    needed = set()
+
+    def collect(module: nn.Module) -> None:
+        if not (isinstance(module, Foldable) and module._form is not None):
+            needed.update(map(id, module._parameters.values()))
+            for child in module.children():
+                collect(child)
+
+    collect(model)
+    for part in model.modules():
+        if isinstance(part, Foldable) and part._form is not None:
+            part.check_weights()
+            for layer in part.modules():
+                # Tensors of inference mode cannot be exchanged.
+                if isinstance(layer, nn.Linear) and id(layer.weight) not in needed \
+                        and not layer.weight.is_inference():
+                    part._form = part._form._replace(released=True)
+                    _release(layer)
+
+
+def _release(layer: nn.Linear) -> None:
+    if layer.weight.stride() != (0, 0):  # the layer may be shared
+        layer.weight.data = layer.weight.new_full((1, 1), math.nan).expand_as(layer.weight)
+    layer.register_forward_pre_hook(_refuse)
+    # Called by mmengine's way to make state dicts, too.
+    layer._register_state_dict_hook(_refuse)
 
 
 def _version(tensor: Tensor) -> Optional[int]:

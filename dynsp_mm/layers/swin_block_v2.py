@@ -45,10 +45,9 @@ class SwinBlockV2(SwinBlock):
         self.norm3 = build_norm_layer(norm_cfg, embed_dims)[1] if extra_norm else nn.Identity()
 
     def forward(self, x: Union[Tensor, Streams], hw: Tuple[int, int],
-                decision: Optional[Decision] = None,
-                may_overwrite: bool = False) -> Union[Tensor, Streams]:
+                decision: Optional[Decision] = None) -> Union[Tensor, Streams]:
         """As of :class:`DualPathBlock`."""
-        x = super().forward(x, hw, decision, may_overwrite)
+        x = super().forward(x, hw, decision)
         return Streams(*map(self.norm3, x)) if isinstance(x, Streams) else self.norm3(x)
 
     def _fold(self, kernels: Kernels) -> None:

@@ -85,15 +85,21 @@ def test_on_an_accelerator_kernels_count():
                   'aten::addmm', 5, kernels=[Kernel('gemm', 10)]))),
               event('aten::linear', 5, event('aten::addmm', 5, kernels=[Kernel('gemm', 20)])),
               event('aten::add', 5, kernels=[Kernel('vectorized', 40)]),
+              event(parts.WINDOWS, 5, event('aten::index_select', 5, kernels=[Kernel('rows', 9)]),
+                    kernels=[Kernel('gather_kernel', 11), Kernel('bias_gelu_kernel', 1)]),
               kernels=[Kernel('scatter_kernel', 80), Kernel('other', 3)]),
         event('gemm', 10, **device), event('gemm', 20, **device),
         event('vectorized', 40, **device), event('scatter_kernel', 80, **device),
         event('other', 3, **device),
+        event('rows', 9, **device), event('gather_kernel', 11, **device),
+        event('bias_gelu_kernel', 1, **device),
         event('gather_rows', 160, **device), event('unknown', 7, **device),  # of no operator
-        event(parts.STEP, 400, **device), event(parts.PREDICTOR, 300, **device))
-    busy = {'predictor': 10, 'matrix products': 20, 'rest': 40 + 3 + 7,
+        event(parts.STEP, 400, **device), event(parts.PREDICTOR, 300, **device),
+        event(parts.WINDOWS, 200, **device))
+    busy = {'predictor': 10, 'matrix products': 20, 'rest': 40 + 3 + 7 + 1,
+            'order in windows': 9 + 11,
             'gather and scatter': 80 + 160}
-    assert summed(trace, True) == {**busy, 'between operators': 930 - sum(busy.values())}
+    assert summed(trace, True) == {**busy, 'between operators': 940 - sum(busy.values())}
 
 
 def test_a_real_step():

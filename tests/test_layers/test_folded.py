@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_state_dict
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import (register_module_forward_hook,
+                                     register_module_forward_pre_hook)
 
 import dynsp_mm  # noqa: F401
 from dynsp_mm.analysis import held_memory
 from dynsp_mm.layers import (ConvNeXtBlock, Foldable, PatchMerging, WindowAttention,
-                             reference_forms)
+                             reference_forms, run_stage)
 from dynsp_mm.ops import KERNELS, parts
 from dynsp_mm.recording import record_decisions
 
@@ -50,7 +51,9 @@ def build(config, **changes):
 
 
 def relative_error(maps, expected):
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(maps, expected))
+    # max() of Python would not see NaN.
+    return float(torch.stack([(a - b).abs().max() / b.abs().max()
+                              for a, b in zip(maps, expected)]).max())
 
 
 def folded_and_plain(model, image):
@@ -287,18 +290,72 @@ def test_released_weights_are_held_once(config, backend):
     lambda m, x: m.load_state_dict(build(SWIN, keep_ratios=SPARSE).state_dict()),
     lambda m, x: torch.no_grad()(reference_forms()(m))(x),
     lambda m, x: torch.no_grad()(torch.autocast('cpu', torch.bfloat16)(m))(x),
-    lambda m, x: m.stages[0].blocks[0]._replicate_for_data_parallel()],
+    lambda m, x: m.stages[0].blocks[0]._replicate_for_data_parallel(),
+    lambda m, x: m.stages[0].blocks[0].ffn.state_dict(),
+    lambda m, x: m.stages[0].blocks[0].ffn(torch.zeros(1, 16))],
     ids=['gradients', 'train', 'state_dict', 'mmengine', 'deepcopy', 'pickle', 'cast', 'discard',
-         'prepare', 'release', 'load', 'reference', 'autocast', 'replica'])
+         'prepare', 'release', 'load', 'reference', 'autocast', 'replica', 'part', 'layer'])
 def test_what_needs_released_weights_says_so(use):
     model, image = build(SWIN, keep_ratios=SPARSE), torch.randn(1, 3, 64, 64)
     model.prepare_for_inference(release_weights=True)
+    assert model.stages[0].blocks[0].ffn.layers[1].weight.isnan().all()
+    kept = {name: tensor.clone() for name, tensor in model.named_parameters()
+            if not tensor.isnan().any()}
     with torch.no_grad():
         expected = model(image)
     with pytest.raises(RuntimeError, match='were released by prepare_for_inference'):
         use(model, image)
+    # Nothing was changed before it was refused.
+    assert not any(module.training for module in model.modules())
+    assert len(kept) > 50 and all(torch.equal(model.get_parameter(name), tensor)
+                                  for name, tensor in kept.items())
     with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(model.eval()(image), expected))
+        assert all(torch.equal(a, b) for a, b in zip(model(image), expected))
+
+
+def test_shared_weights_are_released_where_nobody_needs_them():
+    """Of two folded blocks; not those that a block without a form, or a head, has too."""
+    model, image = build(SWIN, keep_ratios=SPARSE), torch.randn(1, 3, 64, 64)
+    first, second, third, fourth = model.stages[2].blocks
+    second.ffn.layers[1] = first.ffn.layers[1]
+    fourth.ffn.layers[1] = third.ffn.layers[1]
+    fourth.ffn.layers[0][1] = torch.nn.ReLU()
+    whole = torch.nn.ModuleDict(dict(backbone=model, head=torch.nn.Linear(128, 128)))
+    tied = model.stages[3].blocks[0].attn.w_msa.proj
+    whole['head'].weight = tied.weight
+    with torch.no_grad():
+        expected = model(image)
+    dynsp_mm.prepare_for_inference(whole, release_weights=True)
+    assert second.ffn.layers[1].weight.isnan().all()
+    assert fourth.ffn.layers[1].weight.isfinite().all() and tied.weight.isfinite().all()
+    with torch.no_grad():
+        assert relative_error(model(image), expected) < 1e-5
+        assert whole['head'](torch.zeros(1, 128)).isfinite().all()
+
+
+def test_what_cannot_be_prepared_releases_nothing(monkeypatch):
+    model, image = build(SWIN, keep_ratios=SPARSE), torch.randn(1, 3, 64, 64)
+    pack, calls = KERNELS['eager'].pack, []
+
+    def fail(*args):
+        calls.append(args)
+        if len(calls) > 11:
+            raise MemoryError
+        return pack(*args)
+    monkeypatch.setattr(KERNELS['eager'], 'pack', fail)
+    with pytest.raises(MemoryError):
+        model.prepare_for_inference('eager', release_weights=True)
+    monkeypatch.undo()
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    maps, expected = folded_and_plain(model.prepare_for_inference(), image)
+    assert relative_error(maps, expected) < 1e-5
+
+
+def test_weights_of_inference_mode_stay():
+    with torch.inference_mode():
+        model = build(SWIN, keep_ratios=None).prepare_for_inference(release_weights=True)
+        maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+        assert relative_error(maps, expected) < 1e-5
 
 
 def test_a_written_to_norm_cannot_bring_released_weights_back():
@@ -326,34 +383,93 @@ def test_new_weights_need_new_forms():
     assert relative_error(maps, expected) < 1e-5
 
 
+def watch(module, seen):
+    """Keeps what goes into a module and what comes out, each with a copy."""
+    module.register_forward_pre_hook(lambda m, args: seen.append((args[0], args[0].clone())))
+    module.register_forward_hook(lambda m, args, out: torch.is_tensor(out)
+                                 and seen.append((out, out.clone())) or None)
+
+
 @pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
-def test_hooks_see_maps_that_stay(config):
+@pytest.mark.parametrize('choose', [
+    lambda m, stages: getattr(m, 'downsample_layers', m.stages),
+    lambda m, stages: [stage[0] for stage in stages],
+    lambda m, stages: [stage[-1] for stage in stages], lambda m, stages: [stages[2][1]],
+    lambda m, stages: m.token_predictors, lambda m, stages: [m.token_predictors[1].norm],
+    lambda m, stages: [block.depthwise_conv for stage in stages for block in stage
+                       if isinstance(block, ConvNeXtBlock)]],
+    ids=['stages', 'first', 'last', 'second', 'predictors', 'norm', 'conv'])
+def test_hooks_see_maps_that_stay(config, choose):
     """Blocks write their output over their input where nobody else has it."""
     model, seen = build(config, keep_ratios=SPARSE).prepare_for_inference(), []
-    for stage in model.stages:
-        blocks = getattr(stage, 'blocks', stage)
-        stage.register_forward_pre_hook(lambda m, args: seen.append((args[0], args[0].clone())))
-        blocks[0].register_forward_pre_hook(lambda m, args: seen.append((args[0], args[0].clone())))
-        blocks[-1].register_forward_pre_hook(
-            lambda m, args: seen.append((args[0], args[0].clone())))
-    blocks = getattr(model.stages[2], 'blocks', model.stages[2])
-    blocks[1].register_forward_hook(lambda m, args, out: seen.append((out, out.clone())))
+    modules = choose(model, [getattr(stage, 'blocks', stage) for stage in model.stages])
+    for module in modules:
+        watch(module, seen)
+    model.token_predictors[1].unfold()  # so that what is inside it runs
     with torch.no_grad():
         model(torch.randn(2, 3, 64, 64))
-    assert len(seen) >= 9
-    assert all(torch.equal(out, copied) for out, copied in seen)
+    assert len(seen) >= len(modules)
+    assert all(torch.equal(held, copied) for held, copied in seen)
 
 
-def test_hooks_of_all_modules_see_maps_that_stay():
+@pytest.mark.parametrize('register', [register_module_forward_hook,
+                                      register_module_forward_pre_hook])
+def test_hooks_of_all_modules_see_maps_that_stay(register):
     model, seen = build(CONVNEXT, keep_ratios=SPARSE).prepare_for_inference(), []
-    handle = register_module_forward_hook(lambda m, args, out: isinstance(m, ConvNeXtBlock)
-                                          and seen.append((out, out.clone())) or None)
+
+    def see(module, args, out=None):
+        if isinstance(module, ConvNeXtBlock):
+            held = args[0] if out is None else out
+            seen.append((held, held.clone()))
+    handle = register(see)
     try:
         with torch.no_grad():
             model(torch.randn(1, 3, 64, 64))
     finally:
         handle.remove()
     assert len(seen) == 7 and all(torch.equal(out, copied) for out, copied in seen)
+
+
+class Wrapped(torch.nn.Module):
+    """Adds to what a block makes, as adapters beside blocks do."""
+
+    def __init__(self, block, channels):
+        super().__init__()
+        self.block, self.beside = block, torch.nn.Linear(channels, channels)
+
+    def forward(self, x, *args):
+        return self.block(x, *args) + self.beside(x)
+
+
+class Skip(torch.nn.Module):
+
+    def forward(self, x, hw, decision=None):
+        return x
+
+
+@pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
+@pytest.mark.parametrize('skip', [False, True])
+def test_wrapped_blocks_keep_their_input(config, skip):
+    model = build(config, keep_ratios=SPARSE)
+    for stage in model.stages:
+        blocks = getattr(stage, 'blocks', stage)
+        for index in (0, 2) if len(blocks) > 2 else (0, ):
+            norm = next(m for m in blocks[index].modules() if isinstance(m, torch.nn.LayerNorm))
+            blocks[index] = Skip() if skip else Wrapped(blocks[index], norm.normalized_shape[0])
+    maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
+    assert relative_error(maps, expected) < 1e-5
+
+
+@pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
+def test_a_stage_leaves_its_input(config):
+    stage = build(config, keep_ratios=None).prepare_for_inference().stages[1]
+    blocks = getattr(stage, 'blocks', stage)
+    tokens = torch.randn(2, 72, 32 if config is SWIN else 16)
+    before = tokens.clone()
+    with torch.no_grad():
+        for chosen in (blocks, [Skip(), *blocks, blocks[0]]):
+            run_stage(chosen, tokens, (9, 8), {}, None)
+            assert torch.equal(tokens, before)
 
 
 @pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
@@ -368,7 +484,9 @@ def test_blocks_overwrite_only_what_they_may(config):
         assert torch.equal(x, before) and out.is_contiguous()
         x = x.contiguous()
         overwritten = block(x, (9, 8), None, True)
+        again = block(before, (9, 8), None, True)  # not contiguous
     assert overwritten.data_ptr() == x.data_ptr() and torch.equal(overwritten, out)
+    assert torch.equal(again, out)
 
 
 class DoubledLinear(torch.nn.Linear):
