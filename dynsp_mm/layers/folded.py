@@ -181,7 +181,6 @@ def release_weights(model: nn.Module) -> None:
     collect(model)
     for part in model.modules():
         if isinstance(part, Foldable) and part._form is not None:
-            part.check_weights()
             for layer in part.modules():
                 # Tensors of inference mode cannot be exchanged.
                 if isinstance(layer, nn.Linear) and id(layer.weight) not in needed \
