@@ -254,12 +254,12 @@ def plot(dataset, rows):
     matplotlib.use('Agg')
     from matplotlib import pyplot
     results = read_results(dataset, rows)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2))
-    for row, runs in results.items():
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 5.6))
+    for number, (row, runs) in enumerate(results.items()):
         left.scatter([run['macs'] / 1e9 for run in runs], [run['value'] for run in runs], s=18,
-                     label=rows[dataset]['rows'][row]['title'])
+                     color=pyplot.cm.tab20(number % 20), label=rows[dataset]['rows'][row]['title'])
     left.set(xlabel='GMACs of the backbone', ylabel=rows[dataset]['metric'])
-    left.legend(fontsize=6)
+    left.legend(fontsize=6, ncols=2, loc='upper left', bbox_to_anchor=(-0.1, -0.14))
     for run in results.get('sparse_teacher', [])[:1]:
         for k in range(len(run['keep_ratios'])):
             right.plot([line['step'] for line in run['log']],
