@@ -197,7 +197,7 @@ def test_weights_are_counted(tool):
 def test_who_needs_weights_does_not_release_them(tool, capsys, option):
     with pytest.raises(SystemExit):
         tool(ATTO, *QUICK, '--release-weights', *option)
-    assert 'ERROR: --release-weights: only prepared backbones' in capsys.readouterr().err
+    assert 'ERROR: --release-weights: only prepared backbones can' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('backend,message', [

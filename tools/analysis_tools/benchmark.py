@@ -19,6 +19,7 @@ nothing, so detectors paste no masks. Reduced precision is a cast of weights and
 backbone, autocast for a whole model, in training, and with --autocast, as backbones of the
 libraries may need, whose masks stay float32.
 Beside them stand bounds of the machine: the rates of a large matrix product and of a large copy.
+Multiply-adds are those of the backbone, for whole models too.
 All have the first one's random weights where names and shapes agree. The cost of selection by
 threshold depends on weights and images: give --checkpoint, and take the figures for random images.
 """
@@ -96,8 +97,8 @@ def check_args(args):
         raise cli.UserError(f'--backend {args.backend}: only inference without --compile runs '
                             'prepared backbones')
     if args.release_weights and (args.train or args.compile or args.backend is None):
-        raise cli.UserError('--release-weights: only prepared backbones can do without; not with '
-                            '--train, --compile or --backend none')
+        raise cli.UserError('--release-weights: only prepared backbones can do without weights; '
+                            'not with --train, --compile or --backend none')
     if args.csv and args.csv == args.json:
         raise cli.UserError(f'--csv and --json name the same file, {args.csv}')
     for option, path in (('--csv', args.csv), ('--json', args.json)):
