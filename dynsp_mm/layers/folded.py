@@ -165,7 +165,8 @@ def release_weights(model: nn.Module) -> None:
     """Lets go of weights of linear layers that folded forms hold in another layout.
 
     A weight stays where something without a folded form has it too. The parameters of the others
-    become NaN of their shape, which take no memory.
+    become NaN of their shape, which take no memory. Using, saving or copying what lost its weights
+    raises a RuntimeError from then on.
 
     Args:
         model: All whose parts may share weights.

@@ -121,6 +121,8 @@ def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
     users = {('folded', chunk)}
     if config['type'] != 'STViTSwin':
         users |= {('token_predictor', chunk)}
+        # Of three predictors; in pieces each of the two images by itself.
+        assert len(cuts['token_predictor', chunk]) == (6 if chunk else 3)
     if config['type'] != 'DynamicConvNeXt':  # in attention, windows of 16 tokens
         users |= {('folded', chunk and 2), ('patch_merging', chunk)}
     assert set(cuts) == users
