@@ -3,6 +3,7 @@
 Wheels carry configs, tools and the model index in ``dynsp_mm/.mim``, where OpenMMLab's programs look
 for them; an editable install gets links there.
 """
+
 import os
 import shutil
 from pathlib import Path
@@ -32,8 +33,11 @@ class BuildWithConfigs(build_py):
         folder.mkdir(parents=True)
         for name in SHIPPED:
             if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, folder / name,
-                                ignore=shutil.ignore_patterns('__pycache__', *UNSHIPPED))
+                shutil.copytree(
+                    ROOT / name,
+                    folder / name,
+                    ignore=shutil.ignore_patterns('__pycache__', *UNSHIPPED),
+                )
             else:
                 shutil.copy2(ROOT / name, folder / name)
 

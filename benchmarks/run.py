@@ -9,6 +9,7 @@
 A result that was interrupted or failed in part counts as none. Those of GPUs are skipped where
 there is none.
 """
+
 import argparse
 import fnmatch
 import json
@@ -33,7 +34,8 @@ TOOLS = 'tools/analysis_tools'  # paths are relative to ROOT, so that the result
 
 def read_commands(path=ROOT / 'benchmarks/commands.yml'):
     """Name of each result -> its title, the command lines that make it, in order, the files that
-    they write, and what they have in their environment."""
+    they write, and what they have in their environment.
+    """
     content = load(path)
     found = {}
     for name, spec in content['results'].items():
@@ -44,14 +46,31 @@ def read_commands(path=ROOT / 'benchmarks/commands.yml'):
         if tool == 'benchmark':
             commands[0] += ['--csv', f'benchmarks/{name}.csv']
         if 'plot' in spec:
-            names = [f'--name={short}={network}' for short, network in content['networks'].items()
-                     if network in arguments]
-            commands.append([f'{TOOLS}/plot_benchmark.py', result, '--against', spec['plot'],
-                             '--out', f'benchmarks/{name}.png', *names])
-        files = [word for command in commands for option, word in zip(command, command[1:])
-                 if option in ('--json', '--csv', '--out')]
-        found[name] = dict(title=spec['title'], commands=commands, files=files,
-                           env=spec.get('env', {}))
+            names = [
+                f'--name={short}={network}'
+                for short, network in content['networks'].items()
+                if network in arguments
+            ]
+            commands.append(
+                [
+                    f'{TOOLS}/plot_benchmark.py',
+                    result,
+                    '--against',
+                    spec['plot'],
+                    '--out',
+                    f'benchmarks/{name}.png',
+                    *names,
+                ]
+            )
+        files = [
+            word
+            for command in commands
+            for option, word in zip(command, command[1:])
+            if option in ('--json', '--csv', '--out')
+        ]
+        found[name] = dict(
+            title=spec['title'], commands=commands, files=files, env=spec.get('env', {})
+        )
     return found
 
 
@@ -60,8 +79,11 @@ def choose(commands, patterns):
     for pattern in patterns:
         if not fnmatch.filter(commands, pattern):
             raise cli.UserError(f'no result is called {pattern!r}; --list shows those there are')
-    return [name for name in commands
-            if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    return [
+        name
+        for name in commands
+        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
 
 
 def is_there(name, files):
@@ -70,17 +92,24 @@ def is_there(name, files):
         content = json.loads((ROOT / f'benchmarks/{name}.json').read_text())
     except (OSError, ValueError):
         return False
-    return (content.get('finished', True) and not content.get('failures')
-            and all((ROOT / file).is_file() for file in files))
+    return (
+        content.get('finished', True)
+        and not content.get('failures')
+        and all((ROOT / file).is_file() for file in files)
+    )
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add('names', nargs='*', metavar='NAME', help='or a pattern, such as growth-*; default: all')
-    add('--list', action='store_true', help='only show the results, whether they are there, and '
-        'their commands')
+    add(
+        '--list',
+        action='store_true',
+        help='only show the results, whether they are there, and their commands',
+    )
     add('--force', action='store_true', help='also measure what is there')
     return parser.parse_args()
 
@@ -103,8 +132,12 @@ def main():
             print(f'[benchmarks] {name}: skipped, there is no CUDA device', flush=True)
         else:
             print(f'[benchmarks] {name}: {commands[name]["title"]}', flush=True)
-            if any(subprocess.run([sys.executable, *line], cwd=ROOT,
-                                  env={**os.environ, **env}).returncode for line in lines):
+            if any(
+                subprocess.run(
+                    [sys.executable, *line], cwd=ROOT, env={**os.environ, **env}
+                ).returncode
+                for line in lines
+            ):
                 failed.append(name)
     if failed:
         raise cli.UserError(f'not all of {", ".join(failed)} could be measured')

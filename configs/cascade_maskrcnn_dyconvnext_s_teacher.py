@@ -4,10 +4,11 @@
 
 With --from-dense FILE it starts from, and learns from, your own dense model.
 """
+
 _base_ = './cascade_maskrcnn_dyconvnext_s.py'
 
 # The whole model that mmdet published.
-dense = 'https://download.openmmlab.com/mmdetection/v2.0/convnext/cascade_mask_rcnn_convnext-s_p4_w7_fpn_giou_4conv1f_fp16_ms-crop_3x_coco/cascade_mask_rcnn_convnext-s_p4_w7_fpn_giou_4conv1f_fp16_ms-crop_3x_coco_20220510_201004-3d24f5a4.pth'  # noqa: E501
+dense = 'https://download.openmmlab.com/mmdetection/v2.0/convnext/cascade_mask_rcnn_convnext-s_p4_w7_fpn_giou_4conv1f_fp16_ms-crop_3x_coco/cascade_mask_rcnn_convnext-s_p4_w7_fpn_giou_4conv1f_fp16_ms-crop_3x_coco_20220510_201004-3d24f5a4.pth'
 model = dict(backbone=dict(init_cfg=None))
 load_from = dense
 custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
@@ -16,9 +17,10 @@ custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
 optim_wrapper = dict(
     optimizer=dict(lr=0.001),
     constructor='SparseOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, pretrained_lr_mult=0.2, layer_decay_rate=0.7))
+    paramwise_cfg=dict(_delete_=True, pretrained_lr_mult=0.2, layer_decay_rate=0.7),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
-    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1)
+    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1),
 ]
 train_cfg = dict(max_epochs=12)

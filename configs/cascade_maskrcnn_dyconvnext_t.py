@@ -4,7 +4,10 @@
 
 Mixed precision and rate decay by layers, as in mmdet's ConvNeXt.
 """
-_base_ = 'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'  # noqa: E501
+
+_base_ = (
+    'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
+)
 # In place of mmpretrain.models, from which the dense backbone comes.
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 custom_hooks = [dict(type='SparseTrainingHook', keep_ratio_weight=10.0)]

@@ -4,10 +4,11 @@
 
 With --from-dense FILE it starts from, and learns from, your own dense model.
 """
+
 _base_ = './cascade_maskrcnn_dyswin_b.py'
 
 # The whole model that the authors of Swin published.
-dense = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.2/cascade_mask_rcnn_swin_base_patch4_window7.pth'  # noqa: E501
+dense = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.2/cascade_mask_rcnn_swin_base_patch4_window7.pth'
 model = dict(backbone=dict(init_cfg=None))
 load_from = dense
 custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
@@ -16,9 +17,10 @@ custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
 optim_wrapper = dict(
     optimizer=dict(lr=0.0005),
     constructor='SparseOptimWrapperConstructor',
-    paramwise_cfg=dict(pretrained_lr_mult=0.2))
+    paramwise_cfg=dict(pretrained_lr_mult=0.2),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1)
+    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1),
 ]
 train_cfg = dict(max_epochs=12)

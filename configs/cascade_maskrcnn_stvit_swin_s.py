@@ -12,6 +12,7 @@ The authors' detector was trained with the mask that model.backbone.pad_mask=rel
     python tools/test.py configs/cascade_maskrcnn_stvit_swin_s.py checkpoints/stvit_s.pth \\
         --cfg-options model.backbone.pad_mask=release
 """
+
 _base_ = './_base_/cascade_maskrcnn_swin_3x.py'
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 
@@ -21,4 +22,6 @@ model = dict(
         type='STViTSwin',
         depths=[2, 2, 18, 2],
         pad_mask='full',
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)))
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    )
+)

@@ -5,11 +5,11 @@
 It starts from mmpretrain's weights; those that the authors started from are
 --from-dense https://dl.fbaipublicfiles.com/convnext/convnext_small_1k_224_ema.pth
 """
+
 _base_ = ['mmpretrain::_base_/models/convnext/convnext-small.py', './_base_/sparse_in1k.py']
 
-model = dict(backbone=dict(
-    type='DynamicConvNeXt', keep_ratios=0.7, mixing='two_stream', drop_path_rate=0.2))
-load_from = 'https://mmassets.onedl.ai/mmclassification/v0/convnext/convnext-small_32xb128_in1k_20221207-4ab7052c.pth'  # noqa: E501
-custom_hooks = [
-    dict(type='SparseTrainingHook', teacher=load_from), *_base_.custom_hooks[1:]
-]
+model = dict(
+    backbone=dict(type='DynamicConvNeXt', keep_ratios=0.7, mixing='two_stream', drop_path_rate=0.2)
+)
+load_from = 'https://mmassets.onedl.ai/mmclassification/v0/convnext/convnext-small_32xb128_in1k_20221207-4ab7052c.pth'
+custom_hooks = [dict(type='SparseTrainingHook', teacher=load_from), *_base_.custom_hooks[1:]]

@@ -1,7 +1,8 @@
 """Classifier, STViT-R on Swin-B, ImageNet, 300 epochs from scratch (1024 images a step).
 
-    tools/dist_train.sh configs/cls_stvit_swin_b_in1k.py 8
+tools/dist_train.sh configs/cls_stvit_swin_b_in1k.py 8
 """
+
 _base_ = 'mmpretrain::swin_transformer/swin-base_16xb64_in1k.py'
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 

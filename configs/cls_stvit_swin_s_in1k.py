@@ -8,6 +8,7 @@ The authors' weights:
         --config configs/cls_stvit_swin_s_in1k.py
     python tools/test.py configs/cls_stvit_swin_s_in1k.py checkpoints/stvit_s.pth
 """
+
 _base_ = 'mmpretrain::swin_transformer/swin-small_16xb64_in1k.py'
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 

@@ -4,10 +4,11 @@
 
 With --from-dense FILE it starts from, and learns from, your own dense model.
 """
+
 _base_ = './maskrcnn_dyswin_s.py'
 
 # The whole model that mmdet published.
-dense = 'https://download.openmmlab.com/mmdetection/v2.0/swin/mask_rcnn_swin-s-p4-w7_fpn_fp16_ms-crop-3x_coco/mask_rcnn_swin-s-p4-w7_fpn_fp16_ms-crop-3x_coco_20210903_104808-b92c91f1.pth'  # noqa: E501
+dense = 'https://download.openmmlab.com/mmdetection/v2.0/swin/mask_rcnn_swin-s-p4-w7_fpn_fp16_ms-crop-3x_coco/mask_rcnn_swin-s-p4-w7_fpn_fp16_ms-crop-3x_coco_20210903_104808-b92c91f1.pth'
 model = dict(backbone=dict(init_cfg=None))
 load_from = dense
 custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
@@ -16,4 +17,5 @@ custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
 optim_wrapper = dict(
     optimizer=dict(lr=0.0005),
     constructor='SparseOptimWrapperConstructor',
-    paramwise_cfg=dict(pretrained_lr_mult=0.2))
+    paramwise_cfg=dict(pretrained_lr_mult=0.2),
+)

@@ -4,6 +4,7 @@
 
 Mixed precision, rate decay by stages and sliding windows at test time, as in mmseg's ConvNeXt.
 """
+
 # Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
 _base_ = [
     __import__('dynsp_mm')

@@ -4,10 +4,11 @@
 
 With --from-dense FILE it starts from, and learns from, your own dense model.
 """
+
 _base_ = './upernet_dyconvnext_s_ade20k.py'
 
 # The whole model that mmseg published.
-dense = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/convnext/upernet_convnext_small_fp16_512x512_160k_ade20k/upernet_convnext_small_fp16_512x512_160k_ade20k_20220227_131208-1b1e394f.pth'  # noqa: E501
+dense = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/convnext/upernet_convnext_small_fp16_512x512_160k_ade20k/upernet_convnext_small_fp16_512x512_160k_ade20k_20220227_131208-1b1e394f.pth'
 model = dict(backbone=dict(init_cfg=None))
 load_from = dense
 custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
@@ -16,9 +17,10 @@ custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
 optim_wrapper = dict(
     optimizer=dict(lr=0.0005),
     constructor='SparseOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, pretrained_lr_mult=0.2, layer_decay_rate=0.9))
+    paramwise_cfg=dict(_delete_=True, pretrained_lr_mult=0.2, layer_decay_rate=0.9),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', power=1.0, begin=1500, end=80000, eta_min=0.0, by_epoch=False)
+    dict(type='PolyLR', power=1.0, begin=1500, end=80000, eta_min=0.0, by_epoch=False),
 ]
 train_cfg = dict(max_iters=80000)

@@ -5,6 +5,7 @@
 The paper has this row, its code was never released: recipe of mmseg's Swin, backbone from the
 authors' ImageNet weights.
 """
+
 # Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
 _base_ = [
     __import__('dynsp_mm')
@@ -13,5 +14,4 @@ _base_ = [
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 
 pretrained = 'https://huggingface.co/csncsn/STViT-R/resolve/main/STViT-R-Swin-S.pth'
-model = dict(
-    backbone=dict(type='STViTSwin', pad_mask='full', init_cfg=dict(checkpoint=pretrained)))
+model = dict(backbone=dict(type='STViTSwin', pad_mask='full', init_cfg=dict(checkpoint=pretrained)))

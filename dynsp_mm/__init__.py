@@ -3,15 +3,19 @@
 Importing this package registers its classes in mmengine's root registries, where mmdet, mmseg
 and mmpretrain configs find them.
 """
+
 from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from .compat import enable_mmseg_base_configs, enable_own_base_configs
 from .create import create_backbone
 from .inference import PrepareForInferenceHook, prepare_for_inference
 from .layers import Decision, TokenPredictor
-from .recording import (DecisionLog, SemanticAttention, record_decisions,
-                        record_semantic_attention)
-from .training import (HoldPretrainedHook, KeepRatioAnnealingHook,
-                       SparseOptimWrapperConstructor, SparseTrainingHook)
+from .recording import DecisionLog, SemanticAttention, record_decisions, record_semantic_attention
+from .training import (
+    HoldPretrainedHook,
+    KeepRatioAnnealingHook,
+    SparseOptimWrapperConstructor,
+    SparseTrainingHook,
+)
 from .version import __version__
 from .visualization import KeepMapHook
 
@@ -19,9 +23,23 @@ enable_mmseg_base_configs()
 enable_own_base_configs()
 
 __all__ = [
-    'Decision', 'DecisionLog', 'DynamicConvNeXt', 'DynamicSwin', 'DynamicSwinV2',
-    'HoldPretrainedHook', 'KeepMapHook', 'KeepRatioAnnealingHook', 'PrepareForInferenceHook',
-    'STViTSwin', 'SemanticAttention', 'SparseOptimWrapperConstructor', 'SparseTrainingHook',
-    'TokenPredictor', '__version__', 'create_backbone', 'prepare_for_inference',
-    'record_decisions', 'record_semantic_attention'
+    'Decision',
+    'DecisionLog',
+    'DynamicConvNeXt',
+    'DynamicSwin',
+    'DynamicSwinV2',
+    'HoldPretrainedHook',
+    'KeepMapHook',
+    'KeepRatioAnnealingHook',
+    'PrepareForInferenceHook',
+    'STViTSwin',
+    'SemanticAttention',
+    'SparseOptimWrapperConstructor',
+    'SparseTrainingHook',
+    'TokenPredictor',
+    '__version__',
+    'create_backbone',
+    'prepare_for_inference',
+    'record_decisions',
+    'record_semantic_attention',
 ]

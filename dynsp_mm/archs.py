@@ -8,10 +8,15 @@ SWIN = {
 }
 SWIN_V2 = {
     **{name: dict(sizes, extra_norm_every_n_blocks=0) for name, sizes in SWIN.items()},
-    'huge': dict(embed_dims=352, depths=(2, 2, 18, 2), num_heads=(8, 16, 32, 64),
-                 extra_norm_every_n_blocks=6),
-    'giant': dict(embed_dims=512, depths=(2, 2, 42, 4), num_heads=(16, 32, 64, 128),
-                  extra_norm_every_n_blocks=6),
+    'huge': dict(
+        embed_dims=352, depths=(2, 2, 18, 2), num_heads=(8, 16, 32, 64), extra_norm_every_n_blocks=6
+    ),
+    'giant': dict(
+        embed_dims=512,
+        depths=(2, 2, 42, 4),
+        num_heads=(16, 32, 64, 128),
+        extra_norm_every_n_blocks=6,
+    ),
 }
 ALIASES = dict(t='tiny', s='small', b='base', l='large', xl='xlarge', h='huge', g='giant')
 CONVNEXT = {

@@ -1,8 +1,10 @@
 """The networks that a benchmark compares, by what its command line calls them."""
+
 import argparse
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from . import cli, create
 from .analysis.steps import BackboneAlone
-from .backbones.base import MIN_SIDE, Backbone
+from .backbones.base import Backbone
 from .checkpoints import load_from_anywhere
 from .config_tree import without_pretrained
 from .ops import resolve_backend
@@ -55,8 +57,9 @@ class Candidate:
             self.cfg = Config(dict(model=dict(backbone=dict())))
             self.cfg.merge_from_dict(options or {})
             if len(self.cfg.model) > 1:
-                raise cli.UserError(f'{label}: a backbone without config has no other parts to '
-                                    'change')
+                raise cli.UserError(
+                    f'{label}: a backbone without config has no other parts to change'
+                )
             if swap is not None:
                 try:
                     self.cfg.model.backbone.keep_ratios = parse_ratios(swap)
@@ -64,15 +67,17 @@ class Candidate:
                     raise cli.UserError(f'{label}: {error}') from error
             return
         if '::' not in self.name and not Path(self.name).is_file():
-            raise cli.UserError(f'{self.name}: neither a config file, nor a config of a library '
-                                'such as mmdet::..., nor a backbone such as dynamic_swin_t')
+            raise cli.UserError(
+                f'{self.name}: neither a config file, nor a config of a library '
+                'such as mmdet::..., nor a backbone such as dynamic_swin_t'
+            )
         self.cfg = cli.load_config(self.name, options)
         cli.require(self.cfg, 'model')
         if 'backbone' not in self.cfg.model:
             raise cli.UserError(f'{self.name}: has no model.backbone')
         cli.enable_sparse(self.cfg, swap)
 
-    def build(self, part: str, size: Tuple[int, int]) -> BaseModel:
+    def build(self, part: str, size: tuple[int, int]) -> BaseModel:
         """A model with a ``backbone`` and random weights, the same at each call.
 
         Args:
@@ -85,8 +90,9 @@ class Candidate:
         set_random_seed(0)
         try:
             if self.named:
-                return BackboneAlone(create.create_backbone(
-                    self.name, **self.cfg.model.backbone.to_dict()))
+                return BackboneAlone(
+                    create.create_backbone(self.name, **self.cfg.model.backbone.to_dict())
+                )
             load_library(self.cfg)
             if part == 'model':
                 return build_model(self.cfg, size)
@@ -97,8 +103,9 @@ class Candidate:
             reason = error.args[0] if error.args else type(error).__name__
             raise cli.UserError(f'{self.label}: the {part} cannot be built: {reason}') from error
 
-    def batch(self, model: BaseModel, count: int, size: Tuple[int, int],
-              training: bool) -> Dict[str, Any]:
+    def batch(
+        self, model: BaseModel, count: int, size: tuple[int, int], training: bool
+    ) -> dict[str, Any]:
         """``count`` random images, the same for all, as the model takes them, where it is.
 
         Raises:
@@ -122,14 +129,22 @@ class Candidate:
         if not self.named:
             return self.cfg
         cls, arguments = create.parse_name(self.name, self.cfg.model.backbone.to_dict())
-        return Config(dict(model=dict(
-            type=BackboneAlone.__name__, backbone=dict(arguments, type=cls.__name__))))
+        return Config(
+            dict(
+                model=dict(type=BackboneAlone.__name__, backbone=dict(arguments, type=cls.__name__))
+            )
+        )
 
 
-def build_alike(candidates: Sequence[Candidate], part: str, count: int, size: Tuple[int, int],
-                device: torch.device, training: bool = False,
-                weights: Optional[Mapping[str, Tensor]] = None
-                ) -> Iterator[Tuple[BaseModel, Dict[str, Any]]]:
+def build_alike(
+    candidates: Sequence[Candidate],
+    part: str,
+    count: int,
+    size: tuple[int, int],
+    device: torch.device,
+    training: bool = False,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Iterator[tuple[BaseModel, dict[str, Any]]]:
     """Model and batch of each candidate, one after the other, with equal weights and images.
 
     Args:
@@ -155,9 +170,15 @@ def build_alike(candidates: Sequence[Candidate], part: str, count: int, size: Tu
         yield model, candidate.batch(model, count, size, training)
 
 
-def make_ready(model: BaseModel, batch: Dict[str, Any], part: str, dtype: torch.dtype,
-               autocast: bool, backend: Optional[str],
-               release_weights: bool = False) -> Optional[str]:
+def make_ready(
+    model: BaseModel,
+    batch: dict[str, Any],
+    part: str,
+    dtype: torch.dtype,
+    autocast: bool,
+    backend: str | None,
+    release_weights: bool = False,
+) -> str | None:
     """Makes model and batch ready for inference in a precision.
 
     Backbones of this package are prepared (:meth:`Backbone.prepare_for_inference`).
@@ -178,23 +199,29 @@ def make_ready(model: BaseModel, batch: Dict[str, Any], part: str, dtype: torch.
     Raises:
         ValueError: The backend, if named, cannot run.
     """
-    prepared = backend is not None and isinstance(model.backbone, Backbone) and (
-        part == 'backbone' or dtype == torch.float32)
+    prepared = (
+        backend is not None
+        and isinstance(model.backbone, Backbone)
+        and (part == 'backbone' or dtype == torch.float32)
+    )
     if part == 'backbone' and (prepared or not autocast) and dtype != torch.float32:
         model.backbone.to(dtype)
         batch['inputs'] = batch['inputs'].to(dtype)
     if not prepared:
         if backend not in (None, 'auto') and isinstance(model.backbone, Backbone):
-            raise ValueError(f'backend={backend!r}: whole models run in reduced precision by '
-                             'autocast, under which no prepared backbone runs')
+            raise ValueError(
+                f'backend={backend!r}: whole models run in reduced precision by '
+                'autocast, under which no prepared backbone runs'
+            )
         return None
     weights = next(model.backbone.parameters())
     model.backbone.prepare_for_inference(backend, release_weights)
     return resolve_backend(backend, weights.device, weights.dtype)
 
 
-def find_candidates(names: Sequence[str], dense: bool = False,
-                    ratios: Sequence[str] = ()) -> List[Candidate]:
+def find_candidates(
+    names: Sequence[str], dense: bool = False, ratios: Sequence[str] = ()
+) -> list[Candidate]:
     """Candidates, each followed by its dense and its sparse forms, with distinct labels.
 
     Args:
@@ -212,7 +239,7 @@ def find_candidates(names: Sequence[str], dense: bool = False,
     return candidates
 
 
-def read_weights(checkpoint: str) -> Dict[str, Tensor]:
+def read_weights(checkpoint: str) -> dict[str, Tensor]:
     """State dict of a whole model from a checkpoint of one, or of a backbone.
 
     Raises:
@@ -227,7 +254,10 @@ def read_weights(checkpoint: str) -> Dict[str, Tensor]:
 def load_fitting(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
     """Loads the tensors that agree in name and shape; returns how many."""
     own = model.state_dict()
-    fitting = {name: value for name, value in weights.items()
-               if name in own and own[name].shape == value.shape}
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and own[name].shape == value.shape
+    }
     model.load_state_dict(fitting, strict=False)
     return len(fitting)

@@ -4,6 +4,7 @@ Every function here changes a loaded config or checks it; nothing is built befor
 complete. One code path serves mmdet, mmseg and mmpretrain; where they differ,
 ``cfg.default_scope`` decides.
 """
+
 import argparse
 import importlib.util
 import logging
@@ -65,16 +66,24 @@ def _own_message(error):
 def add_config_options(parser):
     """Add ``--cfg-options``."""
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
         help='entries of the config to override, e.g. train_dataloader.batch_size=4; lists as '
-        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", quoted, without spaces')
+        'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", quoted, without spaces',
+    )
 
 
 def add_sparse_option(parser):
     """Add ``--sparse``."""
-    parser.add_argument('--sparse', metavar='RATIO', help="swap the config's Swin or ConvNeXt "
-                        'backbone for its sparse counterpart: 0.7, or a ratio per predictor, '
-                        '0.7,0.5,0.3; the file is not changed')
+    parser.add_argument(
+        '--sparse',
+        metavar='RATIO',
+        help="swap the config's Swin or ConvNeXt "
+        'backbone for its sparse counterpart: 0.7, or a ratio per predictor, '
+        '0.7,0.5,0.3; the file is not changed',
+    )
 
 
 def enable_sparse(cfg, ratios):
@@ -100,12 +109,20 @@ def enable_from_dense(cfg, checkpoint):
     if checkpoint is None:
         return
     check_checkpoint(checkpoint, '--from-dense')
-    hook = next((hook for hook in cfg.get('custom_hooks') or []
-                 if hook.get('type') == 'SparseTrainingHook'), None)
+    hook = next(
+        (
+            hook
+            for hook in cfg.get('custom_hooks') or []
+            if hook.get('type') == 'SparseTrainingHook'
+        ),
+        None,
+    )
     if hook is None:
-        raise UserError(f'{cfg.filename}: --from-dense needs a sparse model with its training '
-                        "hook; add --sparse RATIO, or dict(type='SparseTrainingHook') to "
-                        'custom_hooks')
+        raise UserError(
+            f'{cfg.filename}: --from-dense needs a sparse model with its training '
+            "hook; add --sparse RATIO, or dict(type='SparseTrainingHook') to "
+            'custom_hooks'
+        )
     hook.teacher = cfg.load_from = checkpoint
 
 
@@ -122,22 +139,34 @@ def check_teachers(cfg):
 def add_common_arguments(parser):
     """Add the options that training and testing have in common."""
     add_sparse_option(parser)
-    parser.add_argument('--work-dir', help='directory of logs, checkpoints and metrics '
-                        '(default: work_dir of the config, else work_dirs/<config name>)')
+    parser.add_argument(
+        '--work-dir',
+        help='directory of logs, checkpoints and metrics '
+        '(default: work_dir of the config, else work_dirs/<config name>)',
+    )
     add_config_options(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how the processes of a distributed run were started')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run were started',
+    )
     # torch.distributed.launch passes the second spelling since torch 2.0.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help='set by torch.distributed.launch')
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch'
+    )
 
 
 def add_backend_option(parser):
     """Add ``--backend``; ``none`` becomes None."""
     parser.add_argument(
-        '--backend', default='auto', metavar='NAME', type=parse_backend,
+        '--backend',
+        default='auto',
+        metavar='NAME',
+        type=parse_backend,
         help='with which backbones of dynsp_mm are prepared for inference: '
-        f'{", ".join(BACKENDS)}, or none: they run as they are (default: %(default)s)')
+        f'{", ".join(BACKENDS)}, or none: they run as they are (default: %(default)s)',
+    )
 
 
 def parse_backend(text):
@@ -172,8 +201,10 @@ def load_config(path, cfg_options=None):
             reason = error.args[0] if error.args else error
             raise UserError(f'--cfg-options {" ".join(cfg_options)}: {reason}') from error
         except AttributeError as error:
-            raise UserError(f'--cfg-options {" ".join(cfg_options)}: an index replaces only '
-                            'entries that are dicts; give the whole list') from error
+            raise UserError(
+                f'--cfg-options {" ".join(cfg_options)}: an index replaces only '
+                'entries that are dicts; give the whole list'
+            ) from error
     _check_scope(cfg)
     return cfg
 
@@ -183,10 +214,12 @@ def _check_scope(cfg):
     if not scope:
         raise UserError(
             f'{cfg.filename}: default_scope is not set; the config must name the library that its '
-            "types come from: default_scope = 'mmdet', 'mmseg' or 'mmpretrain'")
+            "types come from: default_scope = 'mmdet', 'mmseg' or 'mmpretrain'"
+        )
     if importlib.util.find_spec(scope) is None:
-        raise UserError(f'{cfg.filename}: default_scope={scope!r}, but package {scope} is not '
-                        'installed')
+        raise UserError(
+            f'{cfg.filename}: default_scope={scope!r}, but package {scope} is not installed'
+        )
 
 
 def require(cfg, *keys):
@@ -211,8 +244,10 @@ def set_launcher(cfg, launcher, local_rank=0):
         UserError: distributed, but no accelerator; mmengine binds every process to one.
     """
     if launcher != 'none' and not has_accelerator():
-        raise UserError(f'--launcher {launcher} needs an accelerator for each process: '
-                        'no CUDA/NPU/MLU/MUSA device is visible')
+        raise UserError(
+            f'--launcher {launcher} needs an accelerator for each process: '
+            'no CUDA/NPU/MLU/MUSA device is visible'
+        )
     cfg.launcher = launcher
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
 
@@ -248,15 +283,17 @@ def enable_amp(cfg, requested=True):
         return
     if not has_accelerator():
         source = '--amp' if requested else "optim_wrapper.type='AmpOptimWrapper'"
-        raise UserError(f'{source} needs an accelerator: no CUDA/NPU/MLU/MUSA device is visible'
-                        + ('' if requested else
-                           '; without one, --cfg-options optim_wrapper.type=OptimWrapper'))
+        raise UserError(
+            f'{source} needs an accelerator: no CUDA/NPU/MLU/MUSA device is visible'
+            + ('' if requested else '; without one, --cfg-options optim_wrapper.type=OptimWrapper')
+        )
     if not requested:
         return
     require(cfg, 'optim_wrapper')
     if name not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'{cfg.filename}: --amp replaces an optim_wrapper of type OptimWrapper; '
-                        f'got {name}')
+        raise UserError(
+            f'{cfg.filename}: --amp replaces an optim_wrapper of type OptimWrapper; got {name}'
+        )
     wrapper.type = 'AmpOptimWrapper'
     wrapper.setdefault('loss_scale', 'dynamic')
 
@@ -264,8 +301,10 @@ def enable_amp(cfg, requested=True):
 def enable_auto_scale_lr(cfg):
     """Scale the learning rate by actual batch size / ``auto_scale_lr.base_batch_size``."""
     if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-        raise UserError(f'{cfg.filename}: --auto-scale-lr needs the batch size that the learning '
-                        'rate was chosen for: auto_scale_lr = dict(base_batch_size=...)')
+        raise UserError(
+            f'{cfg.filename}: --auto-scale-lr needs the batch size that the learning '
+            'rate was chosen for: auto_scale_lr = dict(base_batch_size=...)'
+        )
     cfg.auto_scale_lr.enable = True
 
 
@@ -330,14 +369,21 @@ def enable_visualization(cfg, show=False, show_dir=None, wait_time=2.0):
     option = '--show' if show else '--show-dir'
     scope = cfg.default_scope
     if scope not in LIBRARIES:
-        raise UserError(f'{cfg.filename}: {option} works with {", ".join(LIBRARIES)}; '
-                        f'got default_scope={scope!r}')
+        raise UserError(
+            f'{cfg.filename}: {option} works with {", ".join(LIBRARIES)}; '
+            f'got default_scope={scope!r}'
+        )
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
-        hook_type = dict(mmdet='DetVisualizationHook', mmseg='SegVisualizationHook',
-                         mmpretrain='VisualizationHook')[scope]
-        raise UserError(f'{cfg.filename}: {option} needs a visualization hook: '
-                        f"default_hooks = dict(visualization=dict(type='{hook_type}'))")
+        hook_type = dict(
+            mmdet='DetVisualizationHook',
+            mmseg='SegVisualizationHook',
+            mmpretrain='VisualizationHook',
+        )[scope]
+        raise UserError(
+            f'{cfg.filename}: {option} needs a visualization hook: '
+            f"default_hooks = dict(visualization=dict(type='{hook_type}'))"
+        )
     displays = ('DISPLAY', 'WAYLAND_DISPLAY', 'MPLBACKEND')
     if show and sys.platform == 'linux' and not any(os.environ.get(name) for name in displays):
         raise UserError('--show opens windows, but DISPLAY is not set; use --show-dir DIR')
@@ -354,8 +400,10 @@ def enable_visualization(cfg, show=False, show_dir=None, wait_time=2.0):
     if scope == 'mmseg':
         require(cfg, 'visualizer')
         if show:
-            raise UserError('--show and --show-dir exclude each other with mmseg: '
-                            'its hook stops saving when it shows')
+            raise UserError(
+                '--show and --show-dir exclude each other with mmseg: '
+                'its hook stops saving when it shows'
+            )
         cfg.visualizer.save_dir = show_dir
     else:
         hook['test_out_dir' if scope == 'mmdet' else 'out_dir'] = show_dir
@@ -365,8 +413,10 @@ def enable_tta(cfg):
     """Wrap the model and replace the test pipeline as the config's TTA entries say."""
     missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
     if missing:
-        raise UserError(f'{cfg.filename}: --tta needs tta_model and tta_pipeline in the config; '
-                        f'{" and ".join(missing)} not set')
+        raise UserError(
+            f'{cfg.filename}: --tta needs tta_model and tta_pipeline in the config; '
+            f'{" and ".join(missing)} not set'
+        )
     require(cfg, 'test_dataloader')
     cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
     for _, dataset in leaf_datasets(cfg.test_dataloader.dataset):
@@ -376,13 +426,17 @@ def enable_tta(cfg):
 def enable_dump(cfg, out):
     """Add a metric that pickles all predictions to ``out``."""
     if not out.endswith(('.pkl', '.pickle')):
-        hint = ('; label maps as PNG: --cfg-options test_evaluator.output_dir=DIR'
-                if cfg.default_scope == 'mmseg' else '')
+        hint = (
+            '; label maps as PNG: --cfg-options test_evaluator.output_dir=DIR'
+            if cfg.default_scope == 'mmseg'
+            else ''
+        )
         raise UserError(f'--out takes a file that ends in .pkl or .pickle; got {out}{hint}')
     require(cfg, 'test_evaluator')
     # mmdet's own stores masks run-length encoded.
-    dump = ConfigDict(type='DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults',
-                      out_file_path=out)
+    dump = ConfigDict(
+        type='DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults', out_file_path=out
+    )
     evaluator = cfg.test_evaluator
     if isinstance(evaluator, dict) and 'metrics' in evaluator:
         evaluator.metrics = [*_as_list(evaluator.metrics), dump]
@@ -420,20 +474,29 @@ def check_weights(model, checkpoint, name, whole=False):
         for path, module in model.named_modules():
             if isinstance(module, Backbone):
                 prefix = path.removeprefix('module.') + '.'
-                below = {key[len(prefix):]: value for key, value in state_dict.items()
-                         if key.startswith(prefix)}
+                below = {
+                    key[len(prefix) :]: value
+                    for key, value in state_dict.items()
+                    if key.startswith(prefix)
+                }
                 new += len(fit_state_dict(below, module).new)
                 sparse = sparse or any(is_new(key) for key, _ in module.named_parameters())
     except ValueError as error:
         raise UserError(f'{name} {checkpoint}: {error}') from error
     if not sparse and any(is_new(key) for key in state_dict):
-        print_log(f'{name} {checkpoint} is of a sparse model and this one is dense: its token '
-                  'predictors and fast paths are not used; --sparse RATIO makes the model sparse',
-                  'current', logging.WARNING)
+        print_log(
+            f'{name} {checkpoint} is of a sparse model and this one is dense: its token '
+            'predictors and fast paths are not used; --sparse RATIO makes the model sparse',
+            'current',
+            logging.WARNING,
+        )
     if whole:
         try:
-            load_whole(getattr(model, 'module', model), state_dict,
-                       optional=lambda key: is_new(key) or key.startswith('auxiliary_head'))
+            load_whole(
+                getattr(model, 'module', model),
+                state_dict,
+                optional=lambda key: is_new(key) or key.startswith('auxiliary_head'),
+            )
         except ValueError as error:
             raise UserError(f'{name} {checkpoint}: {error}') from error
     return new
@@ -450,8 +513,9 @@ def build_runner(cfg, whole=False):
             ``cfg.load_from`` does not fit.
     """
     if not cfg.get('resume'):
-        CheckpointLoader.register_scheme(('', 'http://', 'https://'), load_from_anywhere,
-                                         force=True)
+        CheckpointLoader.register_scheme(
+            ('', 'http://', 'https://'), load_from_anywhere, force=True
+        )
     runner_class = Runner
     if 'runner_type' in cfg:
         with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
@@ -469,8 +533,10 @@ def build_runner(cfg, whole=False):
         name = 'checkpoint' if whole else 'load_from'
         new = check_weights(runner.model, cfg.load_from, name, whole)
         if new:
-            runner.logger.warning(f'{cfg.load_from} has no weights for {new} tensors of the '
-                                  "backbone's sparse parts: they start new")
+            runner.logger.warning(
+                f'{cfg.load_from} has no weights for {new} tensors of the '
+                "backbone's sparse parts: they start new"
+            )
     return runner
 
 
@@ -480,8 +546,11 @@ def _absent_part(error):
     That is a class that is not registered, a package that is not installed, or a file that cannot
     be had (weights or a vocabulary that a part downloads).
     """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
-              if frame.f_code.co_name == 'build_from_cfg']
+    frames = [
+        frame
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_name == 'build_from_cfg'
+    ]
     part = frames[-1].f_locals.get('obj_type') if frames else None
     if part is None:  # not while something was built from the config
         return None
@@ -490,8 +559,10 @@ def _absent_part(error):
     if isinstance(error, KeyError):
         if 'registry' not in text:
             return None
-        return (f'{name} is not registered: check its name, or have the config import the package '
-                "that has it: custom_imports = dict(imports=['PACKAGE'])")
+        return (
+            f'{name} is not registered: check its name, or have the config import the package '
+            "that has it: custom_imports = dict(imports=['PACKAGE'])"
+        )
     if isinstance(error, RuntimeError) and 'install' not in text:
         return None
     return f'{name} cannot be built: {text}'

@@ -1,4 +1,5 @@
 """The one place that knows about library versions."""
+
 import importlib.metadata
 import importlib.util
 from contextlib import nullcontext
@@ -81,7 +82,8 @@ def math_attention():
         from torch.nn.attention import SDPBackend, sdpa_kernel
     except ImportError:
         return torch.backends.cuda.sdp_kernel(
-            enable_flash=False, enable_math=True, enable_mem_efficient=False)
+            enable_flash=False, enable_math=True, enable_mem_efficient=False
+        )
     return sdpa_kernel(SDPBackend.MATH)
 
 
@@ -90,8 +92,9 @@ def is_autocast_on(device_type):
     try:
         return torch.is_autocast_enabled(device_type)
     except TypeError:  # torch < 2.4
-        return torch.is_autocast_cpu_enabled() if device_type == 'cpu' \
-            else torch.is_autocast_enabled()
+        return (
+            torch.is_autocast_cpu_enabled() if device_type == 'cpu' else torch.is_autocast_enabled()
+        )
 
 
 def is_compiling():
@@ -102,6 +105,7 @@ def is_compiling():
     if hasattr(compiler, 'is_compiling'):
         return compiler.is_compiling()
     from torch import _dynamo  # torch 2.1
+
     return _dynamo.is_compiling()
 
 
@@ -123,5 +127,9 @@ def has_accelerator():
 
 def is_watched(module):
     """Whether hooks see what goes into a module or comes out of it."""
-    return bool(module._forward_pre_hooks or module._forward_hooks
-                or all_modules._global_forward_pre_hooks or all_modules._global_forward_hooks)
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or all_modules._global_forward_pre_hooks
+        or all_modules._global_forward_hooks
+    )

@@ -1,4 +1,5 @@
 """Reading configs and walking through them."""
+
 import importlib.util
 import os.path as osp
 
@@ -21,11 +22,14 @@ def read_config(path):
     package, external, name = path.partition('::')
     # Asked for the config of a package it does not find, mmengine would pip-install that.
     if external and package not in (*LIBRARIES, __package__):
-        raise ValueError(f'{path}: configs come from {", ".join(LIBRARIES)} and {__package__}; got '
-                         f'{package!r}')
+        raise ValueError(
+            f'{path}: configs come from {", ".join(LIBRARIES)} and {__package__}; got {package!r}'
+        )
     if external and package in LIBRARIES and '/' not in path:
-        raise ValueError(f"{path}: a config of {package} is named with its folder, such as "
-                         'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+        raise ValueError(
+            f'{path}: a config of {package} is named with its folder, such as '
+            'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+        )
     if external and importlib.util.find_spec(package) is None:
         raise ValueError(f'{path}: package {package} is not installed')
     if not external and not osp.isfile(path):
@@ -67,8 +71,9 @@ def without_pretrained(config):
     if not isinstance(config, dict):
         return config
     # Classes of the libraries read entries of a config as attributes.
-    copy = type(config)({key: without_pretrained(value) for key, value in config.items()
-                         if key != 'pretrained'})
+    copy = type(config)(
+        {key: without_pretrained(value) for key, value in config.items() if key != 'pretrained'}
+    )
     starts = config.get('init_cfg')
     starts = starts if isinstance(starts, (list, tuple)) else [starts]
     if any(start and start.get('type') == 'Pretrained' for start in starts):

@@ -1,5 +1,7 @@
 """Backbones without configs."""
-from typing import Any, Dict, Mapping, Optional, Tuple, Type
+
+from collections.abc import Mapping
+from typing import Any
 
 from . import archs
 from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
@@ -14,7 +16,7 @@ FAMILIES = {
 }
 
 
-def create_backbone(name: str, checkpoint: Optional[str] = None, **kwargs: Any) -> Backbone:
+def create_backbone(name: str, checkpoint: str | None = None, **kwargs: Any) -> Backbone:
     """Builds a backbone by name, with initial or loaded weights, in training mode.
 
     ::
@@ -45,7 +47,7 @@ def create_backbone(name: str, checkpoint: Optional[str] = None, **kwargs: Any) 
     return backbone
 
 
-def parse_name(name: str, kwargs: Mapping[str, Any]) -> Tuple[Type[Backbone], Dict[str, Any]]:
+def parse_name(name: str, kwargs: Mapping[str, Any]) -> tuple[type[Backbone], dict[str, Any]]:
     """Class and arguments of what :func:`create_backbone` builds.
 
     Raises:
@@ -53,15 +55,17 @@ def parse_name(name: str, kwargs: Mapping[str, Any]) -> Tuple[Type[Backbone], Di
     """
     family, _, size = name.rpartition('_') if isinstance(name, str) else ('', '', '')
     if family not in FAMILIES:
-        raise ValueError(f'name={name!r}: must be one of {", ".join(FAMILIES)}, then "_" and a '
-                         "size, such as 'dynamic_swin_t'")
+        raise ValueError(
+            f'name={name!r}: must be one of {", ".join(FAMILIES)}, then "_" and a '
+            "size, such as 'dynamic_swin_t'"
+        )
     cls, sizes = FAMILIES[family]
     if 'arch' in kwargs:
         raise ValueError(f'arch={kwargs["arch"]!r}: the size is part of name={name!r}')
     arch = archs.ALIASES.get(size, size)
     if arch not in sizes:
         raise ValueError(f'name={name!r}: the sizes of {family} are {", ".join(sizes)}')
-    defaults: Dict[str, Any] = dict(arch=arch, out_indices=(0, 1, 2, 3))
+    defaults: dict[str, Any] = dict(arch=arch, out_indices=(0, 1, 2, 3))
     if cls is DynamicConvNeXt:
         defaults['gap_before_final_norm'] = False
     return cls, {**defaults, **kwargs}

@@ -4,6 +4,7 @@ Runners report missing files and broken annotations from deep inside registries 
 :func:`find_data_problem` looks at the config instead: before anything is built only at what
 exists, and, once something has failed, also into COCO annotation files.
 """
+
 import json
 import os.path as osp
 import shlex
@@ -17,9 +18,14 @@ from .config_tree import leaf_datasets
 
 # Where a configured dataset type is the original, and not somebody's own data in its format.
 DATASET_NAMES = {
-    'CocoDataset': 'COCO 2017', 'CocoPanopticDataset': 'COCO 2017', 'LVISV1Dataset': 'LVIS v1',
-    'VOCDataset': 'Pascal VOC', 'CityscapesDataset': 'Cityscapes', 'ADE20KDataset': 'ADE20K',
-    'ImageNet': 'ImageNet-1k'}
+    'CocoDataset': 'COCO 2017',
+    'CocoPanopticDataset': 'COCO 2017',
+    'LVISV1Dataset': 'LVIS v1',
+    'VOCDataset': 'Pascal VOC',
+    'CityscapesDataset': 'Cityscapes',
+    'ADE20KDataset': 'ADE20K',
+    'ImageNet': 'ImageNet-1k',
+}
 # Those of them that tools/prepare_data.py knows, and how it calls them.
 PREPARED = {'COCO 2017': 'coco', 'ADE20K': 'ade20k', 'ImageNet-1k': 'imagenet'}
 # mmpretrain downloads these itself, unless told not to.
@@ -48,13 +54,18 @@ def find_data_problem(cfg, splits=('train',), deep=False):
         datasets = list(_datasets(cfg, split))
         evaluators = list(_evaluators(cfg, split))
         # Submissions to a test server have no annotations.
-        coco_keys = [key for key in COCO_KEYS if key != 'annotations' or not any(
-            evaluator.get('format_only') for _, evaluator in evaluators)]
+        coco_keys = [
+            key
+            for key in COCO_KEYS
+            if key != 'annotations'
+            or not any(evaluator.get('format_only') for _, evaluator in evaluators)
+        ]
         for key, dataset in datasets:
             problem = _missing_path(cfg, splits, key, dataset)
             if not problem and deep:
-                problem = (_missing_folder('mask folder', key, dataset, scope, MASK_PREFIXES)
-                           or _coco_problem(key, dataset, dataset, scope, coco_keys, read))
+                problem = _missing_folder(
+                    'mask folder', key, dataset, scope, MASK_PREFIXES
+                ) or _coco_problem(key, dataset, dataset, scope, coco_keys, read)
             if problem:
                 return problem
         for key, evaluator in evaluators:
@@ -110,6 +121,7 @@ def run_checked(cfg, splits, action):
 
 class _FirstIteration(Hook):
     """Remembers whether any loop has begun an iteration, that is, has loaded a batch."""
+
     passed = False
 
     def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
@@ -143,7 +155,8 @@ def _with_keys(value, key):
 def _is_local(path, *cfgs):
     backends = [cfg.get(name) for cfg in cfgs for name in ('backend_args', 'file_client_args')]
     return '://' not in path and all(
-        (args or {}).get('backend', 'local') in ('local', 'disk') for args in backends)
+        (args or {}).get('backend', 'local') in ('local', 'disk') for args in backends
+    )
 
 
 def _images_local(folder, dataset):
@@ -183,11 +196,13 @@ def _missing_path(cfg, splits, key, dataset):
         paths.append(dataset['ann_file'])
     # Absolute paths leave data_root without a meaning.
     root_used = not paths or any(
-        '://' not in path and not osp.isabs(_join('', path, scope)) for path in paths)
+        '://' not in path and not osp.isabs(_join('', path, scope)) for path in paths
+    )
     if root and root_used and _is_local(root, dataset) and not osp.isdir(root):
         return _missing_root(cfg, splits, key, dataset)
-    return (_missing_ann_file(key, dataset, scope)
-            or _missing_folder('image folder', key, dataset, scope))
+    return _missing_ann_file(key, dataset, scope) or _missing_folder(
+        'image folder', key, dataset, scope
+    )
 
 
 def _missing_root(cfg, splits, key, dataset):
@@ -195,20 +210,26 @@ def _missing_root(cfg, splits, key, dataset):
     root = dataset['data_root']
     options = []
     for split in splits:
-        options += [f'{other}.data_root=DIR' for other, config in _datasets(cfg, split)
-                    if config.get('data_root') == root]
+        options += [
+            f'{other}.data_root=DIR'
+            for other, config in _datasets(cfg, split)
+            if config.get('data_root') == root
+        ]
         for other, config in _evaluators(cfg, split):
             ann_file = config.get('ann_file')
             if isinstance(ann_file, str) and ann_file.startswith(root):
-                options.append(f'{other}.ann_file=DIR/{ann_file[len(root):].lstrip("/")}')
+                options.append(f'{other}.ann_file=DIR/{ann_file[len(root) :].lstrip("/")}')
     own_classes = (dataset.get('metainfo') or {}).get('classes') is not None
     name = 'the data set' if own_classes else DATASET_NAMES.get(_type_name(dataset), 'the data set')
     hint = ''
     if name in PREPARED:
-        hint = (f' (python tools/prepare_data.py {PREPARED[name]} --root {shlex.quote(root)} '
-                'says how)')
-    return (f'data directory {osp.abspath(root)} is missing ({key}.data_root={root!r}): download '
-            f'{name} there{hint} or pass --cfg-options {" ".join(options)}')
+        hint = (
+            f' (python tools/prepare_data.py {PREPARED[name]} --root {shlex.quote(root)} says how)'
+        )
+    return (
+        f'data directory {osp.abspath(root)} is missing ({key}.data_root={root!r}): download '
+        f'{name} there{hint} or pass --cfg-options {" ".join(options)}'
+    )
 
 
 def _missing_ann_file(key, config, scope):
@@ -245,7 +266,7 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
         read (dict): Outcomes of files already read, extended here.
     """
     path = config.get('ann_file')
-    base, registry = (('CocoDataset', DATASETS) if config is dataset else ('CocoMetric', METRICS))
+    base, registry = ('CocoDataset', DATASETS) if config is dataset else ('CocoMetric', METRICS)
     if not isinstance(path, str) or not _derives_from(config, base, registry, scope):
         return None
     path = _join(config.get('data_root'), path, scope)
@@ -259,11 +280,15 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
         return f'{where} {problem}'
     lacking = [name for name in coco_keys if name not in coco['keys']]
     if lacking:
-        return (f'{where} lacks {", ".join(map(repr, lacking))}; it must hold the lists '
-                f'{", ".join(coco_keys)}')
+        return (
+            f'{where} lacks {", ".join(map(repr, lacking))}; it must hold the lists '
+            f'{", ".join(coco_keys)}'
+        )
     if key.startswith('train') and not coco['num_annotations']:
-        return (f'{where} holds {coco["num_images"]} images and no annotation: there is nothing to '
-                'train on')
+        return (
+            f'{where} holds {coco["num_images"]} images and no annotation: there is nothing to '
+            'train on'
+        )
     problem = _class_problem(where, coco, dataset, scope)
     if not problem and config is dataset:
         problem = _image_problem(where, coco, dataset, scope)
@@ -280,8 +305,10 @@ def load_coco(path):
     except UnicodeDecodeError as error:
         return None, f'is not JSON: byte {error.start} is no UTF-8 text'
     if not isinstance(content, dict):
-        return None, (f'is not in COCO format: its top level is a {type(content).__name__}, not '
-                      f'an object with {", ".join(COCO_KEYS)}')
+        return None, (
+            f'is not in COCO format: its top level is a {type(content).__name__}, not '
+            f'an object with {", ".join(COCO_KEYS)}'
+        )
     return content, None
 
 
@@ -292,9 +319,13 @@ def _read_coco(path):
         return None, problem
     names = [item.get('name') for item in content.get('categories') or ()]
     images = content.get('images') or [{}]
-    return dict(keys=set(content), names=names, file_name=images[0].get('file_name'),
-                num_images=len(content.get('images') or ()),
-                num_annotations=len(content.get('annotations') or ())), None
+    return dict(
+        keys=set(content),
+        names=names,
+        file_name=images[0].get('file_name'),
+        num_images=len(content.get('images') or ()),
+        num_annotations=len(content.get('annotations') or ()),
+    ), None
 
 
 def _class_problem(where, coco, dataset, scope):
@@ -311,8 +342,10 @@ def _class_problem(where, coco, dataset, scope):
             classes = file.read().splitlines()
     if not classes or set(classes) & set(coco['names']):
         return None
-    return (f'{where} has none of {source} ({_some(classes)}) among its categories '
-            f'({_some(coco["names"])})')
+    return (
+        f'{where} has none of {source} ({_some(classes)}) among its categories '
+        f'({_some(coco["names"])})'
+    )
 
 
 def _some(names):
@@ -327,8 +360,10 @@ def _image_problem(where, coco, dataset, scope):
         folder = _join(dataset.get('data_root'), value, scope)
         image = osp.join(folder, coco['file_name'])
         if _images_local(folder, dataset) and not osp.isfile(image):
-            return (f'{where} lists {coco["file_name"]}, which is not in the image folder '
-                    f'{osp.abspath(folder)}')
+            return (
+                f'{where} lists {coco["file_name"]}, which is not in the image folder '
+                f'{osp.abspath(folder)}'
+            )
     return None
 
 
@@ -342,4 +377,5 @@ def _resolve(config, registry, scope):
 
 def _derives_from(config, base, registry, scope):
     return _type_name(config) == base or base in (
-        parent.__name__ for parent in getattr(_resolve(config, registry, scope), '__mro__', ()))
+        parent.__name__ for parent in getattr(_resolve(config, registry, scope), '__mro__', ())
+    )

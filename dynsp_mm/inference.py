@@ -1,5 +1,4 @@
 """Whole models in their fastest form for inference."""
-from typing import List
 
 import torch.nn as nn
 from mmengine.hooks import Hook
@@ -10,12 +9,13 @@ from .layers import release_weights as release
 from .ops import check_backend
 
 
-def _own_backbones(model: nn.Module) -> List[Backbone]:
+def _own_backbones(model: nn.Module) -> list[Backbone]:
     return [module for module in model.modules() if isinstance(module, Backbone)]
 
 
-def prepare_for_inference(model: nn.Module, backend: str = 'auto',
-                          release_weights: bool = False) -> nn.Module:
+def prepare_for_inference(
+    model: nn.Module, backend: str = 'auto', release_weights: bool = False
+) -> nn.Module:
     """Prepares the backbones of this package in a model, :meth:`Backbone.prepare_for_inference`.
 
     ::
@@ -36,8 +36,9 @@ def prepare_for_inference(model: nn.Module, backend: str = 'auto',
     """
     backbones = _own_backbones(model)
     if not backbones:
-        raise ValueError(f'{type(model).__name__} has no backbone of dynsp_mm to prepare for '
-                         'inference')
+        raise ValueError(
+            f'{type(model).__name__} has no backbone of dynsp_mm to prepare for inference'
+        )
     model.eval()
     for backbone in backbones:
         backbone.prepare_for_inference(backend)

@@ -1,6 +1,8 @@
 """Looking at decisions and semantic tokens without touching the model."""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple, Type
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -11,21 +13,22 @@ from .layers import Decision, LayerNorm2d, SemanticBlock, TokenPredictor
 
 class Record(NamedTuple):
     """One decision and the predictor that took it (its name in the model)."""
+
     predictor: str
     decision: Decision
 
 
-class DecisionLog(List[Record]):
+class DecisionLog(list[Record]):
     """Decisions in the order they were taken."""
 
     @property
-    def decisions(self) -> List[Decision]:
+    def decisions(self) -> list[Decision]:
         """The decisions alone."""
         return [record.decision for record in self]
 
-    def by_predictor(self) -> Dict[str, List[Decision]]:
+    def by_predictor(self) -> dict[str, list[Decision]]:
         """Decisions of each predictor, in the order the predictors first decided."""
-        grouped: Dict[str, List[Decision]] = {}
+        grouped: dict[str, list[Decision]] = {}
         for name, decision in self:
             grouped.setdefault(name, []).append(decision)
         return grouped
@@ -52,8 +55,11 @@ def record_decisions(model: nn.Module) -> Iterator[DecisionLog]:
         ``clear()`` it between forwards when it is held for long.
     """
     log = DecisionLog()
-    with _listening(model, TokenPredictor,
-                    lambda name, module, args, decision: log.append(Record(name, decision))):
+    with _listening(
+        model,
+        TokenPredictor,
+        lambda name, module, args, decision: log.append(Record(name, decision)),
+    ):
         yield log
 
 
@@ -63,12 +69,13 @@ class BackboneCall(NamedTuple):
     Maps keep their graph in training. A backbone that returns averaged maps has its whole maps
     here, normalised position by position.
     """
+
     image: Tensor
-    maps: Tuple[Tensor, ...]
+    maps: tuple[Tensor, ...]
 
 
 @contextmanager
-def record_maps(backbone: nn.Module) -> Iterator[List[BackboneCall]]:
+def record_maps(backbone: nn.Module) -> Iterator[list[BackboneCall]]:
     """Records input and normalised maps of each forward of a backbone.
 
     Args:
@@ -77,12 +84,15 @@ def record_maps(backbone: nn.Module) -> Iterator[List[BackboneCall]]:
     Yields:
         A list with one entry for each forward inside the ``with`` block.
     """
-    calls: List[BackboneCall] = []
-    whole: List[Tensor] = []
-    norms: List[LayerNorm2d] = []
+    calls: list[BackboneCall] = []
+    whole: list[Tensor] = []
+    norms: list[LayerNorm2d] = []
     if getattr(backbone, 'gap_before_final_norm', False):
-        norms = [norm for norm in (getattr(backbone, f'norm{i}') for i in backbone.out_indices)
-                 if isinstance(norm, LayerNorm2d)]
+        norms = [
+            norm
+            for norm in (getattr(backbone, f'norm{i}') for i in backbone.out_indices)
+            if isinstance(norm, LayerNorm2d)
+        ]
 
     def start(module: nn.Module, args: tuple) -> None:
         whole.clear()
@@ -90,7 +100,7 @@ def record_maps(backbone: nn.Module) -> Iterator[List[BackboneCall]]:
     def keep_whole(module: LayerNorm2d, args: tuple, output: Tensor) -> None:
         whole.append(module.forward(args[0]))
 
-    def finish(module: nn.Module, args: tuple, output: Tuple[Tensor, ...]) -> None:
+    def finish(module: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
         calls.append(BackboneCall(args[0], tuple(whole if norms else output)))
 
     handles = [backbone.register_forward_pre_hook(start), backbone.register_forward_hook(finish)]
@@ -114,6 +124,7 @@ class SemanticAttention(NamedTuple):
             image positions. The weights of a token ('recover': of a position) sum to 1, or less
             where part of the attention goes elsewhere: to padding, or to other semantic tokens.
     """
+
     block: str
     role: str
     weights: Tensor
@@ -138,7 +149,7 @@ class SemanticAttention(NamedTuple):
 
 
 @contextmanager
-def record_semantic_attention(model: nn.Module) -> Iterator[List[SemanticAttention]]:
+def record_semantic_attention(model: nn.Module) -> Iterator[list[SemanticAttention]]:
     """Records how semantic tokens attend, in each forward inside the ``with`` block.
 
     Example::
@@ -157,7 +168,7 @@ def record_semantic_attention(model: nn.Module) -> Iterator[List[SemanticAttenti
         A list with one entry for each 'generate', 'refine' and 'recover' block, filled as forwards
         run. An entry has tokens x positions numbers: 15 MB for an image of 800 x 1344.
     """
-    log: List[SemanticAttention] = []
+    log: list[SemanticAttention] = []
 
     def append(name: str, block: SemanticBlock, args: tuple, output: Tensor) -> None:
         if block.role not in ('generate', 'refine', 'recover'):
@@ -173,7 +184,7 @@ def record_semantic_attention(model: nn.Module) -> Iterator[List[SemanticAttenti
 
 
 @contextmanager
-def _listening(model: nn.Module, kind: Type[nn.Module], listener: Callable) -> Iterator[None]:
+def _listening(model: nn.Module, kind: type[nn.Module], listener: Callable) -> Iterator[None]:
     """Calls ``listener(name, module, args, output)`` after each forward of modules of a kind."""
 
     def listen(name: str) -> Callable:
@@ -182,8 +193,11 @@ def _listening(model: nn.Module, kind: Type[nn.Module], listener: Callable) -> I
 
         return hook
 
-    handles = [module.register_forward_hook(listen(name))
-               for name, module in model.named_modules() if isinstance(module, kind)]
+    handles = [
+        module.register_forward_hook(listen(name))
+        for name, module in model.named_modules()
+        if isinstance(module, kind)
+    ]
     try:
         yield
     finally:

@@ -4,8 +4,9 @@ For a backbone alone (:func:`check_backbone`): the dense weights load with nothi
 parts missing, the swapped network computes what the dense one does, and it runs sparse. For a
 whole model (:func:`check_model`): it trains a step.
 """
+
 import importlib
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -41,7 +42,7 @@ def load_library(cfg: Config) -> None:
     init_default_scope(cfg.default_scope)
 
 
-def input_size(cfg: Config) -> Tuple[int, int]:
+def input_size(cfg: Config) -> tuple[int, int]:
     """Height and width in pixels that the config's images have when they reach the network.
 
     The crop of a segmentor; the test size of a classifier and of a detector, whose longer side is
@@ -55,7 +56,7 @@ def input_size(cfg: Config) -> Tuple[int, int]:
     loaders = [cfg.get(f'{split}_dataloader') for split in ('test', 'val', 'train')]
     loader = next((loader for loader in loaders if loader), None)
     if loader is None and 'img_size' in cfg.model.backbone:  # a backbone for use in other models
-        return (cfg.model.backbone.img_size, ) * 2
+        return (cfg.model.backbone.img_size,) * 2
     dataset = next((leaf for _, leaf in leaf_datasets(loader and loader.dataset)), {})
     for step in reversed(dataset.get('pipeline') or []):
         size = step.get('crop_size') or step.get('scale')
@@ -68,7 +69,7 @@ def input_size(cfg: Config) -> Tuple[int, int]:
 
 
 # ---------------------------------------------------------------------- backbone
-def check_backbone(cfg: Config, size: Optional[Tuple[int, int]] = None) -> Dict[str, Any]:
+def check_backbone(cfg: Config, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Builds the dense backbone of a config and its sparse counterpart and compares them.
 
     All weights are random, layer scales and response norms too, which start near zero.
@@ -107,8 +108,10 @@ def check_backbone(cfg: Config, size: Optional[Tuple[int, int]] = None) -> Dict[
     del same
     error = max_error(got, expected)
     if not error <= TOLERANCE:
-        raise SwapError('with keep_ratios=None the outputs differ from the dense ones by '
-                        f'{error:.1e} of their largest value')
+        raise SwapError(
+            'with keep_ratios=None the outputs differ from the dense ones by '
+            f'{error:.1e} of their largest value'
+        )
 
     sparse = MODELS.build(sparse_cfg).eval()
     new = load_dense(sparse, weights)
@@ -117,8 +120,10 @@ def check_backbone(cfg: Config, size: Optional[Tuple[int, int]] = None) -> Dict[
     with torch.no_grad(), record_decisions(sparse) as log:
         outs = sparse(image)
     if [out.shape for out in outs] != [out.shape for out in expected]:
-        raise SwapError(f'sparse outputs have shapes {[tuple(out.shape) for out in outs]}, dense '
-                        f'ones {[tuple(out.shape) for out in expected]}')
+        raise SwapError(
+            f'sparse outputs have shapes {[tuple(out.shape) for out in outs]}, dense '
+            f'ones {[tuple(out.shape) for out in expected]}'
+        )
     if not all(out.isfinite().all() for out in outs):
         raise SwapError('sparse outputs are not finite')
     if len(log.decisions) != len(sparse.keep_ratios):
@@ -126,13 +131,20 @@ def check_backbone(cfg: Config, size: Optional[Tuple[int, int]] = None) -> Dict[
     for decision in log.decisions:
         count = decision.hw[0] * decision.hw[1]
         if decision.keep.sum().item() != int(count * decision.target):
-            raise SwapError(f'{decision.keep.sum().item()} of {count} positions are slow, the keep '
-                            f'ratio is {decision.target}')
-    return dict(size=tuple(size), tensors=len(weights), new=new, error=error,
-                keep_ratios=[decision.keep_ratio.item() for decision in log.decisions])
+            raise SwapError(
+                f'{decision.keep.sum().item()} of {count} positions are slow, the keep '
+                f'ratio is {decision.target}'
+            )
+    return dict(
+        size=tuple(size),
+        tensors=len(weights),
+        new=new,
+        error=error,
+        keep_ratios=[decision.keep_ratio.item() for decision in log.decisions],
+    )
 
 
-def sparse_backbone(cfg: Config) -> Dict[str, Any]:
+def sparse_backbone(cfg: Config) -> dict[str, Any]:
     """The backbone after the swap, without pretrained weights; ``cfg`` is not changed."""
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     sparsify(cfg, KEEP_RATIO)
@@ -146,7 +158,7 @@ def randomise(model: nn.Module) -> None:
             parameter += 0.02 * torch.randn_like(parameter)
 
 
-def load_dense(model: nn.Module, weights: Dict[str, Tensor]) -> int:
+def load_dense(model: nn.Module, weights: dict[str, Tensor]) -> int:
     """Loads a dense state dict; returns how many sparse tensors it leaves new.
 
     Raises:
@@ -155,21 +167,25 @@ def load_dense(model: nn.Module, weights: Dict[str, Tensor]) -> int:
     missing, unexpected = model.load_state_dict(weights, strict=False)
     lost = [name for name in missing if not is_new(name)]
     if lost or unexpected:
-        raise SwapError(f'dense names without a place: {list(unexpected)}; names that the dense '
-                        f'weights lack: {lost}')
+        raise SwapError(
+            f'dense names without a place: {list(unexpected)}; names that the dense '
+            f'weights lack: {lost}'
+        )
     return len(missing)
 
 
-def max_error(got: Tuple[Tensor, ...], expected: Tuple[Tensor, ...]) -> float:
+def max_error(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
     """Largest difference of two tuples of maps, each relative to the map's largest value."""
     if [out.shape for out in got] != [out.shape for out in expected]:
-        raise SwapError(f'outputs have shapes {[tuple(out.shape) for out in got]}, dense ones '
-                        f'{[tuple(out.shape) for out in expected]}')
+        raise SwapError(
+            f'outputs have shapes {[tuple(out.shape) for out in got]}, dense ones '
+            f'{[tuple(out.shape) for out in expected]}'
+        )
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(got, expected))
 
 
 # ---------------------------------------------------------------------- whole model
-def check_model(cfg: Config, size: Tuple[int, int] = SIZE) -> Dict[str, Any]:
+def check_model(cfg: Config, size: tuple[int, int] = SIZE) -> dict[str, Any]:
     """Builds a config's model after the swap and computes one training step's gradients.
 
     Args:
@@ -195,8 +211,11 @@ def check_model(cfg: Config, size: Tuple[int, int] = SIZE) -> Dict[str, Any]:
         wrapper.pop(key, None)
     groups = build_optim_wrapper(model, Config(wrapper)._cfg_dict).optimizer.param_groups
     grouped = {id(parameter) for group in groups for parameter in group['params']}
-    left_out = [name for name, parameter in model.named_parameters()
-                if parameter.requires_grad and id(parameter) not in grouped]
+    left_out = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) not in grouped
+    ]
     if left_out:
         raise SwapError(f'parameters without an optimizer: {left_out}')
 
@@ -208,12 +227,18 @@ def check_model(cfg: Config, size: Tuple[int, int] = SIZE) -> Dict[str, Any]:
         raise SwapError(f'the loss is {loss.item()}')
     loss.backward()
     new = new_parameters(model.backbone)
-    without = [name for name, parameter in new.items() if parameter.grad is None
-               or not parameter.grad.isfinite().all() or not parameter.grad.any()]
+    without = [
+        name
+        for name, parameter in new.items()
+        if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.any()
+    ]
     if without or not new:
         raise SwapError(f'no gradient for {without or "any sparse part"}')
-    return dict(loss=loss.item(), new=len(new),
-                optimizer=wrapper.get('constructor', 'DefaultOptimWrapperConstructor'))
+    return dict(
+        loss=loss.item(),
+        new=len(new),
+        optimizer=wrapper.get('constructor', 'DefaultOptimWrapperConstructor'),
+    )
 
 
 def build_untouched(cfg: Config) -> BaseModel:
@@ -224,7 +249,7 @@ def build_untouched(cfg: Config) -> BaseModel:
     return MODELS.build(cfg.model)
 
 
-def build_model(cfg: Config, size: Tuple[int, int] = SIZE) -> BaseModel:
+def build_model(cfg: Config, size: tuple[int, int] = SIZE) -> BaseModel:
     """The model of a config, from scratch, for images of this size."""
     model = without_pretrained(cfg.model)
     preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor')
@@ -240,8 +265,9 @@ def build_model(cfg: Config, size: Tuple[int, int] = SIZE) -> BaseModel:
     return model
 
 
-def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5,
-                count: int = 2) -> Dict[str, Any]:
+def dummy_batch(
+    cfg: Config, size: tuple[int, int] = SIZE, num_classes: int = 5, count: int = 2
+) -> dict[str, Any]:
     """Random images with labels of the first classes, as a dataloader collates them.
 
     Args:
@@ -260,19 +286,33 @@ def dummy_batch(cfg: Config, size: Tuple[int, int] = SIZE, num_classes: int = 5,
         # Detectors of boxes alone do not expect masks.
         masks = cfg.model.data_preprocessor.get('pad_mask', False)
         if 'Track' in cfg.model.data_preprocessor.type:  # images are the frames of a video
-            return demo.demo_track_inputs(1, 2, key_frames_inds=[0], image_shapes=(3, *size),
-                                          num_items=[3], num_classes=num_classes, with_mask=masks)
-        return demo.demo_mm_inputs(count, [(3, *size)] * count, num_items=[3] * count,
-                                   num_classes=num_classes, with_mask=masks, with_semantic=masks)
+            return demo.demo_track_inputs(
+                1,
+                2,
+                key_frames_inds=[0],
+                image_shapes=(3, *size),
+                num_items=[3],
+                num_classes=num_classes,
+                with_mask=masks,
+            )
+        return demo.demo_mm_inputs(
+            count,
+            [(3, *size)] * count,
+            num_items=[3] * count,
+            num_classes=num_classes,
+            with_mask=masks,
+            with_semantic=masks,
+        )
     structures = importlib.import_module(f'{library}.structures')
     samples = []
     for i in range(count):
         if library == 'mmseg':
             labels = torch.randint(0, num_classes, (1, *size))
-            labels[:, :size[0] // 8] = 255  # ignored
+            labels[:, : size[0] // 8] = 255  # ignored
             sample = structures.SegDataSample(
                 metainfo=dict(img_shape=size, ori_shape=size),
-                gt_sem_seg=importlib.import_module('mmengine.structures').PixelData(data=labels))
+                gt_sem_seg=importlib.import_module('mmengine.structures').PixelData(data=labels),
+            )
         else:
             sample = structures.DataSample().set_gt_label(i % num_classes)
         samples.append(sample)

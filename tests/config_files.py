@@ -1,6 +1,7 @@
 """Loading the configs of this repository, and comparing configs."""
+
 import copy
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,7 +14,7 @@ def load(name):
     return copy.deepcopy(_load(name))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(name):
     return Config.fromfile(ROOT / f'configs/{name}.py')
 

@@ -1,4 +1,5 @@
 """Fast tests first; slow ones last."""
+
 import pytest
 import torch
 

@@ -1,4 +1,5 @@
 """Golden files of the published programs, and our models built from their settings."""
+
 from pathlib import Path
 
 import torch
@@ -25,8 +26,10 @@ def release(name: str) -> dict:
     """The state dict of a golden file, 'stvit_cls-0' for one of several in a file, as released."""
     golden = load(name.split('-')[0])
     stored = golden['cases'][int(name[-1])] if '-' in name else golden
-    return {key: value.float() if value.dtype == torch.float16 else value
-            for key, value in stored['state_dict'].items()}
+    return {
+        key: value.float() if value.dtype == torch.float16 else value
+        for key, value in stored['state_dict'].items()
+    }
 
 
 class Classifier(nn.Module):
@@ -36,17 +39,28 @@ class Classifier(nn.Module):
         super().__init__()
         config = golden['config']
         self.swin = 'embed_dim' in config
-        common = dict(keep_ratios=tuple(config['keep_ratios']), prune_blocks=config['pruning_loc'],
-                      mixing='two_stream', drop_path_rate=0.0)
+        common = dict(
+            keep_ratios=tuple(config['keep_ratios']),
+            prune_blocks=config['pruning_loc'],
+            mixing='two_stream',
+            drop_path_rate=0.0,
+        )
         if self.swin:
             self.backbone = DynamicSwin(
-                arch=dict(embed_dims=config['embed_dim'], depths=config['depths'],
-                          num_heads=config['num_heads']),
-                window_size=config['window_size'], **common)
+                arch=dict(
+                    embed_dims=config['embed_dim'],
+                    depths=config['depths'],
+                    num_heads=config['num_heads'],
+                ),
+                window_size=config['window_size'],
+                **common,
+            )
         else:
             self.backbone = DynamicConvNeXt(
                 arch=dict(depths=config['depths'], channels=config['dims']),
-                gap_before_final_norm=False, **common)
+                gap_before_final_norm=False,
+                **common,
+            )
         weights = convert_state_dict(golden['state_dict']).state_dict
         classes, width = weights['head.fc.weight'].shape
         self.head = nn.ModuleDict(dict(fc=nn.Linear(width, classes)))

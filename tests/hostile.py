@@ -1,4 +1,5 @@
 """An object that no checkpoint may bring to life."""
+
 import pathlib
 
 
@@ -9,4 +10,4 @@ class Hostile:
         self.path = path
 
     def __reduce__(self):
-        return pathlib.Path.touch, (pathlib.Path(self.path), )
+        return pathlib.Path.touch, (pathlib.Path(self.path),)

@@ -1,4 +1,5 @@
 """Properties that hold for every backbone, and what old releases of torch cannot do."""
+
 import warnings
 
 import pytest
@@ -15,12 +16,19 @@ def _autocasts(dtype):
             return False
 
 
-AUTOCAST_DTYPES = [pytest.param(dtype, marks=pytest.mark.skipif(
-    not _autocasts(dtype), reason=f'this torch has no {dtype} autocast on the CPU'))
-    for dtype in (torch.bfloat16, torch.float16)]
+AUTOCAST_DTYPES = [
+    pytest.param(
+        dtype,
+        marks=pytest.mark.skipif(
+            not _autocasts(dtype), reason=f'this torch has no {dtype} autocast on the CPU'
+        ),
+    )
+    for dtype in (torch.bfloat16, torch.float16)
+]
 needs_safe_globals = pytest.mark.skipif(
     not hasattr(torch.serialization, 'safe_globals'),
-    reason='before torch 2.5 files with other objects than tensors are refused')
+    reason='before torch 2.5 files with other objects than tensors are refused',
+)
 
 
 def check_dtype(model, dtype):

@@ -1,23 +1,30 @@
 """The names of a benchmark's command line, and that what they name can be compared."""
+
 import pytest
 import torch
 from mmengine.registry import MODELS
 from toys import SWIN
 
 from dynsp_mm import cli
-from dynsp_mm.candidates import (Candidate, build_alike, find_candidates, load_fitting, make_ready,
-                                 read_weights)
+from dynsp_mm.candidates import (
+    Candidate,
+    build_alike,
+    find_candidates,
+    load_fitting,
+    make_ready,
+    read_weights,
+)
 from dynsp_mm.layers import Foldable
 from dynsp_mm.swap_check import max_error
 
 SIZE = (64, 64)
-CONFIG = '''
+CONFIG = """
 default_scope = {scope!r}
 model = dict(type='ImageClassifier', backbone={backbone},
              neck=dict(type='GlobalAveragePooling'),
              head=dict(type='LinearClsHead', num_classes=3, in_channels=128))
 data_preprocessor = dict(mean=[0, 0, 0], std=[255, 255, 255], num_classes=3)
-'''
+"""
 DENSE = dict(SWIN, type='SwinTransformer', pad_small_map=True)
 del DENSE['keep_ratios']
 
@@ -29,13 +36,15 @@ def write(tmp_path, monkeypatch):
     def write(name, backbone, scope='mmpretrain'):
         (tmp_path / name).write_text(CONFIG.format(scope=scope, backbone=backbone))
         return name
+
     return write
 
 
 def test_changes(write):
     name = write('a@b.py', DENSE)
-    backbone = Candidate(f'{name}@sparse=0.9,0.6,0.5@window_size=4'
-                         '@model.head.num_classes=7').cfg.model
+    backbone = Candidate(
+        f'{name}@sparse=0.9,0.6,0.5@window_size=4@model.head.num_classes=7'
+    ).cfg.model
     assert backbone.head.num_classes == 7
     backbone = backbone.backbone
     assert (backbone.type, backbone.window_size) == ('DynamicSwin', 4)
@@ -50,17 +59,21 @@ def test_named_backbones():
     assert model.backbone.keep_ratios == (0.9, 0.6, 0.5)
     assert candidate.cfg.model.backbone.drop_path_rate == 0.1
     assert Candidate('dynamic_convnext_atto@sparse=0.7').build(
-        'backbone', SIZE).backbone.keep_ratios == (0.7, 0.5, 0.3)
-    assert Candidate('dynamic_convnext_atto@dense').build(
-        'backbone', SIZE).backbone.keep_ratios is None
+        'backbone', SIZE
+    ).backbone.keep_ratios == (0.7, 0.5, 0.3)
+    assert (
+        Candidate('dynamic_convnext_atto@dense').build('backbone', SIZE).backbone.keep_ratios
+        is None
+    )
 
 
 def test_order_and_labels():
     names = ['dynamic_convnext_atto', 'dynamic_swin_t', 'dynamic_convnext_atto']
     labels = [candidate.label for candidate in find_candidates(names, True, ['0.7', '0.6'])]
     forms = ['', '@dense', '@sparse=0.7', '@sparse=0.6']
-    assert labels == [names[0] + form for form in forms] + [
-        names[1] + form for form in forms] + [names[0] + form + ' (2)' for form in forms]
+    assert labels == [names[0] + form for form in forms] + [names[1] + form for form in forms] + [
+        names[0] + form + ' (2)' for form in forms
+    ]
     assert [candidate.label for candidate in find_candidates(names[:2])] == names[:2]
 
 
@@ -91,12 +104,12 @@ def forms(model):
 
 def test_made_ready_for_inference(write):
     """Own backbones are prepared and cast, others cast unless autocast is wanted."""
-    plain, = find_candidates([write('net.py', DENSE)])
-    sparse, = find_candidates([write('net.py', DENSE)], ratios=['0.7'])[1:]
+    (plain,) = find_candidates([write('net.py', DENSE)])
+    (sparse,) = find_candidates([write('net.py', DENSE)], ratios=['0.7'])[1:]
     bf16, cpu = torch.bfloat16, torch.device('cpu')
 
     def ready(candidate, part, dtype, autocast, backend):
-        (model, batch), = build_alike([candidate], part, 1, SIZE, cpu)
+        ((model, batch),) = build_alike([candidate], part, 1, SIZE, cpu)
         used = make_ready(model, batch, part, dtype, autocast, backend)
         return used, next(model.backbone.parameters()).dtype, batch['inputs'].dtype, forms(model)
 
@@ -145,12 +158,14 @@ def test_a_config_builds_what_the_candidate_is(write, label):
     assert type(built) is type(expected) and built.keep_ratios == expected.keep_ratios
     assert built.out_indices == expected.out_indices
     assert {name: value.shape for name, value in built.state_dict().items()} == {
-        name: value.shape for name, value in expected.state_dict().items()}
+        name: value.shape for name, value in expected.state_dict().items()
+    }
 
 
 def test_a_batch_suits_training(write):
-    candidate = Candidate(write('net.py', dict(SWIN, init_cfg=dict(
-        type='Pretrained', checkpoint='never_read.pth'))))
+    candidate = Candidate(
+        write('net.py', dict(SWIN, init_cfg=dict(type='Pretrained', checkpoint='never_read.pth')))
+    )
     assert candidate.build('backbone', SIZE).backbone.keep_ratios == (0.7, 0.5, 0.3)
     model = candidate.build('model', SIZE)
     batch = candidate.batch(model, 5, SIZE, True)  # more images than classes
@@ -158,7 +173,10 @@ def test_a_batch_suits_training(write):
     assert model(**batch, mode='loss')['loss'].isfinite()
     channels = Candidate('dynamic_convnext_atto@in_channels=4')
     assert channels.batch(channels.build('backbone', SIZE), 2, SIZE, False)['inputs'].shape == (
-        2, 4, *SIZE)
+        2,
+        4,
+        *SIZE,
+    )
 
 
 def test_weights_of_a_checkpoint(tmp_path):
@@ -176,15 +194,21 @@ def test_weights_of_a_checkpoint(tmp_path):
     assert all((value == 3).all() for name, value in model.state_dict().items() if name != first)
 
 
-@pytest.mark.parametrize('label,text', [
-    ('dynamic_swim_t', 'dynamic_swim_t: neither a config file, nor a config of a library such as'),
-    ('dynamic_swin_t@sparse=x', "dynamic_swin_t@sparse=x: 'x': must be a number"),
-    ('dynamic_swin_t@sparse=', "dynamic_swin_t@sparse=: '': must be a number"),
-    ('dynamic_swin_t@model.neck.a=1', 'a backbone without config has no other parts'),
-    ('net.py@sparse=2', '--sparse 2: keep_ratios=2.0: one number r stands for'),
-    ('empty.py', 'empty.py: model must be set'),
-    ('whole.py', 'whole.py: has no model.backbone'),
-])
+@pytest.mark.parametrize(
+    'label,text',
+    [
+        (
+            'dynamic_swim_t',
+            'dynamic_swim_t: neither a config file, nor a config of a library such as',
+        ),
+        ('dynamic_swin_t@sparse=x', "dynamic_swin_t@sparse=x: 'x': must be a number"),
+        ('dynamic_swin_t@sparse=', "dynamic_swin_t@sparse=: '': must be a number"),
+        ('dynamic_swin_t@model.neck.a=1', 'a backbone without config has no other parts'),
+        ('net.py@sparse=2', '--sparse 2: keep_ratios=2.0: one number r stands for'),
+        ('empty.py', 'empty.py: model must be set'),
+        ('whole.py', 'whole.py: has no model.backbone'),
+    ],
+)
 def test_what_cannot_be_named(write, tmp_path, label, text):
     write('net.py', DENSE)
     (tmp_path / 'empty.py').write_text("default_scope = 'mmpretrain'")
@@ -194,12 +218,15 @@ def test_what_cannot_be_named(write, tmp_path, label, text):
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize('label,part,text', [
-    ('dynamic_swin_q', 'backbone', 'the sizes of dynamic_swin are tiny'),
-    ('net.py@keep_ratios=0.7', 'backbone', "unexpected keyword argument 'keep_ratios'"),
-    ('net.py@type=NoSuchNet', 'backbone', 'NoSuchNet is not in the'),
-    ('net.py@model.type=NoSuchModel', 'model', 'NoSuchModel is not in the'),
-])
+@pytest.mark.parametrize(
+    'label,part,text',
+    [
+        ('dynamic_swin_q', 'backbone', 'the sizes of dynamic_swin are tiny'),
+        ('net.py@keep_ratios=0.7', 'backbone', "unexpected keyword argument 'keep_ratios'"),
+        ('net.py@type=NoSuchNet', 'backbone', 'NoSuchNet is not in the'),
+        ('net.py@model.type=NoSuchModel', 'model', 'NoSuchModel is not in the'),
+    ],
+)
 def test_what_cannot_be_built(write, label, part, text):
     write('net.py', DENSE)
     with pytest.raises(cli.UserError, match=f'^{label}: the {part} cannot be built: .*{text}'):
@@ -209,7 +236,10 @@ def test_what_cannot_be_built(write, label, part, text):
 def test_models_of_videos(write, monkeypatch):
     candidate = Candidate(write('net.py', SWIN))
     model = candidate.build('model', SIZE)
-    monkeypatch.setattr(type(model.data_preprocessor), 'forward',
-                        lambda self, batch, training: dict(inputs=dict(img=batch['inputs'])))
+    monkeypatch.setattr(
+        type(model.data_preprocessor),
+        'forward',
+        lambda self, batch, training: dict(inputs=dict(img=batch['inputs'])),
+    )
     with pytest.raises(cli.UserError, match='net.py: --part model measures models of single'):
         candidate.batch(model, 1, SIZE, False)

@@ -9,9 +9,11 @@ from mmengine.registry import DATASETS, METRICS
 from dynsp_mm.cli import UserError
 from dynsp_mm.data_check import explain_data_errors, find_data_problem
 
-COCO = dict(images=[dict(id=1, file_name='a.jpg', width=2, height=2)],
-            annotations=[dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 1, 1])],
-            categories=[dict(id=1, name='cat'), dict(id=2, name='dog')])
+COCO = dict(
+    images=[dict(id=1, file_name='a.jpg', width=2, height=2)],
+    annotations=[dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 1, 1])],
+    categories=[dict(id=1, name='cat'), dict(id=2, name='dog')],
+)
 
 
 @pytest.fixture
@@ -26,18 +28,34 @@ def root(tmp_path):
 
 
 def make_dataset(root, **entries):
-    return dict(dict(type='CocoDataset', data_root=str(root), ann_file='ann.json',
-                     data_prefix=dict(img='train/'), metainfo=dict(classes=('cat',))), **entries)
+    return dict(
+        dict(
+            type='CocoDataset',
+            data_root=str(root),
+            ann_file='ann.json',
+            data_prefix=dict(img='train/'),
+            metainfo=dict(classes=('cat',)),
+        ),
+        **entries,
+    )
 
 
 def make(dataset, split='train', evaluator=None, scope='mmdet'):
-    return Config({'default_scope': scope, f'{split}_dataloader': dict(dataset=dataset),
-                   f'{split}_evaluator': evaluator})
+    return Config(
+        {
+            'default_scope': scope,
+            f'{split}_dataloader': dict(dataset=dataset),
+            f'{split}_evaluator': evaluator,
+        }
+    )
 
 
 def wrap(dataset):
-    return dict(type='RepeatDataset', times=2, dataset=dict(
-        type='ConcatDataset', datasets=[make_dataset(dataset['data_root']), dataset]))
+    return dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(type='ConcatDataset', datasets=[make_dataset(dataset['data_root']), dataset]),
+    )
 
 
 def check_train(dataset, deep=False, **kwargs):
@@ -49,6 +67,7 @@ def write_ann(root, content):
 
 
 # existence
+
 
 def test_sound_data(root):
     for deep in (False, True):
@@ -62,38 +81,59 @@ def test_sound_data(root):
 def test_missing_data_root(tmp_path, deep):
     root = f'{tmp_path}/none/'
     dataset = make_dataset(root)
-    start = (f"data directory {tmp_path}/none is missing (train_dataloader.dataset.data_root="
-             f"'{root}'): download ")
+    start = (
+        f'data directory {tmp_path}/none is missing (train_dataloader.dataset.data_root='
+        f"'{root}'): download "
+    )
     option = 'or pass --cfg-options train_dataloader.dataset.data_root=DIR'
     hint = f'there (python tools/prepare_data.py %s --root {root} says how) {option}'
     assert check_train(dataset, deep) == f'{start}the data set there {option}'
     del dataset['metainfo']
     assert check_train(dataset, deep) == f'{start}COCO 2017 {hint % "coco"}'
     assert f'{start}ADE20K {hint % "ade20k"}' == check_train(
-        dict(type='ADE20KDataset', data_root=root, data_prefix=dict(img_path='a')), deep)
+        dict(type='ADE20KDataset', data_root=root, data_prefix=dict(img_path='a')), deep
+    )
     assert f'{start}ImageNet-1k {hint % "imagenet"}' == check_train(
-        dict(type='mmpretrain.ImageNet', data_root=root, split='train'), deep)
+        dict(type='mmpretrain.ImageNet', data_root=root, split='train'), deep
+    )
 
 
 def test_missing_data_root_names_every_option_to_pass(tmp_path):
     root = f'{tmp_path}/none/'
-    cfg = make(dict(type='ConcatDataset', datasets=[dict(type='A', data_root='/', ann_file=''),
-                                                    make_dataset(root)]))
+    cfg = make(
+        dict(
+            type='ConcatDataset',
+            datasets=[dict(type='A', data_root='/', ann_file=''), make_dataset(root)],
+        )
+    )
     cfg.val_dataloader = dict(dataset=make_dataset(root))
-    cfg.val_evaluator = [dict(type='Other'),
-                         dict(type='CocoMetric', ann_file=f'{root}annotations/val.json')]
+    cfg.val_evaluator = [
+        dict(type='Other'),
+        dict(type='CocoMetric', ann_file=f'{root}annotations/val.json'),
+    ]
     text = find_data_problem(cfg, ('train', 'val'))
     assert text.endswith(
         'pass --cfg-options train_dataloader.dataset.datasets.1.data_root=DIR '
-        'val_dataloader.dataset.data_root=DIR val_evaluator.1.ann_file=DIR/annotations/val.json')
+        'val_dataloader.dataset.data_root=DIR val_evaluator.1.ann_file=DIR/annotations/val.json'
+    )
 
 
 def test_unused_data_root_may_be_missing(root):
-    dataset = make_dataset('/no/such/root', ann_file=f'{root}/ann.json',
-                           data_prefix=dict(img=f'{root}/train'))
+    dataset = make_dataset(
+        '/no/such/root', ann_file=f'{root}/ann.json', data_prefix=dict(img=f'{root}/train')
+    )
     assert check_train(dataset) is None
-    assert check_train(dict(type='ADE20KDataset', data_root='/no/such/root', data_prefix=dict(
-        img_path=f'{root}/train', seg_map_path=f'{root}/masks')), scope='mmseg') is None
+    assert (
+        check_train(
+            dict(
+                type='ADE20KDataset',
+                data_root='/no/such/root',
+                data_prefix=dict(img_path=f'{root}/train', seg_map_path=f'{root}/masks'),
+            ),
+            scope='mmseg',
+        )
+        is None
+    )
     dataset['data_prefix'] = dict(img='')
     assert 'data directory /no/such/root is missing' in check_train(dataset)
 
@@ -101,18 +141,23 @@ def test_unused_data_root_may_be_missing(root):
 def test_missing_annotation_file(root):
     for ann_file in ('no.json', f'{root}/no.json', ['ann.json', 'no.json']):
         text = check_train(make_dataset(root, ann_file=ann_file))
-        assert text.startswith(f'annotation file {root}/no.json is missing '
-                               '(train_dataloader.dataset.ann_file=')
+        assert text.startswith(
+            f'annotation file {root}/no.json is missing (train_dataloader.dataset.ann_file='
+        )
 
 
 def test_missing_image_folder(root):
     assert check_train(make_dataset(root, data_prefix=dict(img='val/'))) == (
-        f"image folder {root}/val is missing (train_dataloader.dataset.data_prefix.img='val/')")
+        f"image folder {root}/val is missing (train_dataloader.dataset.data_prefix.img='val/')"
+    )
     for prefix in ('val', dict(img_path='val')):  # mmpretrain takes a string, too
-        text = check_train(dict(type='CustomDataset', data_root=str(root), data_prefix=prefix),
-                           scope='mmpretrain')
-        assert text == (f"image folder {root}/val is missing "
-                        "(train_dataloader.dataset.data_prefix.img_path='val')")
+        text = check_train(
+            dict(type='CustomDataset', data_root=str(root), data_prefix=prefix), scope='mmpretrain'
+        )
+        assert text == (
+            f'image folder {root}/val is missing '
+            "(train_dataloader.dataset.data_prefix.img_path='val')"
+        )
 
 
 def test_relative_paths_start_at_the_current_directory(root, monkeypatch):
@@ -145,13 +190,17 @@ def test_splits(root):
 def test_what_is_not_local_is_not_checked(root):
     remote = dict(backend='petrel')
     for dataset in (
-            make_dataset('s3://bucket/coco/'),
-            make_dataset('/no/such', backend_args=remote),
-            make_dataset('/no/such', file_client_args=remote),
-            make_dataset(root, ann_file='https://host/ann.json'),
-            make_dataset('/no/such', ann_file='s3://ann.json', data_prefix=dict(img='s3://a')),
-            make_dataset(root, data_prefix=dict(img='no'),
-                         pipeline=[dict(type='LoadImageFromFile', backend_args=remote)])):
+        make_dataset('s3://bucket/coco/'),
+        make_dataset('/no/such', backend_args=remote),
+        make_dataset('/no/such', file_client_args=remote),
+        make_dataset(root, ann_file='https://host/ann.json'),
+        make_dataset('/no/such', ann_file='s3://ann.json', data_prefix=dict(img='s3://a')),
+        make_dataset(
+            root,
+            data_prefix=dict(img='no'),
+            pipeline=[dict(type='LoadImageFromFile', backend_args=remote)],
+        ),
+    ):
         for deep in (False, True):
             assert check_train(dataset, deep) is None
     for backend_args in (None, dict(backend='local'), {}):
@@ -165,27 +214,34 @@ def test_datasets_that_download_themselves():
     assert 'data directory' in check_train(dataset, scope='mmpretrain')
 
 
-@pytest.mark.parametrize('form, key', [
-    (lambda metric: metric, 'val_evaluator'),
-    (lambda metric: [dict(type='Other'), metric], 'val_evaluator.1'),
-    (lambda metric: dict(type='Evaluator', metrics=[metric]), 'val_evaluator.metrics.0'),
-])
+@pytest.mark.parametrize(
+    'form, key',
+    [
+        (lambda metric: metric, 'val_evaluator'),
+        (lambda metric: [dict(type='Other'), metric], 'val_evaluator.1'),
+        (lambda metric: dict(type='Evaluator', metrics=[metric]), 'val_evaluator.metrics.0'),
+    ],
+)
 def test_evaluators(root, form, key):
     metric = dict(type='CocoMetric', ann_file=f'{root}/no.json')
     cfg = make(make_dataset(root), 'val', form(metric))
     assert find_data_problem(cfg, ('val',)) == (
-        f"annotation file {root}/no.json is missing ({key}.ann_file='{root}/no.json')")
+        f"annotation file {root}/no.json is missing ({key}.ann_file='{root}/no.json')"
+    )
     metric['backend_args'] = dict(backend='petrel')
     assert find_data_problem(make(make_dataset(root), 'val', form(metric)), ('val',)) is None
 
 
 # contents
 
+
 def test_not_json(root):
     write_ann(root, '{"images": [],\n "annotations" []}')
     text = check_train(make_dataset(root), deep=True)
-    assert text == (f'annotation file {root}/ann.json (train_dataloader.dataset.ann_file) is not '
-                    "JSON: line 2, column 16: Expecting ':' delimiter")
+    assert text == (
+        f'annotation file {root}/ann.json (train_dataloader.dataset.ann_file) is not '
+        "JSON: line 2, column 16: Expecting ':' delimiter"
+    )
     assert check_train(make_dataset(root)) is None
     (root / 'ann.json').write_bytes(b'\x89PNG')
     assert 'is not JSON: byte 0 is no UTF-8 text' in check_train(make_dataset(root), deep=True)
@@ -197,17 +253,20 @@ def test_not_coco(root):
     write_ann(root, [COCO])
     assert check_train(make_dataset(root), deep=True).endswith(
         'is not in COCO format: its top level is a list, not an object with images, annotations, '
-        'categories')
+        'categories'
+    )
 
 
-@pytest.mark.parametrize('lacking', [['images'], ['annotations'], ['categories'],
-                                     ['annotations', 'categories']])
+@pytest.mark.parametrize(
+    'lacking', [['images'], ['annotations'], ['categories'], ['annotations', 'categories']]
+)
 def test_lacking_lists(root, lacking):
     write_ann(root, {key: value for key, value in COCO.items() if key not in lacking})
     assert check_train(wrap(make_dataset(root)), deep=True) == (
         f'annotation file {root}/ann.json (train_dataloader.dataset.dataset.datasets.0.ann_file) '
         f'lacks {", ".join(map(repr, lacking))}; it must hold the lists images, annotations, '
-        'categories')
+        'categories'
+    )
 
 
 def test_submissions_need_no_annotations(root):
@@ -233,7 +292,8 @@ def test_no_common_class(root):
     dataset = make_dataset(root, metainfo=dict(classes=('person', 'car')))
     assert check_train(dataset, deep=True) == (
         f'annotation file {root}/ann.json (train_dataloader.dataset.ann_file) has none of '
-        'metainfo.classes (person, car) among its categories (cat, dog)')
+        'metainfo.classes (person, car) among its categories (cat, dog)'
+    )
     dataset['metainfo'] = dict(classes=tuple('abcdefg'))
     assert '(a, b, c, d, e, ...)' in check_train(dataset, deep=True)
     dataset['metainfo'] = dict(classes=('person', 'dog'))  # one suffices
@@ -243,7 +303,8 @@ def test_no_common_class(root):
 def test_classes_given_as_string(root):
     dataset = make_dataset(root, metainfo=dict(classes='cat'))
     assert check_train(dataset, deep=True) == (
-        "metainfo.classes='cat' is one string; write classes=('cat',)")
+        "metainfo.classes='cat' is one string; write classes=('cat',)"
+    )
     names = root / 'names.txt'
     dataset['metainfo'] = dict(classes=str(names))
     names.write_text('bird\ndog\n')
@@ -255,6 +316,7 @@ def test_classes_given_as_string(root):
 @pytest.fixture
 def coco_classes(monkeypatch):
     """A CocoDataset, one derived from it and another one, in mmengine's root registry."""
+
     class CocoDataset:
         METAINFO = dict(classes=('person', 'car'))
 
@@ -263,6 +325,7 @@ def coco_classes(monkeypatch):
 
     class Lines:
         pass
+
     for kind in (CocoDataset, MyCoco, Lines):
         monkeypatch.setitem(DATASETS.module_dict, kind.__name__, kind)
     return MyCoco
@@ -272,8 +335,10 @@ def test_derived_datasets_and_default_classes(root, coco_classes):
     kwargs = dict(deep=True, scope='mmengine')
     for kind in ('MyCoco', coco_classes):
         dataset = make_dataset(root, type=kind, metainfo=None)
-        assert ('has none of the default classes of MyCoco (person, car) among its categories '
-                '(cat, dog)') in check_train(dataset, **kwargs)
+        assert (
+            'has none of the default classes of MyCoco (person, car) among its categories '
+            '(cat, dog)'
+        ) in check_train(dataset, **kwargs)
         assert check_train(make_dataset(root, type=kind), **kwargs) is None
     write_ann(root, 'a.jpg 0\n')  # a format of its own
     assert check_train(make_dataset(root, type='Lines'), **kwargs) is None
@@ -288,7 +353,8 @@ def test_default_classes_of_mmdet(root):
     for kind, first in (('CocoDataset', 'person'), ('LVISV1Dataset', 'aerosol_can')):
         dataset['type'] = kind
         assert f'none of the default classes of {kind} ({first}, ' in check_train(
-            dataset, deep=True)
+            dataset, deep=True
+        )
     dataset['type'] = 'XMLDataset'
     assert check_train(dataset, deep=True) is None
 
@@ -297,7 +363,8 @@ def test_images_that_the_folder_lacks(root):
     write_ann(root, dict(COCO, images=[dict(id=1, file_name='b.jpg')]))
     assert check_train(make_dataset(root), deep=True) == (
         f'annotation file {root}/ann.json (train_dataloader.dataset.ann_file) lists b.jpg, which '
-        f'is not in the image folder {root}/train')
+        f'is not in the image folder {root}/train'
+    )
 
 
 def test_missing_mask_folder(root):
@@ -305,7 +372,8 @@ def test_missing_mask_folder(root):
         dataset = dict(type='ADE20KDataset', data_root=str(root), data_prefix={name: 'no'})
         assert check_train(dataset) is None  # only harmful if the pipeline loads masks
         assert check_train(dataset, deep=True) == (
-            f"mask folder {root}/no is missing (train_dataloader.dataset.data_prefix.{name}='no')")
+            f"mask folder {root}/no is missing (train_dataloader.dataset.data_prefix.{name}='no')"
+        )
         dataset['data_prefix'] = {name: 'masks'}
         assert check_train(dataset, deep=True) is None
 
@@ -316,10 +384,12 @@ def test_evaluator_contents(root):
     cfg = make(make_dataset(root), 'val', metric)
     assert find_data_problem(cfg, ('val',), deep=True) == (
         f'annotation file {root}/val.json (val_evaluator.ann_file) has none of metainfo.classes '
-        '(cat) among its categories (ox)')
+        '(cat) among its categories (ox)'
+    )
     (root / 'val.json').write_text('no')
     assert 'val.json (val_evaluator.ann_file) is not JSON' in find_data_problem(
-        cfg, ('val',), deep=True)
+        cfg, ('val',), deep=True
+    )
     cfg.val_evaluator.type = 'SomeOtherMetric'
     assert METRICS.get('SomeOtherMetric') is None
     assert find_data_problem(cfg, ('val',), deep=True) is None
@@ -327,6 +397,7 @@ def test_evaluator_contents(root):
 
 def test_a_file_is_read_once(root, monkeypatch):
     import dynsp_mm.data_check as module
+
     paths = []
     read = module._read_coco
     monkeypatch.setattr(module, '_read_coco', lambda path: paths.append(path) or read(path))
@@ -345,6 +416,7 @@ def test_the_config_stays_as_it_is(root):
 
 
 # explaining
+
 
 def test_explains_an_early_failure(root):
     write_ann(root, '[')

@@ -33,9 +33,14 @@ def test_model_without_our_backbone():
         dynsp_mm.prepare_for_inference(torch.nn.Linear(1, 1))
 
 
-@pytest.mark.parametrize('backend,message', [
-    ('fast', "backend='fast': must be one of"), ('triton', "backend='triton': needs a CUDA"),
-    (None, 'backend=None: must be one of')])
+@pytest.mark.parametrize(
+    'backend,message',
+    [
+        ('fast', "backend='fast': must be one of"),
+        ('triton', "backend='triton': needs a CUDA"),
+        (None, 'backend=None: must be one of'),
+    ],
+)
 def test_backend_that_cannot_run(backend, message, monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     model = ToyModel(SWIN).train()
@@ -106,6 +111,7 @@ class Watch(BaseModel):
 def test_hook_prepares_for_a_test_with_averaged_weights(tmp_path):
     class Nothing:
         """An evaluator."""
+
         metrics = []
 
         def process(self, *args, **kwargs):
@@ -114,13 +120,19 @@ def test_hook_prepares_for_a_test_with_averaged_weights(tmp_path):
         def evaluate(self, size):
             return {}
 
-    loader = dict(dataset=Images(), batch_size=2,
-                  sampler=dict(type='DefaultSampler', shuffle=False))
+    loader = dict(
+        dataset=Images(), batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False)
+    )
     average = EMAHook(momentum=0.5)
     depart = Depart(average)
     runner = toy_runner(
-        tmp_path, [average, depart, dict(type='PrepareForInferenceHook')], Watch(),
-        test_dataloader=loader, test_cfg=dict(), test_evaluator=Nothing())
+        tmp_path,
+        [average, depart, dict(type='PrepareForInferenceHook')],
+        Watch(),
+        test_dataloader=loader,
+        test_cfg=dict(),
+        test_evaluator=Nothing(),
+    )
     runner.train()
     assert not any(forms(runner.model))
     runner.test()

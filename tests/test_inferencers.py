@@ -1,4 +1,5 @@
 """The libraries' inferencers take our configs and checkpoints, in an interpreter of their own."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,9 @@ def save(models, meta):
     torch.save(dict(meta=dict(dataset_meta=meta, cfg=cfg.pretty_text), state_dict=weights), path)
     return path
 '''
-DETECT = START + '''
+DETECT = (
+    START
+    + """
 from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 import mmdet.models
@@ -40,8 +43,11 @@ backbone = inferencer.model.backbone
 result = inferencer([image, image], out_dir=folder + '/out', pred_score_thr=0.0)
 assert len(result['predictions']) == 2 and 'masks' in result['predictions'][0]
 assert len(list(__import__('pathlib').Path(folder, 'out/vis').iterdir())) == 1
-'''
-SEGMENT = START + '''
+"""
+)
+SEGMENT = (
+    START
+    + """
 from mmseg.apis import MMSegInferencer
 from mmseg.registry import MODELS
 import mmseg.models
@@ -51,8 +57,11 @@ inferencer = MMSegInferencer(config, path, classes=names, palette=palette, devic
 backbone = inferencer.model.backbone
 result = inferencer([image, image])
 assert [len(p) for p in result['predictions']] == [48, 48]
-'''
-CLASSIFY = START + '''
+"""
+)
+CLASSIFY = (
+    START
+    + """
 from mmpretrain.apis import ImageClassificationInferencer
 from mmpretrain.registry import MODELS
 import mmpretrain.models
@@ -61,24 +70,38 @@ inferencer = ImageClassificationInferencer(config, pretrained=path, device='cpu'
 backbone = inferencer.model.backbone
 result = inferencer([image, image], batch_size=2)
 assert len(result) == 2 and result[0]['pred_class'] in map(str, range(1000))
-'''
-END = '''
+"""
+)
+END = """
 print(type(backbone).__name__, backbone.keep_ratios)
 assert torch.equal(backbone.state_dict()['token_predictors.0.proj.weight'],
                    torch.load(path)['state_dict']['backbone.token_predictors.0.proj.weight'])
-'''
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('code,config', [
-    (DETECT, 'maskrcnn_dyswin_t'), (SEGMENT, 'upernet_dyconvnext_t_ade20k'),
-    (CLASSIFY, 'cls_dyswin_t_in1k')], ids=['det', 'seg', 'cls'])
+@pytest.mark.parametrize(
+    'code,config',
+    [
+        (DETECT, 'maskrcnn_dyswin_t'),
+        (SEGMENT, 'upernet_dyconvnext_t_ade20k'),
+        (CLASSIFY, 'cls_dyswin_t_in1k'),
+    ],
+    ids=['det', 'seg', 'cls'],
+)
 def test_inferencer(code, config, tmp_path):
     import cv2
-    cv2.imwrite(str(tmp_path / 'image.png'),
-                np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8))
-    done = subprocess.run([sys.executable, '-c', code + END, f'{ROOT}/configs/{config}.py',
-                           str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+
+    cv2.imwrite(
+        str(tmp_path / 'image.png'),
+        np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8),
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code + END, f'{ROOT}/configs/{config}.py', str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     family = 'DynamicConvNeXt' if 'convnext' in config else 'DynamicSwin'
     assert done.stdout.strip().splitlines()[-1] == f'{family} (0.7, 0.5, 0.3)'

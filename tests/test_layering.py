@@ -1,4 +1,5 @@
 """Imports point downwards only (the order in ``LAYERS``)."""
+
 import ast
 import subprocess
 import sys
@@ -9,9 +10,30 @@ import dynsp_mm
 PACKAGE = Path(dynsp_mm.__file__).parent
 LIBRARIES = {'mmdet', 'mmseg', 'mmpretrain'}
 # A module imports from earlier groups or its own; what follows sparsify serves the tools.
-LAYERS = ['version', 'archs', 'compat', 'config_tree', 'ops', 'layers', 'checkpoints', 'recording',
-          'backbones', 'inference', 'create', 'sparsify', 'training', 'analysis', 'visualization',
-          'demo', 'cli', 'data_check', 'preparation', 'swap_check', 'candidates', '__init__']
+LAYERS = [
+    'version',
+    'archs',
+    'compat',
+    'config_tree',
+    'ops',
+    'layers',
+    'checkpoints',
+    'recording',
+    'backbones',
+    'inference',
+    'create',
+    'sparsify',
+    'training',
+    'analysis',
+    'visualization',
+    'demo',
+    'cli',
+    'data_check',
+    'preparation',
+    'swap_check',
+    'candidates',
+    '__init__',
+]
 
 
 def imports(path):
@@ -25,8 +47,11 @@ def imports(path):
             if node.level == 0:
                 outside.add(node.module)
             elif node.level == depth + 1:
-                inside |= ({node.module.split('.')[0]} if node.module
-                           else {alias.name for alias in node.names})
+                inside |= (
+                    {node.module.split('.')[0]}
+                    if node.module
+                    else {alias.name for alias in node.names}
+                )
     return outside, inside
 
 
@@ -45,7 +70,9 @@ def test_imports_point_downwards():
 
 def test_importing_the_package_imports_no_task_library_and_needs_no_triton():
     # With None in its place, importing triton fails as where it is not installed.
-    code = ('import sys; sys.modules["triton"] = None; import dynsp_mm; '
-            f'print([m for m in {sorted(LIBRARIES)!r} if m in sys.modules])')
+    code = (
+        'import sys; sys.modules["triton"] = None; import dynsp_mm; '
+        f'print([m for m in {sorted(LIBRARIES)!r} if m in sys.modules])'
+    )
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == '[]'

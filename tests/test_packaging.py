@@ -1,4 +1,5 @@
 """A wheel serves without the checkout."""
+
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'CHANGELOG.md', 'LICENSE',
-           'model-index.yml', 'configs', 'tools', 'dynsp_mm')
+SOURCES = (
+    'setup.py',
+    'pyproject.toml',
+    'MANIFEST.in',
+    'README.md',
+    'CHANGELOG.md',
+    'LICENSE',
+    'model-index.yml',
+    'configs',
+    'tools',
+    'dynsp_mm',
+)
 
 
 def run(*command, **kwargs):
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True,
-                          **kwargs)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, **kwargs
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -27,15 +39,16 @@ def installed(tmp_path_factory):
     source.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns(
-                '__pycache__', '.mim'))
+            shutil.copytree(
+                ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '.mim')
+            )
         else:
             shutil.copy(ROOT / name, source)
     build = 'from setuptools.build_meta import build_sdist; print(build_sdist({!r}))'
     run('-c', build.format(str(folder)), cwd=source)
-    sdist, = folder.glob('*.tar.gz')
+    (sdist,) = folder.glob('*.tar.gz')
     run('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, sdist)
-    wheel, = folder.glob('*.whl')
+    (wheel,) = folder.glob('*.whl')
     target = folder / 'site'
     zipfile.ZipFile(wheel).extractall(target)
     return target
@@ -44,9 +57,13 @@ def installed(tmp_path_factory):
 def test_it_carries_configs_tools_and_index(installed):
     mim = installed / 'dynsp_mm/.mim'
     for name in ('configs', 'tools'):
-        expected = {path.relative_to(ROOT) for path in (ROOT / name).rglob('*')
-                    if path.is_file() and path.suffix != '.pyc'
-                    and path.name not in ('install.sh', 'try_original_stack.sh')}
+        expected = {
+            path.relative_to(ROOT)
+            for path in (ROOT / name).rglob('*')
+            if path.is_file()
+            and path.suffix != '.pyc'
+            and path.name not in ('install.sh', 'try_original_stack.sh')
+        }
         got = {path.relative_to(mim) for path in (mim / name).rglob('*') if path.is_file()}
         assert got == expected and expected
     assert (mim / 'model-index.yml').read_text() == (ROOT / 'model-index.yml').read_text()
@@ -58,8 +75,9 @@ def test_it_runs_elsewhere(installed, tmp_path):
     """Its configs serve as bases, in a config file and through the hub; the tools run."""
     (tmp_path / 'mine.py').write_text(
         "_base_ = [__import__('dynsp_mm') and 'dynsp_mm::maskrcnn_dyswin_t.py']\n"
-        'model = dict(backbone=dict(keep_ratios=0.6, init_cfg=None))\n')
-    code = f'''
+        'model = dict(backbone=dict(keep_ratios=0.6, init_cfg=None))\n'
+    )
+    code = f"""
 import dynsp_mm
 assert dynsp_mm.__file__.startswith({str(installed)!r}), dynsp_mm.__file__
 from mmengine.config import Config
@@ -70,7 +88,7 @@ assert get_config('dynsp_mm::maskrcnn_dyswin_t.py').model.backbone.keep_ratios =
 cfg = Config.fromfile('mine.py')
 init_default_scope(cfg.default_scope)
 print(type(MODELS.build(cfg.model).backbone).__module__)
-'''
+"""
     environment = dict(PYTHONPATH=str(installed), PATH='')
     assert run('-c', code, cwd=tmp_path, env=environment).split()[-1].startswith('dynsp_mm.')
     tool = installed / 'dynsp_mm/.mim/tools/sparsify_config.py'

@@ -1,11 +1,18 @@
 import pytest
 import torch
 
-from dynsp_mm import (DynamicConvNeXt, DynamicSwin, STViTSwin, record_decisions,
-                      record_semantic_attention)
+from dynsp_mm import (
+    DynamicConvNeXt,
+    DynamicSwin,
+    STViTSwin,
+    record_decisions,
+    record_semantic_attention,
+)
 
-ARGS = dict(arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)),
-            keep_ratios=(0.7, 0.5, 0.3))
+ARGS = dict(
+    arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)),
+    keep_ratios=(0.7, 0.5, 0.3),
+)
 
 
 def test_names_order_and_end():

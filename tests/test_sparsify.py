@@ -1,4 +1,5 @@
 """Any config of the libraries becomes sparse, and nothing else of it changes."""
+
 import copy
 import importlib
 import subprocess
@@ -18,11 +19,9 @@ ROOT = Path(__file__).parents[1]
 TOOL = ROOT / 'tools/sparsify_config.py'
 CONFIGS = {
     'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py': 'DynamicSwin',
-    'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py':
-        'DynamicConvNeXt',
+    'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py': 'DynamicConvNeXt',
     'mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py': 'DynamicSwin',
-    'mmseg::swin/swin-base-patch4-window12-in22k-384x384-pre_upernet_8xb2-160k_ade20k-512x512.py':
-        'DynamicSwin',
+    'mmseg::swin/swin-base-patch4-window12-in22k-384x384-pre_upernet_8xb2-160k_ade20k-512x512.py': 'DynamicSwin',
     'mmseg::convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-512x512.py': 'DynamicConvNeXt',
     'mmpretrain::swin_transformer/swin-base_16xb64_in1k-384px.py': 'DynamicSwin',
     'mmpretrain::swin_transformer_v2/swinv2-tiny-w16_16xb64_in1k-256px.py': 'DynamicSwinV2',
@@ -40,8 +39,7 @@ def test_only_what_must_changes(name):
         assert key == 'type' or cfg.model.backbone[key] == value
     assert 'dynsp_mm' in cfg.custom_imports.imports
     hooks = [hook.type for hook in cfg.custom_hooks]
-    assert hooks == [hook.type for hook in dense.get('custom_hooks') or []] + [
-        'SparseTrainingHook']
+    assert hooks == [hook.type for hook in dense.get('custom_hooks') or []] + ['SparseTrainingHook']
     changed = {key for key in cfg if cfg[key] != dense.get(key)}
     assert changed == set(changes) == {'model', 'custom_hooks', 'custom_imports'}
     cfg.model.backbone = dense.model.backbone
@@ -69,8 +67,9 @@ def test_defaults_of_the_dense_class(scope, size):
             init_default_scope(default_scope)
             model = MODELS.build(dict(cfg.model.backbone))
             model.train()
-            frozen.append({key for key, parameter in model.named_parameters()
-                           if not parameter.requires_grad})
+            frozen.append(
+                {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
+            )
         assert frozen[0] == frozen[1] != set()
 
 
@@ -85,26 +84,41 @@ def test_dense_ratio_needs_no_hook():
 def test_classes_and_single_blocks():
     """Types that are python objects, as in mmengine's new configs; one predictor."""
     from mmdet.models import SwinTransformer
-    cfg = Config(dict(default_scope='mmdet', model=dict(backbone=dict(
-        type=SwinTransformer, prune_blocks=2))))
+
+    cfg = Config(
+        dict(default_scope='mmdet', model=dict(backbone=dict(type=SwinTransformer, prune_blocks=2)))
+    )
     with pytest.raises(ValueError, match='needs one ratio for each of the 1 predictors'):
         sparsify(cfg, (0.7, 0.5))
     sparsify(cfg, 0.7)
     assert cfg.model.backbone.type == 'DynamicSwin' and cfg.model.backbone.embed_dims == 96
 
 
-@pytest.mark.parametrize('entries,ratio,text', [
-    (dict(), 0.7, 'has no model.backbone with a type'),
-    (dict(model=dict(type='X')), 0.7, 'has no model.backbone with a type'),
-    (dict(model=dict(backbone=dict(type='ResNet'))), 0.7,
-     'model.backbone is a ResNet; what can be made sparse are SwinTransformer, SwinTransformerV2, '
-     'ConvNeXt'),
-    (dict(model=dict(backbone=dict(type='mmpretrain.SimMIMSwinTransformer'))), 0.7,
-     'is a mmpretrain.SimMIMSwinTransformer .it is pretrained on masked patches'),
-    (dict(model=dict(backbone=dict(type='STViTSwin'))), 0.7, 'is a STViTSwin; what'),
-    (dict(model=dict(backbone=dict(type='ConvNeXt'))), 1.5, 'keep_ratios=1.5'),
-    (dict(model=dict(backbone=dict(type='ConvNeXt'))), (0.7, 0.5), 'for each of the 3 predictors'),
-])
+@pytest.mark.parametrize(
+    'entries,ratio,text',
+    [
+        (dict(), 0.7, 'has no model.backbone with a type'),
+        (dict(model=dict(type='X')), 0.7, 'has no model.backbone with a type'),
+        (
+            dict(model=dict(backbone=dict(type='ResNet'))),
+            0.7,
+            'model.backbone is a ResNet; what can be made sparse are SwinTransformer, SwinTransformerV2, '
+            'ConvNeXt',
+        ),
+        (
+            dict(model=dict(backbone=dict(type='mmpretrain.SimMIMSwinTransformer'))),
+            0.7,
+            'is a mmpretrain.SimMIMSwinTransformer .it is pretrained on masked patches',
+        ),
+        (dict(model=dict(backbone=dict(type='STViTSwin'))), 0.7, 'is a STViTSwin; what'),
+        (dict(model=dict(backbone=dict(type='ConvNeXt'))), 1.5, 'keep_ratios=1.5'),
+        (
+            dict(model=dict(backbone=dict(type='ConvNeXt'))),
+            (0.7, 0.5),
+            'for each of the 3 predictors',
+        ),
+    ],
+)
 def test_what_cannot_be_swapped_stays(entries, ratio, text):
     cfg = Config(dict(entries, default_scope='mmdet'))
     before = copy.deepcopy(cfg)
@@ -119,10 +133,15 @@ def test_ratios_on_the_command_line():
         parse_ratios('much')
 
 
-@pytest.mark.parametrize('name', [
-    'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
-    'mmseg::convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-512x512.py',
-    'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', 'file'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+        'mmseg::convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-512x512.py',
+        'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py',
+        'file',
+    ],
+)
 def test_what_the_tool_prints_is_the_swapped_config(name, tmp_path):
     if name == 'file':
         name = str(tmp_path / 'mine.py')
@@ -132,27 +151,35 @@ def test_what_the_tool_prints_is_the_swapped_config(name, tmp_path):
     assert done.returncode == 0, done.stderr
     (tmp_path / 'sparse.py').write_text(done.stdout)
     # In a bare interpreter, as the libraries' own tools load it.
-    code = ('import sys; from mmengine.config import Config\n'
-            'print(Config.fromfile(sys.argv[1]).pretty_text)')
-    bare = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'sparse.py')],
-                          capture_output=True, text=True, cwd=ROOT)
+    code = (
+        'import sys; from mmengine.config import Config\n'
+        'print(Config.fromfile(sys.argv[1]).pretty_text)'
+    )
+    bare = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path / 'sparse.py')],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert bare.returncode == 0, bare.stderr
     expected = cli.load_config(name)
     sparsify(expected, 0.7)
     got = Config.fromstring(bare.stdout, '.py')
     assert plain(got) == plain(expected)
-    full = subprocess.run([sys.executable, TOOL, name, '0.7', '--full'], capture_output=True,
-                          text=True)
+    full = subprocess.run(
+        [sys.executable, TOOL, name, '0.7', '--full'], capture_output=True, text=True
+    )
     assert plain(Config.fromstring(full.stdout, '.py')) == plain(expected)
     if name.endswith('mine.py'):
         assert Path(name).read_text() == before
 
 
 def test_errors_of_the_tool(tmp_path):
-    for args, text in ((('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '0.7'), 'is a ResNet'),
-                       (('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', 'x'),
-                        "'x': must be a number"),
-                       ((str(tmp_path / 'no.py'), '0.7'), 'does not exist')):
+    for args, text in (
+        (('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '0.7'), 'is a ResNet'),
+        (('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', 'x'), "'x': must be a number"),
+        ((str(tmp_path / 'no.py'), '0.7'), 'does not exist'),
+    ):
         done = subprocess.run([sys.executable, TOOL, *args], capture_output=True, text=True)
         assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
         assert text in done.stderr

@@ -15,6 +15,7 @@ of OpenMMLab's layout, for load_from or tools/test.py, or for
 init_cfg=dict(type='Pretrained', checkpoint=DST). With this package's tools all of these take SRC
 itself as well; OpenMMLab's own read .pth alone.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -22,23 +23,36 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+from mmengine.registry import MODELS, init_default_scope
 
-import dynsp_mm  # noqa: E402, F401  registers the backbones
-from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.backbones.base import Backbone  # noqa: E402
-from dynsp_mm.checkpoints import (backbone_config, convert_state_dict, find_arch,  # noqa: E402
-                                  fit_state_dict, read_checkpoint, unwrap, write_checkpoint)
+import dynsp_mm  # noqa: F401  registers the backbones
+from dynsp_mm import cli
+from dynsp_mm.backbones.base import Backbone
+from dynsp_mm.checkpoints import (
+    backbone_config,
+    convert_state_dict,
+    find_arch,
+    fit_state_dict,
+    read_checkpoint,
+    unwrap,
+    write_checkpoint,
+)
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Convert a checkpoint of another program')
     parser.add_argument('src', metavar='SRC', help='checkpoint to read')
     parser.add_argument('dst', metavar='DST', help='file to write')
-    parser.add_argument('--config', help='config whose backbone SRC is for; without it, the '
-                        "backbone is chosen by SRC's keys")
-    parser.add_argument('--entry', metavar='NAME', help="entry of SRC that holds the weights, such "
-                        'as model_ema (default: state_dict, else model, else model_ema)')
+    parser.add_argument(
+        '--config',
+        help="config whose backbone SRC is for; without it, the backbone is chosen by SRC's keys",
+    )
+    parser.add_argument(
+        '--entry',
+        metavar='NAME',
+        help='entry of SRC that holds the weights, such '
+        'as model_ema (default: state_dict, else model, else model_ema)',
+    )
     parser.add_argument('--dry-run', action='store_true', help='only print the table')
     parser.add_argument('--force', action='store_true', help='replace an existing DST')
     return parser.parse_args()
@@ -72,8 +86,10 @@ def report(conversion, fit, kind):
         print(f'missing  backbone.{name} (a part that its network does not have; starts new)')
     for name in fit.missing:
         print(f'missing  backbone.{name} (not in SRC; starts new)')
-    print(f'{conversion.source.name} ({find_arch(conversion.backbone).name}) for {kind}: '
-          f'{count} keys mapped, {len(dropped)} dropped, {len(fit.new) + len(fit.missing)} missing')
+    print(
+        f'{conversion.source.name} ({find_arch(conversion.backbone).name}) for {kind}: '
+        f'{count} keys mapped, {len(dropped)} dropped, {len(fit.new) + len(fit.missing)} missing'
+    )
 
 
 def main():
@@ -94,19 +110,23 @@ def main():
         config = target_config(args, conversion.backbone)
         backbone = MODELS.build(config)
         if not isinstance(backbone, Backbone):
-            raise cli.UserError(f'--config {args.config}: its backbone is a {config["type"]}, none '
-                                'of this package')
+            raise cli.UserError(
+                f'--config {args.config}: its backbone is a {config["type"]}, none of this package'
+            )
         fit = fit_state_dict(conversion.backbone, backbone)
         if fit.unused and args.config is None:
-            raise ValueError(f'{len(fit.unused)} keys have no place in a {config["type"]} of that '
-                             f'size, such as {fit.unused[0]}; is the checkpoint complete?')
+            raise ValueError(
+                f'{len(fit.unused)} keys have no place in a {config["type"]} of that '
+                f'size, such as {fit.unused[0]}; is the checkpoint complete?'
+            )
     except ValueError as error:
         raise cli.UserError(f'SRC {args.src}: {error}') from error
     kind = type(backbone).__name__
     report(conversion, fit, kind)
     others = {k: v for k, v in conversion.state_dict.items() if not k.startswith('backbone.')}
-    state_dict = {f'backbone.{k}': v.clone() for k, v in fit.state_dict.items()
-                  if k not in fit.unused}
+    state_dict = {
+        f'backbone.{k}': v.clone() for k, v in fit.state_dict.items() if k not in fit.unused
+    }
     if not args.dry_run:
         try:
             write_checkpoint({**state_dict, **others}, conversion.source.name, args.dst)

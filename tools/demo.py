@@ -6,6 +6,7 @@
 Stopped in the middle, it goes on from the last checkpoint when run again; delete work_dirs/demo
 to start anew.
 """
+
 import json
 import os
 import subprocess
@@ -23,9 +24,11 @@ def environment() -> dict:
     # On a machine with other work, threads that spin at barriers slow training down several times.
     env = dict(os.environ)
     env.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    probe = ('import torch; from mmcv.ops import nms\n'
-             'if torch.cuda.is_available():\n'
-             '    nms(torch.tensor([[0., 0., 1., 1.]]).cuda(), torch.ones(1).cuda(), 0.5)')
+    probe = (
+        'import torch; from mmcv.ops import nms\n'
+        'if torch.cuda.is_available():\n'
+        '    nms(torch.tensor([[0., 0., 1., 1.]]).cuda(), torch.ones(1).cuda(), 0.5)'
+    )
     done = subprocess.run([sys.executable, '-c', probe], cwd=ROOT, capture_output=True)
     if done.returncode == 0:
         return env
@@ -40,8 +43,10 @@ def run(title: str, *args: str, env: dict) -> None:
     except KeyboardInterrupt:
         sys.exit('\nstopped; run it again to go on from the last checkpoint')
     if done.returncode:
-        sys.exit(f'ERROR: this step of the demo failed with status {done.returncode}: '
-                 f'python {" ".join(args)}')
+        sys.exit(
+            f'ERROR: this step of the demo failed with status {done.returncode}: '
+            f'python {" ".join(args)}'
+        )
 
 
 def scores() -> dict:
@@ -56,14 +61,32 @@ def main() -> None:
     run('2/4 training', 'tools/train.py', CONFIG, '--resume', env=env)
     checkpoint = (ROOT / OUT / 'last_checkpoint').read_text().strip()
     checkpoint = os.path.relpath(checkpoint, ROOT)
-    run('3/4 COCO evaluation', 'tools/test.py', CONFIG, checkpoint, '--work-dir', f'{OUT}/test',
-        '--show-dir', f'{OUT}/detections', env=env)
-    run('4/4 kept regions', 'tools/analysis_tools/visualize_decisions.py', CONFIG, checkpoint,
-        '--out-dir', f'{OUT}/keep_maps', '--num', '8', env=env)
+    run(
+        '3/4 COCO evaluation',
+        'tools/test.py',
+        CONFIG,
+        checkpoint,
+        '--work-dir',
+        f'{OUT}/test',
+        '--show-dir',
+        f'{OUT}/detections',
+        env=env,
+    )
+    run(
+        '4/4 kept regions',
+        'tools/analysis_tools/visualize_decisions.py',
+        CONFIG,
+        checkpoint,
+        '--out-dir',
+        f'{OUT}/keep_maps',
+        '--num',
+        '8',
+        env=env,
+    )
     result = scores()
-    print(f'''
+    print(f"""
 === Done in {(time.time() - start) / 60:.1f} minutes
-box AP {result["coco/bbox_mAP"]:.3f}, mask AP {result["coco/segm_mAP"]:.3f} (COCO metric, 32 \
+box AP {result['coco/bbox_mAP']:.3f}, mask AP {result['coco/segm_mAP']:.3f} (COCO metric, 32 \
 generated images, trained from scratch)
 
   {OUT}/keep_maps/    input and, for each of the three decisions, what took the slow path
@@ -76,7 +99,7 @@ Next, with COCO 2017 at data/coco (annotations/, train2017/, val2017/):
   python tools/train.py configs/maskrcnn_dyswin_t.py          # or tools/dist_train.sh CONFIG GPUS
   python tools/test.py configs/maskrcnn_dyswin_t.py work_dirs/maskrcnn_dyswin_t/epoch_12.pth
 COCO elsewhere: see "Your data" in README.md. Another budget, without training again:
-  ... --cfg-options model.backbone.keep_ratios=0.5''')
+  ... --cfg-options model.backbone.keep_ratios=0.5""")
 
 
 if __name__ == '__main__':

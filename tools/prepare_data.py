@@ -20,6 +20,7 @@ exists is never changed. The images themselves are not decoded.
 
 Exit status: 0 complete, 1 something is missing or incomplete, 2 an error such as a damaged archive.
 """
+
 import argparse
 import sys
 from functools import partial
@@ -28,29 +29,45 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dynsp_mm.cli import UserError, run_tool  # noqa: E402
-from dynsp_mm.preparation import DATA_SETS, prepare  # noqa: E402
+from dynsp_mm.cli import UserError, run_tool
+from dynsp_mm.preparation import DATA_SETS, prepare
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('data_set', choices=DATA_SETS)
     roots = ', '.join(data_set.root for data_set in DATA_SETS.values())
     parser.add_argument('--root', help=f"the configs' data_root (default: {roots})")
-    parser.add_argument('--archives', nargs='+', default=[], action='extend', metavar='FOLDER',
-                        help='where to look for archives')
-    parser.add_argument('--allow-subset', action='store_true',
-                        help='fewer images and classes than published are complete, too, if '
-                        'annotations and images agree')
+    parser.add_argument(
+        '--archives',
+        nargs='+',
+        default=[],
+        action='extend',
+        metavar='FOLDER',
+        help='where to look for archives',
+    )
+    parser.add_argument(
+        '--allow-subset',
+        action='store_true',
+        help='fewer images and classes than published are complete, too, if '
+        'annotations and images agree',
+    )
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
     try:
-        complete = prepare(args.data_set, DATA_SETS[args.data_set], args.root, args.archives,
-                           args.allow_subset, log=partial(print, flush=True))
+        complete = prepare(
+            args.data_set,
+            DATA_SETS[args.data_set],
+            args.root,
+            args.archives,
+            args.allow_subset,
+            log=partial(print, flush=True),
+        )
     except OSError as error:
         raise UserError(str(error)) from error
     if not complete:

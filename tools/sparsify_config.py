@@ -8,6 +8,7 @@
 What is printed inherits the original and says only what changes. `tools/train.py CONFIG --sparse
 0.7` trains the same without a file.
 """
+
 import argparse
 import os.path as osp
 import sys
@@ -16,19 +17,21 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.config import Config  # noqa: E402
+from mmengine.config import Config
 
-from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.sparsify import parse_ratios, sparsify  # noqa: E402
+from dynsp_mm import cli
+from dynsp_mm.sparsify import parse_ratios, sparsify
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Print the sparse form of a config')
     parser.add_argument('config', help="config file, or a library's own such as mmdet::...")
-    parser.add_argument('ratio', metavar='RATIO', help='keep ratio: 0.7, or one per predictor: '
-                        '0.7,0.5,0.3')
-    parser.add_argument('--full', action='store_true',
-                        help='print the whole config instead of what changes')
+    parser.add_argument(
+        'ratio', metavar='RATIO', help='keep ratio: 0.7, or one per predictor: 0.7,0.5,0.3'
+    )
+    parser.add_argument(
+        '--full', action='store_true', help='print the whole config instead of what changes'
+    )
     return parser.parse_args()
 
 

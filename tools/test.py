@@ -1,10 +1,11 @@
 #!/usr/bin/env python
 """Test a checkpoint of an mmdet, mmseg or mmpretrain model.
 
-    python tools/test.py configs/maskrcnn_dyswin_t.py work_dirs/maskrcnn_dyswin_t/epoch_12.pth
-    python tools/test.py CONFIG CHECKPOINT --show-dir painted --out predictions.pkl
-    tools/dist_test.sh CONFIG CHECKPOINT 8
+python tools/test.py configs/maskrcnn_dyswin_t.py work_dirs/maskrcnn_dyswin_t/epoch_12.pth
+python tools/test.py CONFIG CHECKPOINT --show-dir painted --out predictions.pkl
+tools/dist_test.sh CONFIG CHECKPOINT 8
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
-from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.data_check import run_checked  # noqa: E402
+import dynsp_mm  # noqa: F401  registers the backbones, whatever the config imports
+from dynsp_mm import cli
+from dynsp_mm.data_check import run_checked
 
 
 def parse_args():
@@ -25,10 +26,18 @@ def parse_args():
     parser.add_argument('--out', metavar='FILE.pkl', help='pickle all predictions to this file')
     parser.add_argument('--show', action='store_true', help='show each painted image in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='save the painted images under DIR')
-    parser.add_argument('--wait-time', type=float, default=2.0, metavar='SECONDS',
-                        help='how long --show leaves a window open (default: %(default)s)')
-    parser.add_argument('--tta', action='store_true',
-                        help="test-time augmentation by the config's tta_model and tta_pipeline")
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2.0,
+        metavar='SECONDS',
+        help='how long --show leaves a window open (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation by the config's tta_model and tta_pipeline",
+    )
     cli.add_backend_option(parser)
     return parser.parse_args()
 
@@ -49,7 +58,7 @@ def main():
         cli.enable_tta(cfg)
     if args.out:
         cli.enable_dump(cfg, args.out)
-    run_checked(cfg, ('test', ), 'test')
+    run_checked(cfg, ('test',), 'test')
 
 
 if __name__ == '__main__':

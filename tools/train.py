@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Train a model of mmdet, mmseg or mmpretrain from a config.
 
-    python tools/train.py configs/maskrcnn_dyswin_t.py
-    python tools/train.py CONFIG --sparse 0.7 --from-dense dense.pth
-    python tools/train.py CONFIG --amp --resume --cfg-options train_dataloader.batch_size=4
-    tools/dist_train.sh CONFIG 8
+python tools/train.py configs/maskrcnn_dyswin_t.py
+python tools/train.py CONFIG --sparse 0.7 --from-dense dense.pth
+python tools/train.py CONFIG --amp --resume --cfg-options train_dataloader.batch_size=4
+tools/dist_train.sh CONFIG 8
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -13,24 +14,35 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
-from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.data_check import run_checked  # noqa: E402
+import dynsp_mm  # noqa: F401  registers the backbones, whatever the config imports
+from dynsp_mm import cli
+from dynsp_mm.data_check import run_checked
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='config file')
     cli.add_common_arguments(parser)
-    parser.add_argument('--from-dense', metavar='CHECKPOINT',
-                        help='start from the checkpoint of the dense model and keep that as the '
-                        'teacher: sets load_from and the teacher of the sparse training hook')
+    parser.add_argument(
+        '--from-dense',
+        metavar='CHECKPOINT',
+        help='start from the checkpoint of the dense model and keep that as the '
+        'teacher: sets load_from and the teacher of the sparse training hook',
+    )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate by batch size / base_batch_size')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='continue a run: from the latest checkpoint in the work directory, '
-                        'or from the one named')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by batch size / base_batch_size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue a run: from the latest checkpoint in the work directory, '
+        'or from the one named',
+    )
     return parser.parse_args()
 
 

@@ -1,2 +1,3 @@
 """CamVid, dense, trained on as long as the sparse rows are."""
+
 _base_ = './_base_/camvid_rows.py'

@@ -1,4 +1,5 @@
 """CamVid, fast and slow paths at random positions, with the same teacher."""
+
 _base_ = './camvid_sparse_teacher.py'
 
 model = dict(backbone=dict(selection='random'))

@@ -4,6 +4,7 @@
 
 All channel mixing of its blocks is in the MLPs: its sparse stage has more to lose than the Swin's.
 """
+
 _base_ = './imagenette_pretrain.py'
 
 model = dict(
@@ -13,6 +14,8 @@ model = dict(
         arch=dict(depths=[2, 2, 6, 2], channels=[32, 64, 128, 256]),
         drop_path_rate=0.05,
         # Layer scales of 1e-6 want longer schedules.
-        layer_scale_init_value=1.0),
+        layer_scale_init_value=1.0,
+    ),
     neck=None,
-    head=dict(in_channels=256))
+    head=dict(in_channels=256),
+)

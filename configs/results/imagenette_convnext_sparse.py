@@ -1,4 +1,5 @@
 """Imagenette, ConvNeXt with fast and slow paths, without a teacher."""
+
 _base_ = './imagenette_sparse.py'
 
 load_from = 'work_dirs/imagenette_convnext_pretrain/epoch_24.pth'
@@ -10,6 +11,8 @@ model = dict(
         drop_path_rate=0.05,
         layer_scale_init_value=1.0,
         keep_ratios=0.7,
-        mixing='two_stream'),
+        mixing='two_stream',
+    ),
     neck=None,
-    head=dict(in_channels=256))
+    head=dict(in_channels=256),
+)

@@ -1,4 +1,5 @@
 """Imagenette, fast and slow paths, with the dense network they started from as the teacher."""
+
 _base_ = './imagenette_sparse.py'
 
 custom_hooks = [dict(type='SparseTrainingHook', teacher={{_base_.load_from}})]

@@ -1,7 +1,9 @@
 """What a machine can do at best, to set measurements against."""
+
 import math
 import time
-from typing import Any, Callable, Dict, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -14,8 +16,9 @@ MAX_SECONDS = 0.4  # after which no further repeat starts
 COPIED = 2**28  # bytes, several times the caches
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype,
-                clock: Callable[[], float] = time.perf_counter) -> float:
+def matrix_rate(
+    device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Multiply-adds per second of the product of two large square matrices.
 
     Their side doubles until a product takes 20 ms, or is 8192; the best rate of all sides and
@@ -71,15 +74,20 @@ def best_time(call: Callable[[], Any], device: torch.device, clock: Callable[[],
     return best
 
 
-def measure_bounds(device: torch.device, dtypes: Mapping[str, torch.dtype]) -> Dict[str, Any]:
+def measure_bounds(device: torch.device, dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
     """``macs_per_s`` of :func:`matrix_rate` by name of dtype, ``copy_bytes_per_s``."""
-    return dict(macs_per_s={name: matrix_rate(device, dtype) for name, dtype in dtypes.items()},
-                copy_bytes_per_s=copy_bandwidth(device))
+    return dict(
+        macs_per_s={name: matrix_rate(device, dtype) for name, dtype in dtypes.items()},
+        copy_bytes_per_s=copy_bandwidth(device),
+    )
 
 
-def larger_bounds(first: Mapping[str, Any], second: Mapping[str, Any]) -> Dict[str, Any]:
+def larger_bounds(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """The larger of each of two results of :func:`measure_bounds`: what the machine can do."""
     return dict(
-        macs_per_s={name: max(rate, second['macs_per_s'][name])
-                    for name, rate in first['macs_per_s'].items()},
-        copy_bytes_per_s=max(first['copy_bytes_per_s'], second['copy_bytes_per_s']))
+        macs_per_s={
+            name: max(rate, second['macs_per_s'][name])
+            for name, rate in first['macs_per_s'].items()
+        },
+        copy_bytes_per_s=max(first['copy_bytes_per_s'], second['copy_bytes_per_s']),
+    )

@@ -1,4 +1,5 @@
 """Multiply-adds of a forward, counted on the operators that really run."""
+
 from typing import Any
 
 import torch
@@ -26,8 +27,12 @@ def count_macs(model: nn.Module, *inputs: Any) -> int:
     model.eval()
     try:
         # Fused attention kernels on the CPU count as nothing, nor do products of folded forms.
-        with torch.no_grad(), math_attention(), reference_forms(), \
-                FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            math_attention(),
+            reference_forms(),
+            FlopCounterMode(display=False) as counter,
+        ):
             model(*inputs)
     finally:
         for module, training in modes:

@@ -1,8 +1,10 @@
 """How time and memory grow: lines for plots from the files of a benchmark."""
+
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 from .measurements import MIB, Measurement
 
@@ -12,6 +14,7 @@ _RATIO = re.compile(r'@(sparse|keep_ratios)=([\d.,]+)(?=[@ ]|$)')
 
 class Record(NamedTuple):
     """A measurement and the machine it was made on."""
+
     measurement: Measurement
     machine: str
 
@@ -24,12 +27,13 @@ class Point(NamedTuple):
         milliseconds: Per image.
         mebibytes: Most memory held at a time, of the whole batch.
     """
-    x: Optional[float]
+
+    x: float | None
     milliseconds: float
     mebibytes: float
 
 
-def read_records(path: Path) -> List[Record]:
+def read_records(path: Path) -> list[Record]:
     """The measurements of a JSON file of ``benchmark.py``.
 
     Raises:
@@ -43,17 +47,18 @@ def read_records(path: Path) -> List[Record]:
     except OSError as error:
         raise ValueError(f'{path}: cannot be read: {error.strerror}') from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path}: is no JSON file that benchmark.py wrote: '
-                         f'{type(error).__name__}: {error}') from error
+        raise ValueError(
+            f'{path}: is no JSON file that benchmark.py wrote: {type(error).__name__}: {error}'
+        ) from error
     return [Record(row, machine) for row in rows]
 
 
 def side(row: Measurement) -> float:
     """Pixels of the side of a square image of as many pixels."""
-    return (row.height * row.width)**0.5
+    return (row.height * row.width) ** 0.5
 
 
-def keep_ratio(row: Measurement) -> Optional[float]:
+def keep_ratio(row: Measurement) -> float | None:
     """Ratio at the first predictor, by the candidate's name; None where that has no single one.
 
     That is R of '@sparse=R' and '@keep_ratios=R', whose other ratios lie 0.2 and 0.4 below, and of
@@ -66,17 +71,20 @@ def keep_ratio(row: Measurement) -> Optional[float]:
 
 class Axis(NamedTuple):
     """What can grow: its label, its value and whether its scale is logarithmic."""
+
     label: str
-    value: Callable[[Measurement], Optional[float]]
+    value: Callable[[Measurement], float | None]
     log: bool
 
 
-AXES = dict(side=Axis('image side (square root of its pixels)', side, True),
-            batch=Axis('images in a batch', lambda row: row.batch, True),
-            keep_ratio=Axis('keep ratio of the first predictor', keep_ratio, False))
+AXES = dict(
+    side=Axis('image side (square root of its pixels)', side, True),
+    batch=Axis('images in a batch', lambda row: row.batch, True),
+    keep_ratio=Axis('keep ratio of the first predictor', keep_ratio, False),
+)
 
 
-def lines(records: Sequence[Record], against: str) -> Dict[str, List[Point]]:
+def lines(records: Sequence[Record], against: str) -> dict[str, list[Point]]:
     """Points of each line, ordered by what grows.
 
     A line is a candidate in one setting; its name says of the setting what differs between lines.
@@ -91,30 +99,44 @@ def lines(records: Sequence[Record], against: str) -> Dict[str, List[Point]]:
         ValueError: If nothing varies along the axis.
     """
     axis = AXES[against]
-    grouped: Dict[Tuple, List[Point]] = {}
+    grouped: dict[tuple, list[Point]] = {}
     settings = [_setting(record, against) for record in records]
-    differing = [key for key in (settings[0] if settings else ())
-                 if key == 'candidate' or len({setting[key] for setting in settings}) > 1]
+    differing = [
+        key
+        for key in (settings[0] if settings else ())
+        if key == 'candidate' or len({setting[key] for setting in settings}) > 1
+    ]
     for record, setting in zip(records, settings):
         row = record.measurement
         point = Point(axis.value(row), row.median_s / row.batch * 1e3, row.peak_bytes / MIB)
         grouped.setdefault(tuple(setting[key] for key in differing), []).append(point)
-    values = sorted({point.x for points in grouped.values() for point in points
-                     if point.x is not None})
+    values = sorted(
+        {point.x for points in grouped.values() for point in points if point.x is not None}
+    )
     if len(values) < 2:
-        raise ValueError(f'against={against}: needs measurements with two or more values of it; '
-                         f'there {"is only " + format(values[0], "g") if values else "is none"}')
-    return {', '.join(map(str, key)): sorted(points, key=lambda point: point.x or 0)
-            for key, points in grouped.items()}
+        raise ValueError(
+            f'against={against}: needs measurements with two or more values of it; '
+            f'there {"is only " + format(values[0], "g") if values else "is none"}'
+        )
+    return {
+        ', '.join(map(str, key)): sorted(points, key=lambda point: point.x or 0)
+        for key, points in grouped.items()
+    }
 
 
-def _setting(record: Record, against: str) -> Dict[str, Any]:
+def _setting(record: Record, against: str) -> dict[str, Any]:
     """What tells lines apart, as it stands in their names."""
     row = record.measurement
-    setting = dict(candidate=row.candidate, part=row.part, step=row.step, dtype=row.dtype,
-                   compiled='compiled' if row.compiled else 'eager',
-                   batch=f'batch {row.batch}', size=f'{row.height} x {row.width}',
-                   machine=record.machine)
+    setting = dict(
+        candidate=row.candidate,
+        part=row.part,
+        step=row.step,
+        dtype=row.dtype,
+        compiled='compiled' if row.compiled else 'eager',
+        batch=f'batch {row.batch}',
+        size=f'{row.height} x {row.width}',
+        machine=record.machine,
+    )
     if against == 'keep_ratio' and keep_ratio(row) is not None:
         setting['candidate'] = _RATIO.sub(_letter, row.candidate)
     elif against in ('side', 'batch'):

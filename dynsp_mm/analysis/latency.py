@@ -1,6 +1,8 @@
 """Wall time of several callables that take turns in one process."""
+
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,6 +18,7 @@ class Timing(NamedTuple):
         ratio_p80: 80th percentile.
         rounds: How many were timed.
     """
+
     seconds: float
     ratio: float
     ratio_p20: float
@@ -23,9 +26,14 @@ class Timing(NamedTuple):
     rounds: int
 
 
-def time_in_turns(candidates: Sequence[Callable[[], Any]], rounds: int = 20, warmup: int = 3,
-                  min_seconds: float = 0.0, synchronize: Optional[Callable[[], Any]] = None,
-                  clock: Callable[[], float] = time.perf_counter) -> List[Timing]:
+def time_in_turns(
+    candidates: Sequence[Callable[[], Any]],
+    rounds: int = 20,
+    warmup: int = 3,
+    min_seconds: float = 0.0,
+    synchronize: Callable[[], Any] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Timing]:
     """Times callables in rounds, in each of which every one runs once.
 
     A machine's speed drifts with its clock rate and with other load. What runs within one round
@@ -57,7 +65,7 @@ def time_in_turns(candidates: Sequence[Callable[[], Any]], rounds: int = 20, war
         raise ValueError(f'min_seconds={min_seconds!r}: must be a number >= 0')
     synchronize = synchronize or (lambda: None)
 
-    def run_round(index: int) -> List[float]:
+    def run_round(index: int) -> list[float]:
         times = [0.0] * len(candidates)
         for which in turn_order(index, len(candidates)):
             synchronize()
@@ -69,7 +77,7 @@ def time_in_turns(candidates: Sequence[Callable[[], Any]], rounds: int = 20, war
 
     for index in range(warmup):
         run_round(index)
-    timed: List[List[float]] = []
+    timed: list[list[float]] = []
     total = 0.0
     while len(timed) < rounds or total < min_seconds:
         timed.append(run_round(len(timed)))
@@ -77,7 +85,7 @@ def time_in_turns(candidates: Sequence[Callable[[], Any]], rounds: int = 20, war
     return summarise(timed)
 
 
-def turn_order(index: int, count: int) -> List[int]:
+def turn_order(index: int, count: int) -> list[int]:
     """Order of the candidates in a round.
 
     Rotated by one from round to round and reversed every ``count`` rounds, so that each candidate
@@ -87,7 +95,7 @@ def turn_order(index: int, count: int) -> List[int]:
     return order[::-1] if index // count % 2 else order
 
 
-def summarise(timed: Sequence[Sequence[float]]) -> List[Timing]:
+def summarise(timed: Sequence[Sequence[float]]) -> list[Timing]:
     """Statistics of (rounds, candidates) seconds."""
     times = torch.tensor(timed, dtype=torch.float64)
     levels = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
@@ -96,7 +104,7 @@ def summarise(timed: Sequence[Sequence[float]]) -> List[Timing]:
     return [Timing(*values, len(timed)) for values in zip(seconds, middle, low, high)]
 
 
-def synchronizer(device: torch.device) -> Optional[Callable[[], Any]]:
+def synchronizer(device: torch.device) -> Callable[[], Any] | None:
     """What waits for a device: ``synchronize`` of :func:`time_in_turns`; None for the CPU."""
     if device.type == 'cpu':
         return None

@@ -1,13 +1,15 @@
 """What a measurement depends on: hardware, versions, the state of the code."""
+
 import importlib.metadata
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any
 
 import torch
 
@@ -15,27 +17,43 @@ from ..version import __version__
 
 DTYPES = dict(float32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
-SPEED_VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'MKL_NUM_THREADS', 'GLIBC_TUNABLES',
-                   'PYTORCH_ALLOC_CONF', 'PYTORCH_CUDA_ALLOC_CONF', 'TRITON_INTERPRET')
+SPEED_VARIABLES = (
+    'OMP_NUM_THREADS',
+    'OMP_WAIT_POLICY',
+    'MKL_NUM_THREADS',
+    'GLIBC_TUNABLES',
+    'PYTORCH_ALLOC_CONF',
+    'PYTORCH_CUDA_ALLOC_CONF',
+    'TRITON_INTERPRET',
+)
 
 
-def hardware(device: torch.device) -> Dict[str, Any]:
+def hardware(device: torch.device) -> dict[str, Any]:
     """``cpu`` (model), ``cores`` (logical), ``threads`` of torch, ``accelerator`` (None: CPU)."""
     accelerator = None
     if device.type != 'cpu':
         accelerator = getattr(torch, device.type).get_device_name(device)
-    return dict(cpu=cpu_name(), cores=os.cpu_count(), threads=torch.get_num_threads(),
-                accelerator=accelerator)
+    return dict(
+        cpu=cpu_name(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        accelerator=accelerator,
+    )
 
 
-def circumstances(device: torch.device) -> Dict[str, Any]:
+def circumstances(device: torch.device) -> dict[str, Any]:
     """What a file of measurements says first: when, by which command, on what, with what."""
-    return dict(date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                command=shlex.join(sys.argv), environment=environment(),
-                hardware=hardware(device), versions=versions(), dynsp_mm=own_version())
+    return dict(
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        command=shlex.join(sys.argv),
+        environment=environment(),
+        hardware=hardware(device),
+        versions=versions(),
+        dynsp_mm=own_version(),
+    )
 
 
-def environment() -> Dict[str, str]:
+def environment() -> dict[str, str]:
     """The variables that change the speed of what runs, those that are set."""
     return {name: os.environ[name] for name in SPEED_VARIABLES if name in os.environ}
 
@@ -51,10 +69,13 @@ def find_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f'device {name!r} is not available: {first_line(error)}') from error
-    if device.type != 'cpu' and not hasattr(getattr(torch, device.type, None),
-                                            'max_memory_allocated'):
-        raise ValueError(f'device {name!r}: must be cpu or an accelerator whose memory torch '
-                         'counts, such as cuda')
+    if device.type != 'cpu' and not hasattr(
+        getattr(torch, device.type, None), 'max_memory_allocated'
+    ):
+        raise ValueError(
+            f'device {name!r}: must be cpu or an accelerator whose memory torch '
+            'counts, such as cuda'
+        )
     return device
 
 
@@ -84,7 +105,7 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def versions(packages: Sequence[str] = PACKAGES) -> Dict[str, str]:
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Name -> version of python, of those ``packages`` (modules) that are installed, in order."""
     # mmcv, for instance, may come from a distribution of another name.
     distributions = importlib.metadata.packages_distributions()
@@ -97,16 +118,18 @@ def versions(packages: Sequence[str] = PACKAGES) -> Dict[str, str]:
     return found
 
 
-def own_version() -> Dict[str, Optional[str]]:
+def own_version() -> dict[str, str | None]:
     """``version`` of this package and git ``commit`` of its checkout.
 
     The commit ends in '-dirty' where tracked files differ from it, other than the results that
     benchmarks/ and docs/ hold; None outside a checkout.
     """
-    def git(*args: str) -> Optional[str]:
+
+    def git(*args: str) -> str | None:
         try:
-            done = subprocess.run(['git', '-C', str(Path(__file__).parent), *args],
-                                  capture_output=True, text=True)
+            done = subprocess.run(
+                ['git', '-C', str(Path(__file__).parent), *args], capture_output=True, text=True
+            )
         except OSError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -114,7 +137,14 @@ def own_version() -> Dict[str, Optional[str]]:
     # Installed below another project's checkout, this file is not part of that.
     tracked = git('ls-files', '--error-unmatch', __file__) is not None
     commit = git('rev-parse', 'HEAD') if tracked else None
-    if commit and git('diff', '--name-only', 'HEAD', '--', ':(top)', ':(top,exclude)benchmarks',
-                      ':(top,exclude)docs'):
+    if commit and git(
+        'diff',
+        '--name-only',
+        'HEAD',
+        '--',
+        ':(top)',
+        ':(top,exclude)benchmarks',
+        ':(top,exclude)docs',
+    ):
         commit += '-dirty'
     return dict(version=__version__, commit=commit)

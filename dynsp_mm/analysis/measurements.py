@@ -1,9 +1,11 @@
 """Measurements of a benchmark as a table, CSV and JSON."""
+
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 MIB = 2**20
 
@@ -34,6 +36,7 @@ class Measurement(NamedTuple):
         backend: With which the backbone was prepared for inference; None if it ran as it is.
         held_bytes: Weights and buffers of what is measured, prepared ones included.
     """
+
     part: str
     step: str
     compiled: bool
@@ -49,35 +52,62 @@ class Measurement(NamedTuple):
     ratio_p80: float
     rounds: int
     macs: int
-    macs_ratio: Optional[float]
+    macs_ratio: float | None
     peak_bytes: int
-    rate_share: Optional[float] = None
-    backend: Optional[str] = None
-    held_bytes: Optional[int] = None
+    rate_share: float | None = None
+    backend: str | None = None
+    held_bytes: int | None = None
 
 
 def format_table(rows: Sequence[Measurement]) -> str:
     """Markdown table of the measurements of one setting, in aligned columns."""
-    cells = [['candidate', 'images/s', 'median ms', 'time ratio [p20, p80]', 'GMACs', 'MACs ratio',
-              'peak MiB', 'weights MiB']]
+    cells = [
+        [
+            'candidate',
+            'images/s',
+            'median ms',
+            'time ratio [p20, p80]',
+            'GMACs',
+            'MACs ratio',
+            'peak MiB',
+            'weights MiB',
+        ]
+    ]
     for row in rows:
         macs_ratio = '' if row.macs_ratio is None else f'{row.macs_ratio:.3f}'
-        cells.append([row.candidate, f'{row.images_per_s:.2f}', f'{row.median_s * 1e3:.2f}',
-                      f'{row.ratio:.3f} [{row.ratio_p20:.3f}, {row.ratio_p80:.3f}]',
-                      f'{row.macs / 1e9:.3f}', macs_ratio, f'{row.peak_bytes / MIB:.1f}',
-                      '' if row.held_bytes is None else f'{row.held_bytes / MIB:.1f}'])
+        cells.append(
+            [
+                row.candidate,
+                f'{row.images_per_s:.2f}',
+                f'{row.median_s * 1e3:.2f}',
+                f'{row.ratio:.3f} [{row.ratio_p20:.3f}, {row.ratio_p80:.3f}]',
+                f'{row.macs / 1e9:.3f}',
+                macs_ratio,
+                f'{row.peak_bytes / MIB:.1f}',
+                '' if row.held_bytes is None else f'{row.held_bytes / MIB:.1f}',
+            ]
+        )
     return align(cells)
 
 
 def align(cells: Sequence[Sequence[str]]) -> str:
     """Markdown table of lines of cells, the first its header, in aligned columns."""
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ['| ' + ' | '.join(
-        [line[0].ljust(widths[0])]
-        + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]) + ' |'
-        for line in cells]
-    lines.insert(1, '|' + '|'.join(['-' * (widths[0] + 2)]
-                                   + ['-' * (width + 1) + ':' for width in widths[1:]]) + '|')
+    lines = [
+        '| '
+        + ' | '.join(
+            [line[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]
+        )
+        + ' |'
+        for line in cells
+    ]
+    lines.insert(
+        1,
+        '|'
+        + '|'.join(['-' * (widths[0] + 2)] + ['-' * (width + 1) + ':' for width in widths[1:]])
+        + '|',
+    )
     return '\n'.join(lines)
 
 
@@ -92,7 +122,7 @@ def to_csv(rows: Sequence[Measurement]) -> str:
 
 def to_json(rows: Sequence[Measurement], **about: Any) -> str:
     """An object of ``about`` and ``rows``, a list of objects."""
-    content: Dict[str, Any] = {**about, 'rows': [row._asdict() for row in rows]}
+    content: dict[str, Any] = {**about, 'rows': [row._asdict() for row in rows]}
     return json.dumps(content, indent=1, allow_nan=False) + '\n'
 
 

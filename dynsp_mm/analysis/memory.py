@@ -1,8 +1,10 @@
 """Memory of a network and of its forward pass."""
+
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -73,7 +75,7 @@ def held_memory(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, Foldable) and module._form is not None:
             tensors += _tensors_of(module._form.value)
-    sizes: Dict[Any, int] = {}
+    sizes: dict[Any, int] = {}
     for tensor in tensors:
         if tensor.layout == torch.strided:
             storage = tensor.untyped_storage()
@@ -83,13 +85,14 @@ def held_memory(model: nn.Module) -> int:
     return sum(sizes.values())
 
 
-def _tensors_of(form: Any) -> List[Tensor]:
+def _tensors_of(form: Any) -> list[Tensor]:
     if isinstance(form, Tensor):
         return [form]
     if isinstance(form, nn.Module):
         return [*form.parameters(), *form.buffers()]
-    return [tensor for part in form for tensor in _tensors_of(part)] \
-        if isinstance(form, tuple) else []
+    return (
+        [tensor for part in form for tensor in _tensors_of(part)] if isinstance(form, tuple) else []
+    )
 
 
 @contextmanager

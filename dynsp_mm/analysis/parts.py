@@ -1,6 +1,8 @@
 """Where the time of a forward goes: to predictors, products, attention, copies, ..."""
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -18,33 +20,48 @@ OPERATORS = {
     'gather and scatter': (
         '_index_put_impl argsort bincount cumsum gather index index_add index_copy index_put '
         'index_select masked_scatter masked_select nonzero nonzero_static scatter scatter_add '
-        'searchsorted sort take take_along_dim topk unique'),
+        'searchsorted sort take take_along_dim topk unique'
+    ),
     'matrix products': (
         '_addmm_activation _linear_pointwise addbmm addmm addmv baddbmm bmm dot einsum linear '
-        'matmul mm mv'),
+        'matmul mm mv'
+    ),
     'attention': '_softmax scaled_dot_product_attention softmax',
     'convolutions': (
-        '_convolution _convolution_pointwise conv1d conv2d conv3d conv_transpose2d convolution'),
+        '_convolution _convolution_pointwise conv1d conv2d conv3d conv_transpose2d convolution'
+    ),
     'norms': (
         'batch_norm group_norm instance_norm layer_norm linalg_vector_norm native_batch_norm '
-        'native_layer_norm norm rms_norm'),
+        'native_layer_norm norm rms_norm'
+    ),
     'activations': (
-        'elu gelu hardsigmoid hardswish hardtanh leaky_relu prelu relu relu6 sigmoid silu tanh'),
+        'elu gelu hardsigmoid hardswish hardtanh leaky_relu prelu relu relu6 sigmoid silu tanh'
+    ),
     'copies and layout': (
         '_to_copy _unsafe_view alias as_strided cat chunk clone constant_pad_nd contiguous copy '
         'detach empty empty_like expand expand_as fill flatten flip full full_like im2col '
         'lift_fresh masked_fill narrow new_empty new_full new_ones new_zeros ones ones_like pad '
         'permute repeat repeat_interleave reshape roll select slice split split_with_sizes squeeze '
         'stack t tile to transpose unbind unflatten unfold unsqueeze view view_as zero zeros '
-        'zeros_like'),
+        'zeros_like'
+    ),
 }
 # Operators and kernels of other namespaces, such as our Triton kernels: what their names contain.
 # A fused one counts as what costs most in it, so the order matters.
-FRAGMENTS = dict(predictor='predictor', attention='attention', conv='convolutions',
-                 linear='matrix products', matmul='matrix products', mlp='matrix products',
-                 gather='gather and scatter', scatter='gather and scatter',
-                 select='gather and scatter', topk='gather and scatter', norm='norms',
-                 copy='copies and layout')
+FRAGMENTS = dict(
+    predictor='predictor',
+    attention='attention',
+    conv='convolutions',
+    linear='matrix products',
+    matmul='matrix products',
+    mlp='matrix products',
+    gather='gather and scatter',
+    scatter='gather and scatter',
+    select='gather and scatter',
+    topk='gather and scatter',
+    norm='norms',
+    copy='copies and layout',
+)
 PARTS = ('predictor', 'order in windows', *OPERATORS, 'rest', 'between operators')
 _PART_OF = {name: part for part, names in OPERATORS.items() for name in names.split()}
 
@@ -61,22 +78,23 @@ class PartTimes(NamedTuple):
         unprofiled_s: Median seconds of the forward without a profiler.
         seconds: Of each part, as :func:`time_by_part` returns them.
     """
+
     candidate: str
     batch: int
     height: int
     width: int
     dtype: str
     unprofiled_s: float
-    seconds: Dict[str, float]
+    seconds: dict[str, float]
 
     @property
-    def shares(self) -> Dict[str, float]:
+    def shares(self) -> dict[str, float]:
         """Of each part in the sum of all."""
         total = sum(self.seconds.values())
         return {part: seconds / total for part, seconds in self.seconds.items()}
 
 
-def part_of(name: str) -> Optional[str]:
+def part_of(name: str) -> str | None:
     """Part of an operator, a kernel or a marked range, by its name; None if it has none."""
     if name == PREDICTOR:
         return 'predictor'
@@ -87,8 +105,13 @@ def part_of(name: str) -> Optional[str]:
     return part
 
 
-def time_by_part(step: Callable[[], Any], model: nn.Module, device: torch.device,
-                 rounds: int = 5, warmup: int = 2) -> Dict[str, float]:
+def time_by_part(
+    step: Callable[[], Any],
+    model: nn.Module,
+    device: torch.device,
+    rounds: int = 5,
+    warmup: int = 2,
+) -> dict[str, float]:
     """Seconds that a step spends in each part of :data:`PARTS`, mean of several.
 
     A token predictor takes the time of everything that its forward runs. What gathers and scatters
@@ -154,8 +177,10 @@ def _marked(model: nn.Module) -> Iterator[None]:
     handles = []
     for module in model.modules():
         if isinstance(module, TokenPredictor):
-            handles += [module.register_forward_pre_hook(start),
-                        module.register_forward_hook(finish, always_call=True)]
+            handles += [
+                module.register_forward_pre_hook(start),
+                module.register_forward_hook(finish, always_call=True),
+            ]
     try:
         yield
     finally:
@@ -164,7 +189,7 @@ def _marked(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def sum_by_part(events: Iterable[Any], on_accelerator: bool) -> Dict[str, float]:
+def sum_by_part(events: Iterable[Any], on_accelerator: bool) -> dict[str, float]:
     """Seconds by part of all steps of a trace.
 
     Args:
@@ -173,7 +198,7 @@ def sum_by_part(events: Iterable[Any], on_accelerator: bool) -> Dict[str, float]
     """
     events = list(events)
     sums = dict.fromkeys(PARTS, 0.0)
-    launched: Dict[str, float] = {}  # kernel -> microseconds that operators account for
+    launched: dict[str, float] = {}  # kernel -> microseconds that operators account for
     total = 0.0
     for event in events:
         if event.is_async or event.device_type != torch.autograd.DeviceType.CPU:
@@ -201,7 +226,7 @@ def sum_by_part(events: Iterable[Any], on_accelerator: bool) -> Dict[str, float]
     return {part: duration * 1e-6 for part, duration in sums.items()}
 
 
-def _place(event: Any) -> Tuple[bool, str]:
+def _place(event: Any) -> tuple[bool, str]:
     """Whether an event lies in a step, and the part that takes its time."""
     part = 'between operators' if event.name in (STEP, WINDOWS) else 'rest'
     while event is not None and event.name != STEP:
@@ -212,12 +237,15 @@ def _place(event: Any) -> Tuple[bool, str]:
     return event is not None, part
 
 
-def _on_accelerator(events: Iterable[Any]) -> Dict[str, float]:
+def _on_accelerator(events: Iterable[Any]) -> dict[str, float]:
     """Kernel -> microseconds, of all in a trace."""
-    durations: Dict[str, float] = {}
+    durations: dict[str, float] = {}
     for event in events:
         # Marked ranges appear among the kernels once more.
         if event.device_type != torch.autograd.DeviceType.CPU and event.name not in (
-                STEP, PREDICTOR, WINDOWS):
+            STEP,
+            PREDICTOR,
+            WINDOWS,
+        ):
             durations[event.name] = durations.get(event.name, 0.0) + event.time_range.elapsed_us()
     return durations

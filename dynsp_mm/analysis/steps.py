@@ -1,7 +1,9 @@
 """What is timed: a forward pass or a training step of a model."""
+
 import os
 import tempfile
-from typing import Any, Callable, Mapping, Optional, Union
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -22,7 +24,7 @@ class BackboneAlone(BaseModel):
         backbone: Returns a tuple of tensors; or its config.
     """
 
-    def __init__(self, backbone: Union[nn.Module, Mapping]):
+    def __init__(self, backbone: nn.Module | Mapping):
         super().__init__()
         self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
 
@@ -34,8 +36,12 @@ class BackboneAlone(BaseModel):
         return outputs
 
 
-def inference_step(model: BaseModel, batch: Mapping[str, Any], device: torch.device,
-                   autocast: torch.dtype = torch.float32) -> Callable[[], Any]:
+def inference_step(
+    model: BaseModel,
+    batch: Mapping[str, Any],
+    device: torch.device,
+    autocast: torch.dtype = torch.float32,
+) -> Callable[[], Any]:
     """A callable that predicts once.
 
     Args:
@@ -54,9 +60,13 @@ def inference_step(model: BaseModel, batch: Mapping[str, Any], device: torch.dev
     return step
 
 
-def training_step(model: BaseModel, batch: Mapping[str, Any], device: torch.device,
-                  autocast: torch.dtype = torch.float32,
-                  teacher: Optional[Config] = None) -> Callable[[], Any]:
+def training_step(
+    model: BaseModel,
+    batch: Mapping[str, Any],
+    device: torch.device,
+    autocast: torch.dtype = torch.float32,
+    teacher: Config | None = None,
+) -> Callable[[], Any]:
     """A callable that computes losses and gradients and steps AdamW.
 
     Where the model decides between paths, the losses of sparse training are part of it. The rate is
@@ -76,7 +86,8 @@ def training_step(model: BaseModel, batch: Mapping[str, Any], device: torch.devi
     elif decides(model):
         SparseTrainingHook().attach(model)
     optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0)
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0
+    )
 
     def step() -> None:
         with _autocast(device, autocast):

@@ -1,4 +1,5 @@
 """Registered backbones: image -> tuple of NCHW maps."""
+
 from .dynamic_convnext import DynamicConvNeXt
 from .dynamic_swin import DynamicSwin
 from .dynamic_swin_v2 import DynamicSwinV2

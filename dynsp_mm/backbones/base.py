@@ -1,7 +1,8 @@
 """What all backbones share: checks of arguments and inputs, weights."""
+
 import logging
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import List, Mapping, Sequence, Tuple, Union
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -37,20 +38,23 @@ class Backbone(BaseModule):
     def _refuse(cls, unknown: Mapping[str, object]) -> None:
         """Raises ValueError for unknown arguments: an error of ours, which the tools print."""
         if unknown:
-            raise ValueError(f'{cls.__name__}: unknown argument(s) '
-                             + ', '.join(f'{key}={value!r}' for key, value in unknown.items()))
+            raise ValueError(
+                f'{cls.__name__}: unknown argument(s) '
+                + ', '.join(f'{key}={value!r}' for key, value in unknown.items())
+            )
 
     @staticmethod
-    def _resolve_out_indices(out_indices: Union[int, Sequence[int]],
-                             num_stages: int) -> Tuple[int, ...]:
+    def _resolve_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
         """Non-negative stage indices."""
         if not isinstance(out_indices, (int, list, tuple)):
             raise ValueError(f'out_indices={out_indices!r}: must be a stage index or a sequence')
-        indices = (out_indices, ) if isinstance(out_indices, int) else tuple(out_indices)
+        indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         for index in indices:
             if not isinstance(index, int) or not -num_stages <= index < num_stages:
-                raise ValueError(f'out_indices={indices!r}: stage {index!r} does not exist; the '
-                                 f'stages are 0 .. {num_stages - 1}')
+                raise ValueError(
+                    f'out_indices={indices!r}: stage {index!r} does not exist; the '
+                    f'stages are 0 .. {num_stages - 1}'
+                )
         return tuple(index % num_stages for index in indices)
 
     # ------------------------------------------------------------------ input
@@ -62,12 +66,15 @@ class Backbone(BaseModule):
         if x.shape[0] == 0:
             raise ValueError(f'{name}: input shape {tuple(x.shape)}: the batch is empty')
         if min(x.shape[2:]) < MIN_SIDE:
-            raise ValueError(f'{name}: input shape {tuple(x.shape)}: each side must have at least '
-                             f'{MIN_SIDE} pixels')
+            raise ValueError(
+                f'{name}: input shape {tuple(x.shape)}: each side must have at least '
+                f'{MIN_SIDE} pixels'
+            )
 
     # ------------------------------------------------------------------ inference
-    def prepare_for_inference(self, backend: str = 'auto',
-                              release_weights: bool = False) -> 'Backbone':
+    def prepare_for_inference(
+        self, backend: str = 'auto', release_weights: bool = False
+    ) -> 'Backbone':
         """Gives the parts a second form that computes the same (to 1e-5) in less time.
 
         The forms are made of the weights as they are now, beside them: parameters and state dict
@@ -101,9 +108,11 @@ class Backbone(BaseModule):
         if release_weights:
             release(self)
         left = [name for name, done in forms.items() if not done]
-        print_log(f'{type(self).__name__} is prepared for inference ({backend})'
-                  + (f'; parts without a folded form: {", ".join(left)}' if left else ''),
-                  'current')
+        print_log(
+            f'{type(self).__name__} is prepared for inference ({backend})'
+            + (f'; parts without a folded form: {", ".join(left)}' if left else ''),
+            'current',
+        )
         return self
 
     def discard_prepared(self) -> None:
@@ -129,22 +138,28 @@ class Backbone(BaseModule):
         self._check_weights()
         return super()._apply(*args, **kwargs)
 
-    def _foldable_parts(self) -> List[Tuple[str, Foldable]]:
-        return [(name, module) for name, module in self.named_modules()
-                if isinstance(module, Foldable)]
+    def _foldable_parts(self) -> list[tuple[str, Foldable]]:
+        return [
+            (name, module) for name, module in self.named_modules() if isinstance(module, Foldable)
+        ]
 
     # ------------------------------------------------------------------ weights
     def init_weights(self) -> None:
         """Initialises, then loads ``init_cfg=dict(type='Pretrained', checkpoint=...)``."""
         if self._is_init:  # as mmengine's modules do
-            print_log(f'init_weights of {type(self).__name__} was called again; weights are kept',
-                      'current', logging.WARNING)
+            print_log(
+                f'init_weights of {type(self).__name__} was called again; weights are kept',
+                'current',
+                logging.WARNING,
+            )
             return
         configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
         for config in configs:
             if config and not (isinstance(config, dict) and 'type' in config):
-                raise ValueError(f'init_cfg={self.init_cfg!r}: must be None, a dict such as '
-                                 "dict(type='Pretrained', checkpoint=FILE), or a list of those")
+                raise ValueError(
+                    f'init_cfg={self.init_cfg!r}: must be None, a dict such as '
+                    "dict(type='Pretrained', checkpoint=FILE), or a list of those"
+                )
         pretrained = [c for c in configs if c and c['type'] == 'Pretrained']
         if pretrained or not self.init_cfg:
             self._init_from_scratch()

@@ -1,7 +1,8 @@
 """ConvNeXt with fast and slow paths in one stage (arXiv 2207.01580; public code
 raoyongming/DynamicViT), a drop-in for mmpretrain's ConvNeXt.
 """
-from typing import Mapping, Optional, Sequence, Tuple, Union
+
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn as nn
@@ -51,27 +52,29 @@ class DynamicConvNeXt(SparseBackbone):
         ValueError: For arguments out of their range; each message names argument, value, rule.
     """
 
-    def __init__(self,
-                 arch: Union[str, Mapping] = 'tiny',
-                 keep_ratios: KeepRatios = None,
-                 prune_stage: int = 2,
-                 prune_blocks: Optional[Sequence[int]] = None,
-                 selection: Union[str, Mapping] = 'topk',
-                 mixing: str = 'merged',
-                 in_channels: int = 3,
-                 stem_patch_size: int = 4,
-                 norm_cfg: dict = dict(type='LN2d', eps=1e-6),
-                 act_cfg: dict = dict(type='GELU'),
-                 linear_pw_conv: bool = True,
-                 use_grn: bool = False,
-                 drop_path_rate: float = 0.0,
-                 layer_scale_init_value: float = 1e-6,
-                 out_indices: Union[int, Sequence[int]] = -1,
-                 frozen_stages: int = 0,
-                 gap_before_final_norm: bool = True,
-                 with_cp: bool = False,
-                 init_cfg=None,
-                 **unknown):
+    def __init__(
+        self,
+        arch: str | Mapping = 'tiny',
+        keep_ratios: KeepRatios = None,
+        prune_stage: int = 2,
+        prune_blocks: Sequence[int] | None = None,
+        selection: str | Mapping = 'topk',
+        mixing: str = 'merged',
+        in_channels: int = 3,
+        stem_patch_size: int = 4,
+        norm_cfg: dict = dict(type='LN2d', eps=1e-6),
+        act_cfg: dict = dict(type='GELU'),
+        linear_pw_conv: bool = True,
+        use_grn: bool = False,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        out_indices: int | Sequence[int] = -1,
+        frozen_stages: int = 0,
+        gap_before_final_norm: bool = True,
+        with_cp: bool = False,
+        init_cfg=None,
+        **unknown,
+    ):
         self._refuse(unknown)
         super().__init__(init_cfg)
         check_counts(in_channels=in_channels, stem_patch_size=stem_patch_size)
@@ -80,8 +83,11 @@ class DynamicConvNeXt(SparseBackbone):
             if arch not in archs.CONVNEXT:
                 raise ValueError(f'arch={arch!r}: must be one of {", ".join(archs.CONVNEXT)}')
             arch = archs.CONVNEXT[arch]
-        if not isinstance(arch, Mapping) or not {'depths', 'channels'} <= set(arch) \
-                or len(arch['depths']) != len(arch['channels']):
+        if (
+            not isinstance(arch, Mapping)
+            or not {'depths', 'channels'} <= set(arch)
+            or len(arch['depths']) != len(arch['channels'])
+        ):
             raise ValueError(f'arch={arch!r}: a dict needs depths and channels of equal length')
         self.depths, self.channels = tuple(arch['depths']), tuple(arch['channels'])
         num_stages = len(self.depths)
@@ -92,12 +98,23 @@ class DynamicConvNeXt(SparseBackbone):
         if not isinstance(frozen_stages, int) or not 0 <= frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages={frozen_stages!r}: must lie in 0 .. {num_stages}')
         self.frozen_stages = frozen_stages
-        if not isinstance(norm_cfg, Mapping) or norm_cfg.get('type') not in ('LN2d', 'LN') \
-                or set(norm_cfg) - {'type', 'eps'}:
+        if (
+            not isinstance(norm_cfg, Mapping)
+            or norm_cfg.get('type') not in ('LN2d', 'LN')
+            or set(norm_cfg) - {'type', 'eps'}
+        ):
             raise ValueError(f"norm_cfg={norm_cfg!r}: must be dict(type='LN2d' or 'LN', eps=...)")
         eps = norm_cfg.get('eps', 1e-5)
-        self._setup_sparsity(self.depths, self.channels, keep_ratios, prune_stage, prune_blocks,
-                             selection, mixing, predictor_eps=eps)
+        self._setup_sparsity(
+            self.depths,
+            self.channels,
+            keep_ratios,
+            prune_stage,
+            prune_blocks,
+            selection,
+            mixing,
+            predictor_eps=eps,
+        )
 
         self.downsample_layers = ModuleList()
         self.stages = nn.ModuleList()
@@ -106,27 +123,32 @@ class DynamicConvNeXt(SparseBackbone):
             if i == 0:
                 layers = [
                     nn.Conv2d(in_channels, channels, stem_patch_size, stride=stem_patch_size),
-                    LayerNorm2d(channels, eps=eps)
+                    LayerNorm2d(channels, eps=eps),
                 ]
             else:
                 before = self.channels[i - 1]
                 layers = [LayerNorm2d(before, eps=eps), nn.Conv2d(before, channels, 2, stride=2)]
             self.downsample_layers.append(nn.Sequential(*layers))
-            self.stages.append(ModuleList(
-                ConvNeXtBlock(
-                    channels,
-                    eps=eps,
-                    act_cfg=act_cfg,
-                    drop_path=drop_paths[sum(self.depths[:i]) + j],
-                    layer_scale_init_value=layer_scale_init_value,
-                    use_grn=use_grn,
-                    with_cp=with_cp,
-                    dual_path=self._has_fast_path(i, j)) for j in range(depth)))
+            self.stages.append(
+                ModuleList(
+                    ConvNeXtBlock(
+                        channels,
+                        eps=eps,
+                        act_cfg=act_cfg,
+                        drop_path=drop_paths[sum(self.depths[:i]) + j],
+                        layer_scale_init_value=layer_scale_init_value,
+                        use_grn=use_grn,
+                        with_cp=with_cp,
+                        dual_path=self._has_fast_path(i, j),
+                    )
+                    for j in range(depth)
+                )
+            )
             if i in self.out_indices:
                 self.add_module(f'norm{i}', LayerNorm2d(channels, eps=eps))
         self._freeze_stages()
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the maps of ``out_indices``.
 
         Args:
@@ -144,8 +166,9 @@ class DynamicConvNeXt(SparseBackbone):
             B, C, H, W = x.shape
             # Free for a channels-last map; a copy where the convolution chose another layout.
             tokens = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
-            tokens = run_stage(stage, tokens, (H, W), self._predictors_of(i), self.selection,
-                               self.mixing)
+            tokens = run_stage(
+                stage, tokens, (H, W), self._predictors_of(i), self.selection, self.mixing
+            )
             x = tokens.view(B, H, W, C).permute(0, 3, 1, 2)
             if i in self.out_indices:
                 # The norm averages, so that whoever listens to it finds the map either way.
@@ -175,7 +198,7 @@ class DynamicConvNeXt(SparseBackbone):
         self._freeze_stages()
         return self
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise decay, and the number of depths.
 
         ConvNeXt's own rule: the stem is 0, stages 0 and 1 are 1 and 2, three blocks of stage 2
@@ -184,7 +207,7 @@ class DynamicConvNeXt(SparseBackbone):
         last = 12 if self.depths[-2] > 9 else 6
         if not param_name.startswith(prefix):
             return last + 1, last + 2
-        parts = param_name[len(prefix):].split('.')
+        parts = param_name[len(prefix) :].split('.')
         if parts[0] not in ('downsample_layers', 'stages'):
             return last + 1, last + 2
         stage = int(parts[1])

@@ -1,7 +1,8 @@
 """Swin with fast and slow paths in one stage (arXiv 2207.01580; public code
 raoyongming/DynamicViT), a drop-in for the Swin of mmdet, mmseg and mmpretrain.
 """
-from typing import Mapping, Optional, Sequence, Tuple, Union
+
+from collections.abc import Mapping, Sequence
 
 import torch.nn as nn
 from mmengine.registry import MODELS
@@ -15,7 +16,7 @@ from .swin_backbone import SwinBackbone, SwinStage
 class SparseSwin(SparseBackbone, SwinBackbone):
     """Base of Swins in which one stage has fast and slow paths."""
 
-    def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: tuple[int, int]) -> Tensor:
         return stage(x, hw, self._predictors_of(index), self.selection, self.mixing)
 
     def _parts_of(self, stage: int) -> Sequence[nn.Module]:
@@ -48,17 +49,27 @@ class DynamicSwin(SparseSwin):
         ValueError: For arguments out of their range; each message names argument, value, rule.
     """
 
-    def __init__(self,
-                 arch: Union[None, str, Mapping] = None,
-                 keep_ratios: KeepRatios = None,
-                 prune_stage: int = 2,
-                 prune_blocks: Optional[Sequence[int]] = None,
-                 selection: Union[str, Mapping] = 'topk',
-                 mixing: str = 'merged',
-                 **swin):
+    def __init__(
+        self,
+        arch: None | str | Mapping = None,
+        keep_ratios: KeepRatios = None,
+        prune_stage: int = 2,
+        prune_blocks: Sequence[int] | None = None,
+        selection: str | Mapping = 'topk',
+        mixing: str = 'merged',
+        **swin,
+    ):
         super().__init__(arch, **swin)
-        self._setup_sparsity(self.depths, self.widths, keep_ratios, prune_stage, prune_blocks,
-                             selection, mixing, predictor_eps=1e-5)
+        self._setup_sparsity(
+            self.depths,
+            self.widths,
+            keep_ratios,
+            prune_stage,
+            prune_blocks,
+            selection,
+            mixing,
+            predictor_eps=1e-5,
+        )
         self._build_stages()
 
     def _make_block(self, stage: int, block: int, cfg: dict) -> SwinBlock:

@@ -3,7 +3,8 @@
 The paths are those of arXiv 2207.01580, which has them for Swin; the network is that of
 arXiv 2111.09883.
 """
-from typing import Mapping, Optional, Sequence, Union
+
+from collections.abc import Mapping, Sequence
 
 from mmengine.registry import MODELS
 
@@ -14,8 +15,14 @@ from .dynamic_swin import SparseSwin
 from .sparse_backbone import KeepRatios
 
 # What other Swins take and this one does not.
-UNKNOWN = ('convert_weights', 'depths', 'embed_dims', 'num_heads', 'out_after_downsample',
-           'qk_scale')
+UNKNOWN = (
+    'convert_weights',
+    'depths',
+    'embed_dims',
+    'num_heads',
+    'out_after_downsample',
+    'qk_scale',
+)
 
 
 @MODELS.register_module()
@@ -53,32 +60,46 @@ class DynamicSwinV2(SparseSwin):
     MERGES_FIRST = True
     DOWNSAMPLE_CFG = dict(use_post_norm=True)
 
-    def __init__(self,
-                 arch: Union[str, Mapping] = 'tiny',
-                 keep_ratios: KeepRatios = None,
-                 prune_stage: int = 2,
-                 prune_blocks: Optional[Sequence[int]] = None,
-                 selection: Union[str, Mapping] = 'topk',
-                 mixing: str = 'merged',
-                 img_size: Union[int, Sequence[int]] = 256,
-                 window_size: Union[int, Sequence[int]] = 8,
-                 pretrained_window_sizes: Union[int, Sequence[int]] = 0,
-                 **swin):
+    def __init__(
+        self,
+        arch: str | Mapping = 'tiny',
+        keep_ratios: KeepRatios = None,
+        prune_stage: int = 2,
+        prune_blocks: Sequence[int] | None = None,
+        selection: str | Mapping = 'topk',
+        mixing: str = 'merged',
+        img_size: int | Sequence[int] = 256,
+        window_size: int | Sequence[int] = 8,
+        pretrained_window_sizes: int | Sequence[int] = 0,
+        **swin,
+    ):
         self._refuse({name: swin[name] for name in UNKNOWN if name in swin})
         super().__init__(arch, img_size=img_size, window_size=window_size, **swin)
         check_counts(0, extra_norm_every_n_blocks=self.arch_settings['extra_norm_every_n_blocks'])
         self.pretrained_window_sizes = self._per_stage(
-            'pretrained_window_sizes', pretrained_window_sizes, least=0)
-        self._setup_sparsity(self.depths, self.widths, keep_ratios, prune_stage, prune_blocks,
-                             selection, mixing, predictor_eps=1e-5)
+            'pretrained_window_sizes', pretrained_window_sizes, least=0
+        )
+        self._setup_sparsity(
+            self.depths,
+            self.widths,
+            keep_ratios,
+            prune_stage,
+            prune_blocks,
+            selection,
+            mixing,
+            predictor_eps=1e-5,
+        )
         self._build_stages()
 
     def _make_block(self, stage: int, block: int, cfg: dict) -> SwinBlockV2:
-        every = cfg.pop('extra_norm_every_n_blocks',
-                        self.arch_settings['extra_norm_every_n_blocks'])
-        return SwinBlockV2(**{
-            'dual_path': self._has_fast_path(stage, block),
-            'extra_norm': every > 0 and (block + 1) % every == 0,
-            'pretrained_window_size': self.pretrained_window_sizes[stage],
-            **cfg
-        })
+        every = cfg.pop(
+            'extra_norm_every_n_blocks', self.arch_settings['extra_norm_every_n_blocks']
+        )
+        return SwinBlockV2(
+            **{
+                'dual_path': self._has_fast_path(stage, block),
+                'extra_norm': every > 0 and (block + 1) % every == 0,
+                'pretrained_window_size': self.pretrained_window_sizes[stage],
+                **cfg,
+            }
+        )

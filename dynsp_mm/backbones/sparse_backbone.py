@@ -1,7 +1,9 @@
 """What backbones with fast and slow paths share: arguments and predictors."""
+
 import logging
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Union
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -22,7 +24,7 @@ def is_dense(keep_ratios: KeepRatios) -> bool:
     return keep_ratios == 1
 
 
-def parse_keep_ratios(keep_ratios: KeepRatios, count: int) -> Optional[Tuple[float, ...]]:
+def parse_keep_ratios(keep_ratios: KeepRatios, count: int) -> tuple[float, ...] | None:
     """Checks keep ratios and expands a single number.
 
     Args:
@@ -44,27 +46,36 @@ def parse_keep_ratios(keep_ratios: KeepRatios, count: int) -> Optional[Tuple[flo
             raise ValueError(
                 f'keep_ratios={keep_ratios!r}: one number r stands for r - 0.2 * k at predictor '
                 f'k = 0 .. {count - 1}, so it must lie in ({0.2 * (count - 1):g}, 1]; give a tuple '
-                f'of {count} ratios for other budgets')
+                f'of {count} ratios for other budgets'
+            )
         return ratios
     if not isinstance(keep_ratios, (list, tuple)):
-        raise ValueError(f'keep_ratios={keep_ratios!r}: must be None, a number or a tuple of '
-                         f'{count} numbers, one per predictor')
+        raise ValueError(
+            f'keep_ratios={keep_ratios!r}: must be None, a number or a tuple of '
+            f'{count} numbers, one per predictor'
+        )
     ratios = tuple(keep_ratios)
     for k, ratio in enumerate(ratios):
         if not isinstance(ratio, Real) or isinstance(ratio, bool) or not 0 < ratio <= 1:
-            raise ValueError(f'keep_ratios={ratios!r}: each ratio must lie in (0, 1]; '
-                             f'got {ratio!r} at position {k}')
+            raise ValueError(
+                f'keep_ratios={ratios!r}: each ratio must lie in (0, 1]; '
+                f'got {ratio!r} at position {k}'
+            )
     if len(ratios) != count:
-        raise ValueError(f'keep_ratios={ratios!r}: needs one ratio for each of the {count} '
-                         f'predictors; got {len(ratios)}')
+        raise ValueError(
+            f'keep_ratios={ratios!r}: needs one ratio for each of the {count} '
+            f'predictors; got {len(ratios)}'
+        )
     for k, ratio in enumerate(ratios):
         if k and ratio > ratios[k - 1]:
-            raise ValueError(f'keep_ratios={ratios!r}: ratios must not increase from one predictor '
-                             f'to the next; got {ratio!r} after {ratios[k - 1]!r} at position {k}')
+            raise ValueError(
+                f'keep_ratios={ratios!r}: ratios must not increase from one predictor '
+                f'to the next; got {ratio!r} after {ratios[k - 1]!r} at position {k}'
+            )
     return tuple(float(ratio) for ratio in ratios)
 
 
-def parse_prune_blocks(prune_blocks: Optional[Sequence[int]], depth: int) -> Tuple[int, ...]:
+def parse_prune_blocks(prune_blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """Checks the blocks that get a predictor before them.
 
     Args:
@@ -77,15 +88,17 @@ def parse_prune_blocks(prune_blocks: Optional[Sequence[int]], depth: int) -> Tup
     """
     if prune_blocks is None:
         prune_blocks = tuple(k * max(1, depth // 9) for k in (1, 2, 3))
-    blocks = tuple(prune_blocks) if isinstance(prune_blocks, (list, tuple)) else (prune_blocks, )
+    blocks = tuple(prune_blocks) if isinstance(prune_blocks, (list, tuple)) else (prune_blocks,)
     if not blocks or not all(isinstance(b, Integral) and not isinstance(b, bool) for b in blocks):
         raise ValueError(f'prune_blocks={prune_blocks!r}: must be a tuple of block indices')
     if any(b <= a for a, b in zip(blocks, blocks[1:])):
         raise ValueError(f'prune_blocks={blocks!r}: block indices must ascend')
     for block in blocks:
         if not 0 <= block < depth:
-            raise ValueError(f'prune_blocks={blocks!r}: block {block} is beyond the sparse stage, '
-                             f'which has blocks 0 .. {depth - 1}')
+            raise ValueError(
+                f'prune_blocks={blocks!r}: block {block} is beyond the sparse stage, '
+                f'which has blocks 0 .. {depth - 1}'
+            )
     return tuple(int(block) for block in blocks)
 
 
@@ -102,21 +115,28 @@ class SparseBackbone(Backbone):
         self._warned = False
 
     # ------------------------------------------------------------------ sparsity
-    def _setup_sparsity(self, depths: Sequence[int], widths: Sequence[int],
-                        keep_ratios: KeepRatios, prune_stage: int,
-                        prune_blocks: Optional[Sequence[int]],
-                        selection: Union[str, Mapping], mixing: str,
-                        predictor_eps: float) -> None:
+    def _setup_sparsity(
+        self,
+        depths: Sequence[int],
+        widths: Sequence[int],
+        keep_ratios: KeepRatios,
+        prune_stage: int,
+        prune_blocks: Sequence[int] | None,
+        selection: str | Mapping,
+        mixing: str,
+        predictor_eps: float,
+    ) -> None:
         if not isinstance(prune_stage, Integral) or not 0 <= prune_stage < len(depths):
-            raise ValueError(f'prune_stage={prune_stage!r}: must be the index of a stage, '
-                             f'0 .. {len(depths) - 1}')
+            raise ValueError(
+                f'prune_stage={prune_stage!r}: must be the index of a stage, 0 .. {len(depths) - 1}'
+            )
         self.prune_stage = int(prune_stage)
         self.selection = Selection.parse(selection)
         if mixing not in MIXINGS:
             raise ValueError(f'mixing={mixing!r}: must be one of {", ".join(MIXINGS)}')
         self.mixing = mixing
-        self.prune_blocks: Tuple[int, ...] = ()
-        self._keep_ratios: Optional[Tuple[float, ...]] = None
+        self.prune_blocks: tuple[int, ...] = ()
+        self._keep_ratios: tuple[float, ...] | None = None
         self.token_predictors = nn.ModuleList()
         # Blocks are only looked at when something is to be pruned: a dense model may be shallow.
         if is_dense(keep_ratios):
@@ -126,28 +146,32 @@ class SparseBackbone(Backbone):
         self.prune_blocks = blocks
         # Outside the stages, where the libraries' layer-decay constructors parse names.
         self.token_predictors.extend(
-            TokenPredictor(widths[prune_stage], predictor_eps) for _ in blocks)
+            TokenPredictor(widths[prune_stage], predictor_eps) for _ in blocks
+        )
         if self.selection.type == 'random':  # they are not asked
             self.token_predictors.requires_grad_(False)
 
     @property
-    def keep_ratios(self) -> Optional[Tuple[float, ...]]:
+    def keep_ratios(self) -> tuple[float, ...] | None:
         """One ratio per predictor, None when dense. May be set on a sparse model."""
         return self._keep_ratios
 
     @keep_ratios.setter
     def keep_ratios(self, value: KeepRatios) -> None:
         if self._keep_ratios is None:
-            raise ValueError(f'keep_ratios={value!r}: this backbone was built dense and has no '
-                             'predictors; build it with keep_ratios')
+            raise ValueError(
+                f'keep_ratios={value!r}: this backbone was built dense and has no '
+                'predictors; build it with keep_ratios'
+            )
         count = len(self.prune_blocks)
-        self._keep_ratios = parse_keep_ratios(value, count) or (1.0, ) * count
+        self._keep_ratios = parse_keep_ratios(value, count) or (1.0,) * count
 
     def _has_fast_path(self, stage: int, block: int) -> bool:
-        return bool(self.prune_blocks) and stage == self.prune_stage \
-            and block >= self.prune_blocks[0]
+        return (
+            bool(self.prune_blocks) and stage == self.prune_stage and block >= self.prune_blocks[0]
+        )
 
-    def _predictors_of(self, stage: int) -> Dict[int, Tuple[TokenPredictor, float]]:
+    def _predictors_of(self, stage: int) -> dict[int, tuple[TokenPredictor, float]]:
         if not self.prune_blocks or stage != self.prune_stage:
             return {}
         return dict(zip(self.prune_blocks, zip(self.token_predictors, self._keep_ratios)))
@@ -160,10 +184,13 @@ class SparseBackbone(Backbone):
             # Whoever holds the keep ratio listens to the decisions: SparseTrainingHook does.
             predictor = self.token_predictors[0]
             if predictor.training and not predictor._forward_hooks:
-                print_log(f'{type(self).__name__} is trained with keep_ratios={self.keep_ratios} '
-                          'but nothing holds its keep ratio; add custom_hooks = '
-                          "[dict(type='SparseTrainingHook')] to the config.", 'current',
-                          logging.WARNING)
+                print_log(
+                    f'{type(self).__name__} is trained with keep_ratios={self.keep_ratios} '
+                    'but nothing holds its keep ratio; add custom_hooks = '
+                    "[dict(type='SparseTrainingHook')] to the config.",
+                    'current',
+                    logging.WARNING,
+                )
 
     def _init_new_parts(self) -> None:
         for module in self.modules():

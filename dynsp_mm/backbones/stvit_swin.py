@@ -1,9 +1,10 @@
 """STViT-R on Swin (arXiv 2303.08685; public code changsn/STViT-R and
 changsn/STViT-R-Object-Detection), a drop-in for the Swin of mmdet, mmseg and mmpretrain.
 """
+
 import math
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -12,7 +13,7 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..layers import (ConvStem, GlobalBlock, InnerNeighbourhoodBlock, NeighbourhoodBlock, SwinBlock)
+from ..layers import ConvStem, GlobalBlock, InnerNeighbourhoodBlock, NeighbourhoodBlock, SwinBlock
 from ..ops import pool_windows
 from .base import check_counts
 from .swin_backbone import SwinBackbone, SwinStage
@@ -47,9 +48,17 @@ class SemanticStage(SwinStage):
         embed_dims: Channels of that map.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], downsample_cfg: Optional[dict],
-                 window_size: int, side: int, form: str, pad_mask: str,
-                 token_grid: Optional[Tuple[int, int]] = None, embed_dims: int = 0):
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        downsample_cfg: dict | None,
+        window_size: int,
+        side: int,
+        form: str,
+        pad_mask: str,
+        token_grid: tuple[int, int] | None = None,
+        embed_dims: int = 0,
+    ):
         super().__init__(blocks, downsample_cfg)
         self.window_size = window_size
         self.side = side
@@ -59,12 +68,12 @@ class SemanticStage(SwinStage):
         if token_grid is not None:
             self.semantic_token2 = nn.Parameter(torch.zeros(1, math.prod(token_grid), embed_dims))
 
-    def forward(self, tokens: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def forward(self, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
         """(B, N, C) -> (B, N, C), before patch merging."""
         blocks = list(self.blocks)
         last = len(blocks) // GROUP * GROUP
         for first in range(0, last, GROUP):
-            plain, *group = blocks[first:first + GROUP]
+            plain, *group = blocks[first : first + GROUP]
             x = plain(tokens, hw).unflatten(1, hw)
             if self.form == 'classification':
                 x = self._classification(group, x, self.token_grid if first == 0 else None)
@@ -75,7 +84,7 @@ class SemanticStage(SwinStage):
             tokens = block(tokens, hw)
         return tokens
 
-    def _dense_prediction(self, group: List[nn.Module], x: Tensor) -> Tensor:
+    def _dense_prediction(self, group: list[nn.Module], x: Tensor) -> Tensor:
         generate, refine, local, everywhere, recover = group
         corner = None
         if self.pad_mask == 'release':
@@ -85,8 +94,9 @@ class SemanticStage(SwinStage):
         semantic = everywhere(local(semantic, semantic))
         return recover(x, semantic, corner)
 
-    def _classification(self, group: List[nn.Module], x: Tensor,
-                        token_grid: Optional[Tuple[int, int]]) -> Tensor:
+    def _classification(
+        self, group: list[nn.Module], x: Tensor, token_grid: tuple[int, int] | None
+    ) -> Tensor:
         generate, refine, local, everywhere, recover = group
         semantic = generate(pool_windows(x, self.window_size, self.side), x)
         queries = semantic
@@ -96,7 +106,7 @@ class SemanticStage(SwinStage):
         semantic = everywhere(local(semantic, semantic))
         return recover(x, semantic)
 
-    def _resized_token2(self, grid: Tuple[int, int]) -> Tensor:
+    def _resized_token2(self, grid: tuple[int, int]) -> Tensor:
         token = self.semantic_token2.unflatten(1, self.token_grid)
         if tuple(grid) == self.token_grid:
             return token
@@ -159,21 +169,25 @@ class STViTSwin(SwinBackbone):
         ValueError: For arguments out of their range; each message names argument, value, rule.
     """
 
-    def __init__(self,
-                 arch: Union[None, str, Mapping] = None,
-                 semantic_stage: int = 2,
-                 semantic_size: int = 3,
-                 key_windows: Optional[Sequence[int]] = None,
-                 pad_mask: str = 'full',
-                 layer_scale_init_value: float = 1e-5,
-                 form: str = 'dense_prediction',
-                 semantic_token2: bool = False,
-                 pad_small_map: Optional[bool] = None,
-                 **swin):
+    def __init__(
+        self,
+        arch: None | str | Mapping = None,
+        semantic_stage: int = 2,
+        semantic_size: int = 3,
+        key_windows: Sequence[int] | None = None,
+        pad_mask: str = 'full',
+        layer_scale_init_value: float = 1e-5,
+        form: str = 'dense_prediction',
+        semantic_token2: bool = False,
+        pad_small_map: bool | None = None,
+        **swin,
+    ):
         for name in ('keep_ratios', 'prune_stage', 'prune_blocks', 'selection', 'mixing'):
             if name in swin:
-                raise ValueError(f'{name}={swin[name]!r}: STViTSwin selects no positions and has '
-                                 'no keep ratios; remove it')
+                raise ValueError(
+                    f'{name}={swin[name]!r}: STViTSwin selects no positions and has '
+                    'no keep ratios; remove it'
+                )
         if form not in FORMS:
             raise ValueError(f'form={form!r}: must be one of {", ".join(FORMS)}')
         if pad_mask not in PAD_MASKS:
@@ -181,16 +195,21 @@ class STViTSwin(SwinBackbone):
         if semantic_token2 and form != 'classification':
             raise ValueError("semantic_token2=True: only form='classification' has it")
         if swin.get('patch_size', 4) not in (4, (4, 4), [4, 4]):
-            raise ValueError(f'patch_size={swin["patch_size"]!r}: must be 4, what the two '
-                             'convolutions of the stem make')
+            raise ValueError(
+                f'patch_size={swin["patch_size"]!r}: must be 4, what the two '
+                'convolutions of the stem make'
+            )
         if swin.get('patch_cfg'):
-            raise ValueError(f'patch_cfg={swin["patch_cfg"]!r}: STViTSwin has a convolutional '
-                             'stem, which takes no patch_cfg')
-        if not isinstance(layer_scale_init_value, Real) \
-                or isinstance(layer_scale_init_value, bool) \
-                or not math.isfinite(layer_scale_init_value):
-            raise ValueError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a '
-                             'number')
+            raise ValueError(
+                f'patch_cfg={swin["patch_cfg"]!r}: STViTSwin has a convolutional '
+                'stem, which takes no patch_cfg'
+            )
+        if (
+            not isinstance(layer_scale_init_value, Real)
+            or isinstance(layer_scale_init_value, bool)
+            or not math.isfinite(layer_scale_init_value)
+        ):
+            raise ValueError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a number')
         check_counts(semantic_size=semantic_size)
         if pad_small_map is None:
             pad_small_map = form == 'dense_prediction'
@@ -199,43 +218,57 @@ class STViTSwin(SwinBackbone):
         self.pad_mask = pad_mask
         self.semantic_size = semantic_size
         self.layer_scale_init_value = float(layer_scale_init_value)
-        if not isinstance(semantic_stage, Integral) or isinstance(semantic_stage, bool) \
-                or not 0 <= semantic_stage < len(self.depths):
-            raise ValueError(f'semantic_stage={semantic_stage!r}: must be the index of a stage, '
-                             f'0 .. {len(self.depths) - 1}')
+        if (
+            not isinstance(semantic_stage, Integral)
+            or isinstance(semantic_stage, bool)
+            or not 0 <= semantic_stage < len(self.depths)
+        ):
+            raise ValueError(
+                f'semantic_stage={semantic_stage!r}: must be the index of a stage, '
+                f'0 .. {len(self.depths) - 1}'
+            )
         depth = self.depths[semantic_stage]
         if depth < GROUP:
-            raise ValueError(f'depths={self.depths}: stage {semantic_stage} has {depth} blocks, '
-                             f'too few for one group of {GROUP} '
-                             f'(semantic_stage={semantic_stage})')
+            raise ValueError(
+                f'depths={self.depths}: stage {semantic_stage} has {depth} blocks, '
+                f'too few for one group of {GROUP} '
+                f'(semantic_stage={semantic_stage})'
+            )
         self.semantic_stage = semantic_stage
         windows = {cfg['window_size'] for cfg in self._stage_cfgs[semantic_stage][0]}
         if len(windows) > 1:
-            raise ValueError(f'stage_cfgs: blocks of stage {semantic_stage} have window_size '
-                             f'{", ".join(map(str, sorted(windows)))}: must be the same, for its '
-                             'semantic tokens stand for windows')
+            raise ValueError(
+                f'stage_cfgs: blocks of stage {semantic_stage} have window_size '
+                f'{", ".join(map(str, sorted(windows)))}: must be the same, for its '
+                'semantic tokens stand for windows'
+            )
         self.semantic_window = windows.pop()
         self.key_windows = self._resolve_key_windows(key_windows)
         self.semantic_token2 = bool(semantic_token2)
         self._build_stages()
 
-    def _resolve_key_windows(self, key_windows: Optional[Sequence[int]]) -> Tuple[int, ...]:
+    def _resolve_key_windows(self, key_windows: Sequence[int] | None) -> tuple[int, ...]:
         window, side = self.semantic_window, self.semantic_size
         if side > window:
-            raise ValueError(f'semantic_size={side}: a window of window_size={window} holds a '
-                             f'grid of at most {window} x {window} semantic tokens')
+            raise ValueError(
+                f'semantic_size={side}: a window of window_size={window} holds a '
+                f'grid of at most {window} x {window} semantic tokens'
+            )
         classification = self.form == 'classification'
         if key_windows is None:
-            return (window + side, ) if classification else (2 * window, 3 * window, 9 * side)
-        smallest = (window, ) if classification else (window, window, side)
+            return (window + side,) if classification else (2 * window, 3 * window, 9 * side)
+        smallest = (window,) if classification else (window, window, side)
         key_windows = tuple(key_windows) if isinstance(key_windows, (list, tuple)) else key_windows
         if not isinstance(key_windows, tuple) or len(key_windows) != len(smallest):
-            raise ValueError(f'key_windows={key_windows!r}: form={self.form!r} needs a tuple of '
-                             f'{len(smallest)}')
+            raise ValueError(
+                f'key_windows={key_windows!r}: form={self.form!r} needs a tuple of {len(smallest)}'
+            )
         for i, (size, least) in enumerate(zip(key_windows, smallest)):
             if not isinstance(size, Integral) or isinstance(size, bool) or size < least:
-                raise ValueError(f'key_windows={key_windows!r}: entry {i} must be a whole number '
-                                 f'>= {least}, the side of the window that it surrounds')
+                raise ValueError(
+                    f'key_windows={key_windows!r}: entry {i} must be a whole number '
+                    f'>= {least}, the side of the window that it surrounds'
+                )
         return key_windows
 
     # ------------------------------------------------------------------ building
@@ -266,8 +299,9 @@ class STViTSwin(SwinBackbone):
         reach = self.key_windows[0 if role == 'generate' else 1]
         return NeighbourhoodBlock(side, window, reach, **common)
 
-    def _make_stage(self, stage: int, blocks: Sequence[nn.Module],
-                    downsample_cfg: Optional[dict]) -> SwinStage:
+    def _make_stage(
+        self, stage: int, blocks: Sequence[nn.Module], downsample_cfg: dict | None
+    ) -> SwinStage:
         if stage != self.semantic_stage:
             return super()._make_stage(stage, blocks, downsample_cfg)
         window, side = self.semantic_window, self.semantic_size
@@ -276,8 +310,16 @@ class STViTSwin(SwinBackbone):
             # Merging halves, rounding up.
             hw = (-(-length // 2**stage) for length in self.patch_resolution)
             token_grid = tuple(-(-length // window) * side for length in hw)
-        return SemanticStage(blocks, downsample_cfg, window, side, self.form, self.pad_mask,
-                             token_grid, self.widths[stage])
+        return SemanticStage(
+            blocks,
+            downsample_cfg,
+            window,
+            side,
+            self.form,
+            self.pad_mask,
+            token_grid,
+            self.widths[stage],
+        )
 
     # ------------------------------------------------------------------ training
     def _init_from_scratch(self) -> None:

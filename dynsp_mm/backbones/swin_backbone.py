@@ -1,8 +1,9 @@
 """What the Swin families share: the arguments, parameter names and outputs of the Swin of mmdet,
 mmseg and mmpretrain (arXiv 2103.14030).
 """
+
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -28,18 +29,23 @@ class SwinStage(BaseModule):
         downsample_cfg: Arguments of :class:`PatchMerging`; None in a stage without.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], downsample_cfg: Optional[dict]):
+    def __init__(self, blocks: Sequence[nn.Module], downsample_cfg: dict | None):
         super().__init__()
         self.blocks = ModuleList(blocks)
         self.downsample = PatchMerging(**downsample_cfg) if downsample_cfg else None
 
-    def forward(self, tokens: Tensor, hw: Tuple[int, int],
-                predictors: Mapping[int, Tuple[TokenPredictor, float]] = {},
-                selection: Optional[Selection] = None, mixing: str = 'merged') -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        hw: tuple[int, int],
+        predictors: Mapping[int, tuple[TokenPredictor, float]] = {},
+        selection: Selection | None = None,
+        mixing: str = 'merged',
+    ) -> Tensor:
         """(B, N, C) -> (B, N, C), without patch merging."""
         return run_stage(self.blocks, tokens, hw, predictors, selection, mixing)
 
-    def merge(self, tokens: Tensor, hw: Tuple[int, int]) -> Tuple[Tensor, Tuple[int, int]]:
+    def merge(self, tokens: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Patch merging where the stage has one."""
         return (tokens, hw) if self.downsample is None else self.downsample(tokens, hw)
 
@@ -103,46 +109,48 @@ class SwinBackbone(Backbone):
     # Named architectures; a dict as ``arch`` has the same keys.
     ARCHS: Mapping[str, Mapping] = archs.SWIN
     # Arguments of blocks that ``stage_cfgs`` may give for a whole stage.
-    STAGE_KEYS: Tuple[str, ...] = ('pad_small_map', 'window_size', 'with_cp')
+    STAGE_KEYS: tuple[str, ...] = ('pad_small_map', 'window_size', 'with_cp')
     # Whether patch merging belongs to the stage after it.
     MERGES_FIRST = False
     # Arguments of patch merging where ``stage_cfgs`` gives none.
     DOWNSAMPLE_CFG: Mapping = {}
 
-    def __init__(self,
-                 arch: Union[None, str, Mapping] = None,
-                 embed_dims: Optional[int] = None,
-                 depths: Optional[Sequence[int]] = None,
-                 num_heads: Optional[Sequence[int]] = None,
-                 pretrain_img_size: Union[int, Sequence[int]] = 224,
-                 img_size: Union[None, int, Sequence[int]] = None,
-                 in_channels: int = 3,
-                 patch_size: Union[int, Sequence[int]] = 4,
-                 window_size: Union[int, Sequence[int]] = 7,
-                 mlp_ratio: float = 4.0,
-                 strides: Optional[Sequence[int]] = None,
-                 out_indices: Sequence[int] = (3, ),
-                 out_after_downsample: bool = False,
-                 qkv_bias: bool = True,
-                 qk_scale: Optional[float] = None,
-                 patch_norm: bool = True,
-                 drop_rate: float = 0.0,
-                 attn_drop_rate: float = 0.0,
-                 drop_path_rate: float = 0.1,
-                 use_abs_pos_embed: bool = False,
-                 interpolate_mode: str = 'bicubic',
-                 act_cfg: dict = dict(type='GELU'),
-                 norm_cfg: Optional[dict] = dict(type='LN'),
-                 with_cp: bool = False,
-                 frozen_stages: int = -1,
-                 norm_eval: bool = False,
-                 pad_small_map: Optional[bool] = None,
-                 stage_cfgs: Union[Mapping, Sequence[Mapping]] = dict(),
-                 patch_cfg: dict = dict(),
-                 pretrained: Optional[str] = None,
-                 convert_weights: bool = False,
-                 init_cfg=None,
-                 **unknown):
+    def __init__(
+        self,
+        arch: None | str | Mapping = None,
+        embed_dims: int | None = None,
+        depths: Sequence[int] | None = None,
+        num_heads: Sequence[int] | None = None,
+        pretrain_img_size: int | Sequence[int] = 224,
+        img_size: None | int | Sequence[int] = None,
+        in_channels: int = 3,
+        patch_size: int | Sequence[int] = 4,
+        window_size: int | Sequence[int] = 7,
+        mlp_ratio: float = 4.0,
+        strides: Sequence[int] | None = None,
+        out_indices: Sequence[int] = (3,),
+        out_after_downsample: bool = False,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        patch_norm: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        use_abs_pos_embed: bool = False,
+        interpolate_mode: str = 'bicubic',
+        act_cfg: dict = dict(type='GELU'),
+        norm_cfg: dict | None = dict(type='LN'),
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        pad_small_map: bool | None = None,
+        stage_cfgs: Mapping | Sequence[Mapping] = dict(),
+        patch_cfg: dict = dict(),
+        pretrained: str | None = None,
+        convert_weights: bool = False,
+        init_cfg=None,
+        **unknown,
+    ):
         self._refuse(unknown)
         if pretrained is not None:
             if init_cfg is not None:
@@ -152,10 +160,11 @@ class SwinBackbone(Backbone):
         if isinstance(patch_size, list):
             patch_size = tuple(patch_size)
         check_counts(in_channels=in_channels)
-        for side in patch_size if isinstance(patch_size, tuple) else (patch_size, ):
+        for side in patch_size if isinstance(patch_size, tuple) else (patch_size,):
             check_counts(patch_size=side)
-        check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
-                    drop_path_rate=drop_path_rate)
+        check_rates(
+            drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
+        )
         widths = dict(embed_dims=embed_dims, depths=depths, num_heads=num_heads)
         self.mmdet_style = any(value is not None for value in widths.values())
         self.arch_settings = self._resolve_arch(arch, widths)
@@ -167,10 +176,13 @@ class SwinBackbone(Backbone):
         self.out_after_downsample = out_after_downsample
         self.use_abs_pos_embed = use_abs_pos_embed
         self.interpolate_mode = interpolate_mode
-        if not isinstance(frozen_stages, int) \
-                or not -1 <= frozen_stages <= num_stages - (not self.mmdet_style):
-            raise ValueError(f'frozen_stages={frozen_stages!r}: must lie in -1 .. '
-                             f'{num_stages - (not self.mmdet_style)}')
+        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages - (
+            not self.mmdet_style
+        ):
+            raise ValueError(
+                f'frozen_stages={frozen_stages!r}: must lie in -1 .. '
+                f'{num_stages - (not self.mmdet_style)}'
+            )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         if pad_small_map is None:
@@ -179,22 +191,27 @@ class SwinBackbone(Backbone):
         inner_norm = norm_cfg if self.mmdet_style else dict(type='LN')
         inner_drop = drop_rate if self.mmdet_style else 0.0
         # mmpretrain's patch merging has the stride of its kernel, 2 unless configured.
-        strides = tuple(strides or (patch_size, ) + (
-            2 if self.mmdet_style else None, ) * (num_stages - 1))
+        strides = tuple(
+            strides or (patch_size,) + (2 if self.mmdet_style else None,) * (num_stages - 1)
+        )
         if len(strides) != num_stages or strides[0] != patch_size:
-            raise ValueError(f'strides={strides!r}: needs one stride per stage, the first equal '
-                             f'to patch_size={patch_size}')
+            raise ValueError(
+                f'strides={strides!r}: needs one stride per stage, the first equal '
+                f'to patch_size={patch_size}'
+            )
 
-        self.patch_embed = self._make_patch_embed({
-            'in_channels': in_channels,
-            'input_size': img_size or pretrain_img_size,
-            'embed_dims': self.embed_dims,
-            'conv_type': 'Conv2d',
-            'kernel_size': patch_size,
-            'stride': patch_size,
-            'norm_cfg': inner_norm if patch_norm else None,
-            **patch_cfg
-        })
+        self.patch_embed = self._make_patch_embed(
+            {
+                'in_channels': in_channels,
+                'input_size': img_size or pretrain_img_size,
+                'embed_dims': self.embed_dims,
+                'conv_type': 'Conv2d',
+                'kernel_size': patch_size,
+                'stride': patch_size,
+                'norm_cfg': inner_norm if patch_norm else None,
+                **patch_cfg,
+            }
+        )
         self.patch_resolution = tuple(self.patch_embed.init_out_size)
         if use_abs_pos_embed:
             rows, cols = self.patch_resolution
@@ -207,31 +224,36 @@ class SwinBackbone(Backbone):
         if qk_scale is not None:
             attn_cfgs['qk_scale'] = qk_scale
         # Arguments of each stage's blocks and of its patch merging, until the stages are built.
-        self._stage_cfgs: List[Tuple[List[dict], Optional[dict]]] = []
+        self._stage_cfgs: list[tuple[list[dict], dict | None]] = []
         for i, width in enumerate(self.widths):
             extra = self._stage_extra(stage_cfgs, i, num_stages)
             block_cfgs = extra.get('block_cfgs', {})
             if isinstance(block_cfgs, (list, tuple)) and len(block_cfgs) != self.depths[i]:
-                raise ValueError(f'stage_cfgs: block_cfgs has {len(block_cfgs)} entries: stage {i} '
-                                 f'has {self.depths[i]} blocks')
+                raise ValueError(
+                    f'stage_cfgs: block_cfgs has {len(block_cfgs)} entries: stage {i} '
+                    f'has {self.depths[i]} blocks'
+                )
             blocks = []
             for j in range(self.depths[i]):
-                blocks.append({
-                    'embed_dims': width,
-                    'num_heads': self.num_heads[i],
-                    'window_size': window_sizes[i],
-                    'shift': j % 2 == 1,
-                    'ffn_ratio': mlp_ratio,
-                    'drop_path': drop_paths[sum(self.depths[:i]) + j],
-                    'pad_small_map': pad_small_map,
-                    'attn_cfgs': attn_cfgs,
-                    'ffn_cfgs': dict(ffn_drop=inner_drop, act_cfg=act_cfg),
-                    'norm_cfg': inner_norm,
-                    'with_cp': with_cp,
-                    **{key: value for key, value in extra.items() if key in self.STAGE_KEYS},
-                    **deepcopy(block_cfgs[j] if isinstance(block_cfgs, (list, tuple))
-                               else block_cfgs)
-                })
+                blocks.append(
+                    {
+                        'embed_dims': width,
+                        'num_heads': self.num_heads[i],
+                        'window_size': window_sizes[i],
+                        'shift': j % 2 == 1,
+                        'ffn_ratio': mlp_ratio,
+                        'drop_path': drop_paths[sum(self.depths[:i]) + j],
+                        'pad_small_map': pad_small_map,
+                        'attn_cfgs': attn_cfgs,
+                        'ffn_cfgs': dict(ffn_drop=inner_drop, act_cfg=act_cfg),
+                        'norm_cfg': inner_norm,
+                        'with_cp': with_cp,
+                        **{key: value for key, value in extra.items() if key in self.STAGE_KEYS},
+                        **deepcopy(
+                            block_cfgs[j] if isinstance(block_cfgs, (list, tuple)) else block_cfgs
+                        ),
+                    }
+                )
             downsample = None
             merged = i + (not self.MERGES_FIRST)  # the stage of the merged map
             if 0 < merged < num_stages:
@@ -240,7 +262,7 @@ class SwinBackbone(Backbone):
                     'out_channels': self.widths[merged],
                     'stride': strides[merged],
                     'norm_cfg': inner_norm if patch_norm else None,
-                    **extra.get('downsample_cfg', self.DOWNSAMPLE_CFG)
+                    **extra.get('downsample_cfg', self.DOWNSAMPLE_CFG),
                 }
             self._stage_cfgs.append((blocks, downsample))
         self._out_norm_cfg = norm_cfg
@@ -254,8 +276,9 @@ class SwinBackbone(Backbone):
         """Block ``block`` of a stage from the arguments of a :class:`SwinBlock`."""
         raise NotImplementedError
 
-    def _make_stage(self, stage: int, blocks: Sequence[nn.Module],
-                    downsample_cfg: Optional[dict]) -> SwinStage:
+    def _make_stage(
+        self, stage: int, blocks: Sequence[nn.Module], downsample_cfg: dict | None
+    ) -> SwinStage:
         return SwinStage(blocks, downsample_cfg)
 
     def _build_stages(self) -> None:
@@ -273,19 +296,19 @@ class SwinBackbone(Backbone):
             self.add_module(f'norm{i}', norm)
         del self._stage_cfgs, self._out_norm_cfg
 
-    def _per_stage(self, name: str, value: Union[int, Sequence[int]],
-                   least: int = 1) -> Tuple[int, ...]:
+    def _per_stage(self, name: str, value: int | Sequence[int], least: int = 1) -> tuple[int, ...]:
         """A whole number >= ``least`` for each stage, from one for all or a sequence."""
-        values = value if isinstance(value, (list, tuple)) else (value, ) * len(self.depths)
+        values = value if isinstance(value, (list, tuple)) else (value,) * len(self.depths)
         if len(values) != len(self.depths):
-            raise ValueError(f'{name}={value!r}: needs one for each of the {len(self.depths)} '
-                             'stages')
+            raise ValueError(
+                f'{name}={value!r}: needs one for each of the {len(self.depths)} stages'
+            )
         for entry in values:
             check_counts(least, **{name: entry})
         return tuple(values)
 
     @classmethod
-    def _resolve_arch(cls, arch: Union[None, str, Mapping], widths: Dict) -> Dict:
+    def _resolve_arch(cls, arch: None | str | Mapping, widths: dict) -> dict:
         given = {key: value for key, value in widths.items() if value is not None}
         if given and arch is not None:
             raise ValueError(f'arch={arch!r}: give either arch or {", ".join(given)}')
@@ -299,26 +322,33 @@ class SwinBackbone(Backbone):
         if not isinstance(arch, Mapping) or set(arch) != set(keys):
             raise ValueError(f'arch={arch!r}: a dict needs exactly the keys {", ".join(keys)}')
         if len(arch['depths']) != len(arch['num_heads']):
-            raise ValueError(f"depths={arch['depths']!r} and num_heads={arch['num_heads']!r}: must "
-                             'have the same length')
+            raise ValueError(
+                f'depths={arch["depths"]!r} and num_heads={arch["num_heads"]!r}: must '
+                'have the same length'
+            )
         return dict(arch, depths=tuple(arch['depths']), num_heads=tuple(arch['num_heads']))
 
     @classmethod
-    def _stage_extra(cls, stage_cfgs: Union[Mapping, Sequence[Mapping]], stage: int,
-                     num_stages: int) -> Mapping:
+    def _stage_extra(
+        cls, stage_cfgs: Mapping | Sequence[Mapping], stage: int, num_stages: int
+    ) -> Mapping:
         if isinstance(stage_cfgs, (list, tuple)):
             if len(stage_cfgs) != num_stages:
-                raise ValueError(f'stage_cfgs has {len(stage_cfgs)} entries: needs one for each '
-                                 f'of the {num_stages} stages')
+                raise ValueError(
+                    f'stage_cfgs has {len(stage_cfgs)} entries: needs one for each '
+                    f'of the {num_stages} stages'
+                )
             stage_cfgs = stage_cfgs[stage]
         known = {'block_cfgs', 'downsample_cfg', *cls.STAGE_KEYS}
         unknown = set(stage_cfgs) - known
         if unknown:
-            raise ValueError(f'stage_cfgs: unknown keys {", ".join(sorted(unknown))}; known are '
-                             f'{", ".join(sorted(known))}')
+            raise ValueError(
+                f'stage_cfgs: unknown keys {", ".join(sorted(unknown))}; known are '
+                f'{", ".join(sorted(known))}'
+            )
         return stage_cfgs
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the maps of ``out_indices``.
 
         Args:
@@ -346,11 +376,11 @@ class SwinBackbone(Backbone):
                 x, hw = stage.merge(x, hw)
         return tuple(outs)
 
-    def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """(B, N, C) -> (B, N, C), without patch merging."""
         return stage(x, hw)
 
-    def _position_embedding(self, hw: Tuple[int, int]) -> Tensor:
+    def _position_embedding(self, hw: tuple[int, int]) -> Tensor:
         if tuple(hw) == self.patch_resolution:
             return self.absolute_pos_embed
         embedding = self.absolute_pos_embed.unflatten(1, self.patch_resolution).permute(0, 3, 1, 2)
@@ -373,7 +403,7 @@ class SwinBackbone(Backbone):
 
     def _parts_of(self, stage: int) -> Sequence[nn.Module]:
         """What is frozen with a stage, but for its output norm."""
-        return (self.stages[stage], )
+        return (self.stages[stage],)
 
     def train(self, mode: bool = True) -> 'SwinBackbone':
         """Sets the mode; frozen stages stay in eval mode without gradients."""
@@ -392,7 +422,7 @@ class SwinBackbone(Backbone):
                     module.eval()
         return self
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise decay, and the number of depths.
 
         The stem is 0, block j (counted from 1 through all stages) is j, the other parts of a
@@ -402,7 +432,7 @@ class SwinBackbone(Backbone):
         num_layers = sum(self.depths) + 2
         if not param_name.startswith(prefix):
             return num_layers - 1, num_layers
-        parts = param_name[len(prefix):].split('.')
+        parts = param_name[len(prefix) :].split('.')
         if parts[0] == 'patch_embed':
             return 0, num_layers
         if parts[0] != 'stages':
@@ -412,4 +442,4 @@ class SwinBackbone(Backbone):
             return sum(self.depths[:stage]) + int(parts[3]) + 1, num_layers
         if self.MERGES_FIRST:
             return sum(self.depths[:stage]) + 1, num_layers
-        return sum(self.depths[:stage + 1]), num_layers
+        return sum(self.depths[: stage + 1]), num_layers

@@ -1,14 +1,43 @@
 """state_dict -> state_dict: other programs' names into ours; reading, writing, loading."""
-from .adapt import (Fit, adapt_state_dict, fit_state_dict, load_from_anywhere, load_pretrained,
-                    load_whole)
+
+from .adapt import (
+    Fit,
+    adapt_state_dict,
+    fit_state_dict,
+    load_from_anywhere,
+    load_pretrained,
+    load_whole,
+)
 from .arch import Arch, backbone_config, find_arch
-from .convert import (Conversion, Rule, Source, convert_state_dict, find_source, split_backbone,
-                      unwrap)
+from .convert import (
+    Conversion,
+    Rule,
+    Source,
+    convert_state_dict,
+    find_source,
+    split_backbone,
+    unwrap,
+)
 from .files import read_checkpoint, read_checkpoint_anywhere, write_checkpoint
 
 __all__ = [
-    'Arch', 'Conversion', 'Fit', 'Rule', 'Source', 'adapt_state_dict', 'backbone_config',
-    'convert_state_dict', 'find_arch', 'find_source', 'fit_state_dict', 'load_from_anywhere',
-    'load_pretrained', 'load_whole', 'read_checkpoint', 'read_checkpoint_anywhere',
-    'split_backbone', 'unwrap', 'write_checkpoint'
+    'Arch',
+    'Conversion',
+    'Fit',
+    'Rule',
+    'Source',
+    'adapt_state_dict',
+    'backbone_config',
+    'convert_state_dict',
+    'find_arch',
+    'find_source',
+    'fit_state_dict',
+    'load_from_anywhere',
+    'load_pretrained',
+    'load_whole',
+    'read_checkpoint',
+    'read_checkpoint_anywhere',
+    'split_backbone',
+    'unwrap',
+    'write_checkpoint',
 ]

@@ -1,6 +1,8 @@
 """Loading into one of our backbones: small repairs that any state dict may need."""
+
 import re
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -22,8 +24,9 @@ NEW_PARTS = {
 }
 
 
-def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str,
-                     model: nn.Module) -> Dict[str, List[str]]:
+def adapt_state_dict(
+    state_dict: dict[str, Tensor], prefix: str, model: nn.Module
+) -> dict[str, list[str]]:
     """Repairs, in place, the entries below ``prefix`` so that ``model`` takes them.
 
     Derived buffers are dropped; ``norm`` of old classifiers becomes the norm of the last stage;
@@ -40,10 +43,10 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str,
         For each name that was split or renamed among semantic tokens, the new names.
     """
     own = model.state_dict()
-    split: Dict[str, List[str]] = {}
+    split: dict[str, list[str]] = {}
     last_norm = f'norm{len(model.depths) - 1}.'
     for key in [k for k in state_dict if k.startswith(prefix)]:
-        name = key[len(prefix):]
+        name = key[len(prefix) :]
         if name.rsplit('.', 1)[-1] in DERIVED:
             del state_dict[key]
             continue
@@ -72,7 +75,7 @@ def adapt_state_dict(state_dict: Dict[str, Tensor], prefix: str,
     return split
 
 
-def _split_attention(name: str, value: Tensor, own: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def _split_attention(name: str, value: Tensor, own: dict[str, Tensor]) -> dict[str, Tensor]:
     """An entry of a dense block's attention for a block with ``attn.q``; empty if it is none.
 
     Position bias tables are not used: blocks among semantic tokens have none.
@@ -82,17 +85,19 @@ def _split_attention(name: str, value: Tensor, own: Dict[str, Tensor]) -> Dict[s
         return {}
     if entry.startswith('qkv.'):
         width = value.shape[0] // 3
-        return {f'{block}.attn.q.{entry[4:]}': value[:width],
-                f'{block}.attn.kv.{entry[4:]}': value[width:]}
+        return {
+            f'{block}.attn.q.{entry[4:]}': value[:width],
+            f'{block}.attn.kv.{entry[4:]}': value[width:],
+        }
     return {f'{block}.attn.{entry}': value} if entry.startswith('proj.') else {}
 
 
-def _resize_square(x: Tensor, length: int, size: Optional[Tuple[int, int]] = None) -> Tensor:
+def _resize_square(x: Tensor, length: int, size: tuple[int, int] | None = None) -> Tensor:
     """Interpolates (1, S * S, C) to (1, length, C), bicubic, as mmdet does."""
-    side = round(x.shape[1]**0.5)
+    side = round(x.shape[1] ** 0.5)
     if side * side != x.shape[1]:
         return x  # not a square grid: loading reports the mismatch
-    size = size or (round(length**0.5), ) * 2
+    size = size or (round(length**0.5),) * 2
     grid = x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
     return F.interpolate(grid, size=size, mode='bicubic').flatten(2).transpose(1, 2)
 
@@ -107,14 +112,15 @@ class Fit(NamedTuple):
         unused: Names that the model has not.
         split: Names of the file -> names of the model, where they differ.
     """
-    state_dict: Dict[str, Tensor]
-    new: List[str]
-    missing: List[str]
-    unused: List[str]
-    split: Dict[str, List[str]]
+
+    state_dict: dict[str, Tensor]
+    new: list[str]
+    missing: list[str]
+    unused: list[str]
+    split: dict[str, list[str]]
 
 
-def fit_state_dict(state_dict: Dict[str, Tensor], model: nn.Module) -> Fit:
+def fit_state_dict(state_dict: dict[str, Tensor], model: nn.Module) -> Fit:
     """Adapts a backbone's state dict to a model and compares the two.
 
     Args:
@@ -135,33 +141,50 @@ def fit_state_dict(state_dict: Dict[str, Tensor], model: nn.Module) -> Fit:
         raise ValueError(f'no weights for {this}' + (f', but for {theirs.name}' if theirs else ''))
     differences = theirs.differences(ours) if theirs else []
     if differences:
-        raise ValueError(f'a checkpoint of {theirs.name}, another arch than {this}: '
-                         + ', '.join(differences))
+        raise ValueError(
+            f'a checkpoint of {theirs.name}, another arch than {this}: ' + ', '.join(differences)
+        )
     missing = [name for name in own if name not in state_dict]
-    absent = [pattern for kind, pattern in NEW_PARTS.items()
-              if not any(re.match(pattern, name) for name in state_dict)]
+    absent = [
+        pattern
+        for kind, pattern in NEW_PARTS.items()
+        if not any(re.match(pattern, name) for name in state_dict)
+    ]
     new = [name for name in missing if any(re.match(pattern, name) for pattern in absent)]
-    fit = Fit(state_dict, new, [name for name in missing if name not in new],
-              [name for name in state_dict if name not in own], split)
+    fit = Fit(
+        state_dict,
+        new,
+        [name for name in missing if name not in new],
+        [name for name in state_dict if name not in own],
+        split,
+    )
     for name, value in own.items():
         if name in state_dict and state_dict[name].shape != value.shape:
-            raise ValueError(f'{name} has shape {tuple(state_dict[name].shape)}, {this} needs '
-                             f'{tuple(value.shape)}')
+            raise ValueError(
+                f'{name} has shape {tuple(state_dict[name].shape)}, {this} needs '
+                f'{tuple(value.shape)}'
+            )
     # Output norms may be missing, and where another stem is there, the stem.
     another_stem = theirs is not None and theirs.family != ours.family
     parts = ('stages.', 'downsample_layers.', 'token_predictors.') + (
-        () if another_stem else ('patch_embed.', ))
-    lacking = [name for name in fit.missing
-               if name.startswith(parts) and not name.endswith('.num_batches_tracked')]
+        () if another_stem else ('patch_embed.',)
+    )
+    lacking = [
+        name
+        for name in fit.missing
+        if name.startswith(parts) and not name.endswith('.num_batches_tracked')
+    ]
     if ours.family == 'STViT-R Swin' and not another_stem:  # its files always hold these
         lacking += [name for name in fit.new if name.endswith(('layer_scale_1', 'layer_scale_2'))]
     if lacking:
-        raise ValueError(f'{len(lacking)} tensors that {this} needs are not there, such as '
-                         f'{lacking[0]}; is the checkpoint complete?')
+        raise ValueError(
+            f'{len(lacking)} tensors that {this} needs are not there, such as '
+            f'{lacking[0]}; is the checkpoint complete?'
+        )
     return fit
 
 
-def _below(prefix: Optional[str], state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def _below(prefix: str | None, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """The entries below a prefix, without it; all for None.
 
     'backbone.', which configs of the libraries name, also does for files without it.
@@ -169,13 +192,13 @@ def _below(prefix: Optional[str], state_dict: Dict[str, Tensor]) -> Dict[str, Te
     if not prefix:
         return state_dict
     prefix = prefix.rstrip('.') + '.'
-    below = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    below = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
     if not below and prefix != BACKBONE:
         raise ValueError(f'nothing under the prefix {prefix!r}')
     return below or state_dict
 
 
-def load_from_anywhere(checkpoint: str, map_location=None) -> Dict[str, Any]:
+def load_from_anywhere(checkpoint: str, map_location=None) -> dict[str, Any]:
     """What mmengine's runner loads: a whole model, other programs' names converted.
 
     No code from the file runs, unlike with mmengine's own readers. Not for resuming: logged values
@@ -193,12 +216,16 @@ def load_from_anywhere(checkpoint: str, map_location=None) -> Dict[str, Any]:
     source = find_source(state_dict)
     if source is not None and not source.native:
         return dict(state_dict=convert_state_dict(state_dict, source).state_dict)
-    return {**loaded, 'state_dict': state_dict} if 'state_dict' in loaded else dict(
-        state_dict=state_dict)
+    return (
+        {**loaded, 'state_dict': state_dict}
+        if 'state_dict' in loaded
+        else dict(state_dict=state_dict)
+    )
 
 
-def load_whole(model: nn.Module, state_dict: Dict[str, Tensor],
-               optional: Callable[[str], bool]) -> None:
+def load_whole(
+    model: nn.Module, state_dict: dict[str, Tensor], optional: Callable[[str], bool]
+) -> None:
     """Loads a detector, segmentor or classifier, of which no needed parameter may be missing.
 
     Args:
@@ -216,17 +243,22 @@ def load_whole(model: nn.Module, state_dict: Dict[str, Tensor],
         lines = [line.strip() for line in str(error).splitlines() if 'size mismatch' in line]
         if not lines:
             raise
-        raise ValueError(f'{len(lines)} tensors have another size in this {kind}: {lines[0]} is '
-                         'it a checkpoint of another model, or for other classes?') from error
+        raise ValueError(
+            f'{len(lines)} tensors have another size in this {kind}: {lines[0]} is '
+            'it a checkpoint of another model, or for other classes?'
+        ) from error
     parameters = dict(model.named_parameters())
     lacking = [key for key in missing if key in parameters and not optional(key)]
     if lacking:
-        raise ValueError(f'{len(lacking)} tensors that this {kind} needs are not there, such as '
-                         f'{lacking[0]}; is it a checkpoint of another model?')
+        raise ValueError(
+            f'{len(lacking)} tensors that this {kind} needs are not there, such as '
+            f'{lacking[0]}; is it a checkpoint of another model?'
+        )
 
 
-def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = None,
-                    name: str = 'init_cfg.checkpoint') -> None:
+def load_pretrained(
+    model: nn.Module, checkpoint: str, prefix: str | None = None, name: str = 'init_cfg.checkpoint'
+) -> None:
     """Loads a backbone's pretrained weights, converting other programs' names.
 
     No code from the file runs.
@@ -246,8 +278,10 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
     except ValueError as error:
         hint = ''
         if name.startswith('init_cfg'):
-            hint = ('; name a file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or '
-                    'start from scratch with model.backbone.init_cfg=None')
+            hint = (
+                '; name a file: --cfg-options model.backbone.init_cfg.checkpoint=FILE, or '
+                'start from scratch with model.backbone.init_cfg=None'
+            )
         raise ValueError(f'{name}={checkpoint!r} cannot be loaded ({error}){hint}') from error
     try:
         state_dict = _below(prefix, state_dict)
@@ -258,9 +292,16 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: Optional[str] = N
     except ValueError as error:
         raise ValueError(f'{name}={checkpoint!r}: {error}') from error
     model.load_state_dict(fit.state_dict, strict=False)
-    print_log(f'{type(model).__name__}: loaded {len(fit.state_dict) - len(fit.unused)} tensors '
-              f'from {checkpoint}' + (f' ({source.name})' if source else '')
-              + (f'; {len(fit.new)} tensors of parts that its network does not have start new'
-                 if fit.new else '')
-              + (f'; not in the file: {", ".join(fit.missing)}' if fit.missing else '')
-              + (f'; not used: {", ".join(fit.unused)}' if fit.unused else ''), 'current')
+    print_log(
+        f'{type(model).__name__}: loaded {len(fit.state_dict) - len(fit.unused)} tensors '
+        f'from {checkpoint}'
+        + (f' ({source.name})' if source else '')
+        + (
+            f'; {len(fit.new)} tensors of parts that its network does not have start new'
+            if fit.new
+            else ''
+        )
+        + (f'; not in the file: {", ".join(fit.missing)}' if fit.missing else '')
+        + (f'; not used: {", ".join(fit.unused)}' if fit.unused else ''),
+        'current',
+    )

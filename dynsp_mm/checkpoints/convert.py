@@ -3,9 +3,11 @@
 A converted dict has the layout of an OpenMMLab model: ``backbone.`` before the names of our
 backbones, ``head.fc.`` for an ImageNet classifier, other parts of a detector as they were.
 """
+
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -25,11 +27,12 @@ class Rule:
         transform: Applied to the tensor.
         beside: Template of another key that must be there for the rule to hold.
     """
+
     pattern: str
-    target: Optional[str]
+    target: str | None
     reason: str = ''
-    transform: Optional[Callable[[Tensor], Tensor]] = None
-    beside: Optional[str] = None
+    transform: Callable[[Tensor], Tensor] | None = None
+    beside: str | None = None
 
     def match(self, key: str, state_dict: Mapping[str, Tensor]) -> Optional['re.Match']:
         """The match with ``key``, a key of ``state_dict``, if the rule holds for it."""
@@ -49,9 +52,10 @@ class Source:
         rules: Tried in order; the first that matches a key in full decides.
         native: Whether the names are those of our own backbones.
     """
+
     name: str
-    signature: Tuple[str, ...]
-    rules: Tuple[Rule, ...]
+    signature: tuple[str, ...]
+    rules: tuple[Rule, ...]
     native: bool = False
 
     def recognises(self, state_dict: Mapping[str, Tensor]) -> bool:
@@ -68,19 +72,23 @@ class Conversion:
         mapped: (old name, new name).
         dropped: (old name, reason).
     """
+
     source: Source
-    state_dict: Dict[str, Tensor] = field(default_factory=dict)
-    mapped: List[Tuple[str, str]] = field(default_factory=list)
-    dropped: List[Tuple[str, str]] = field(default_factory=list)
+    state_dict: dict[str, Tensor] = field(default_factory=dict)
+    mapped: list[tuple[str, str]] = field(default_factory=list)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
 
     @property
-    def backbone(self) -> Dict[str, Tensor]:
+    def backbone(self) -> dict[str, Tensor]:
         """The backbone's part, without its prefix."""
-        return {key[len(BACKBONE):]: value for key, value in self.state_dict.items()
-                if key.startswith(BACKBONE)}
+        return {
+            key[len(BACKBONE) :]: value
+            for key, value in self.state_dict.items()
+            if key.startswith(BACKBONE)
+        }
 
 
-def unwrap(checkpoint: Any, entry: Optional[str] = None) -> Dict[str, Tensor]:
+def unwrap(checkpoint: Any, entry: str | None = None) -> dict[str, Tensor]:
     """Takes the state dict out of its nesting and strips ``module.``.
 
     Args:
@@ -91,7 +99,7 @@ def unwrap(checkpoint: Any, entry: Optional[str] = None) -> Dict[str, Tensor]:
     Raises:
         ValueError: If no non-empty mapping of names to tensors is found.
     """
-    for key in (entry, ) if entry else ENTRIES:
+    for key in (entry,) if entry else ENTRIES:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
@@ -102,40 +110,47 @@ def unwrap(checkpoint: Any, entry: Optional[str] = None) -> Dict[str, Tensor]:
     tensors = dict(checkpoint) if isinstance(checkpoint, Mapping) else {}
     if key == 'ema_state_dict':
         tensors.pop('steps', None)  # a count beside the averaged weights
-    if not tensors or not all(isinstance(k, str) and isinstance(v, Tensor)
-                              for k, v in tensors.items()):
-        raise ValueError('the checkpoint holds no state dict: expected names with tensors, at the '
-                         f'top or under one of {", ".join(map(repr, ENTRIES))}')
+    if not tensors or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
+    ):
+        raise ValueError(
+            'the checkpoint holds no state dict: expected names with tensors, at the '
+            f'top or under one of {", ".join(map(repr, ENTRIES))}'
+        )
     names = {name: name[7:] if name.startswith('module.') else name for name in tensors}
     if len(set(names.values())) < len(names):
         raise ValueError("the checkpoint holds weights both with and without 'module.'")
     return {names[name]: value for name, value in tensors.items()}
 
 
-def known_sources() -> Tuple[Source, ...]:
+def known_sources() -> tuple[Source, ...]:
     """All tables."""
     from . import convnext, openmmlab, stvit, swin
+
     return stvit.SOURCES + swin.SOURCES + convnext.SOURCES + openmmlab.SOURCES
 
 
-def split_backbone(state_dict: Mapping[str, Tensor]
-                   ) -> Tuple[str, Dict[str, Tensor], Dict[str, Tensor]]:
+def split_backbone(
+    state_dict: Mapping[str, Tensor],
+) -> tuple[str, dict[str, Tensor], dict[str, Tensor]]:
     """The backbone's prefix ('' where all is backbone), its part without prefix, the rest."""
-    inner = {key[len(BACKBONE):]: value for key, value in state_dict.items()
-             if key.startswith(BACKBONE)}
+    inner = {
+        key[len(BACKBONE) :]: value for key, value in state_dict.items() if key.startswith(BACKBONE)
+    }
     if not inner:
         return '', dict(state_dict), {}
     return BACKBONE, inner, {k: v for k, v in state_dict.items() if not k.startswith(BACKBONE)}
 
 
-def find_source(state_dict: Mapping[str, Tensor]) -> Optional[Source]:
+def find_source(state_dict: Mapping[str, Tensor]) -> Source | None:
     """The first table that recognises the backbone's keys, or None."""
     _, inner, _ = split_backbone(state_dict)
     return next((s for s in known_sources() if s.recognises(inner)), None)
 
 
-def convert_state_dict(state_dict: Mapping[str, Tensor],
-                       source: Optional[Source] = None) -> Conversion:
+def convert_state_dict(
+    state_dict: Mapping[str, Tensor], source: Source | None = None
+) -> Conversion:
     """Converts; every key must be accounted for.
 
     Args:
@@ -149,15 +164,19 @@ def convert_state_dict(state_dict: Mapping[str, Tensor],
     """
     source = source or find_source(state_dict)
     if source is None:
-        raise ValueError(f'unknown kind of checkpoint (keys such as '
-                         f'{", ".join(list(state_dict)[:3])}); known are: '
-                         + '; '.join(s.name for s in known_sources()))
+        raise ValueError(
+            f'unknown kind of checkpoint (keys such as '
+            f'{", ".join(list(state_dict)[:3])}); known are: '
+            + '; '.join(s.name for s in known_sources())
+        )
     prefix, inner, others = split_backbone(state_dict)
     result = Conversion(source)
     unknown = []
     for key, value in inner.items():
-        rule, match = next(((rule, match) for rule in source.rules
-                            for match in [rule.match(key, inner)] if match), (None, None))
+        rule, match = next(
+            ((rule, match) for rule in source.rules for match in [rule.match(key, inner)] if match),
+            (None, None),
+        )
         if rule is None:
             unknown.append(prefix + key)
         elif rule.target is None:
@@ -170,12 +189,17 @@ def convert_state_dict(state_dict: Mapping[str, Tensor],
             result.state_dict[target] = value
             result.mapped.append((prefix + key, target))
     if unknown:
-        raise ValueError(f'{source.name}: {len(unknown)} unknown key(s): '
-                         + ', '.join(unknown[:5]) + (', ...' if len(unknown) > 5 else ''))
+        raise ValueError(
+            f'{source.name}: {len(unknown)} unknown key(s): '
+            + ', '.join(unknown[:5])
+            + (', ...' if len(unknown) > 5 else '')
+        )
     for key, value in others.items():
         result.state_dict[key] = value
         result.mapped.append((key, key))
     # Files store whole storages: each tensor gets one of its own.
-    result.state_dict = {key: torch.clone(value, memory_format=torch.contiguous_format)
-                         for key, value in result.state_dict.items()}
+    result.state_dict = {
+        key: torch.clone(value, memory_format=torch.contiguous_format)
+        for key, value in result.state_dict.items()
+    }
     return result

@@ -1,4 +1,5 @@
 """Reading checkpoints without running code from them, and writing them whole or not at all."""
+
 import os
 import pickle
 import re
@@ -39,22 +40,32 @@ class IgnoredDict:
 # What checkpoints of the published programs and of mmengine hold beside tensors and plain values:
 # command lines, configs, logged values. None of these is built; empty objects take their places.
 IGNORED = (
-    'argparse.Namespace', 'pathlib.Path', 'pathlib.PosixPath', 'pathlib.WindowsPath',
-    'pathlib._local.PosixPath', 'mmengine.logging.history_buffer.HistoryBuffer',
-    'builtins.getattr', 'numpy.ndarray', 'numpy.dtype', 'numpy.core.multiarray._reconstruct',
-    'numpy.core.multiarray.scalar', 'numpy._core.multiarray._reconstruct',
-    'numpy._core.multiarray.scalar')
-IGNORED_DICTS = ('yacs.config.CfgNode', )
+    'argparse.Namespace',
+    'pathlib.Path',
+    'pathlib.PosixPath',
+    'pathlib.WindowsPath',
+    'pathlib._local.PosixPath',
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'builtins.getattr',
+    'numpy.ndarray',
+    'numpy.dtype',
+    'numpy.core.multiarray._reconstruct',
+    'numpy.core.multiarray.scalar',
+    'numpy._core.multiarray._reconstruct',
+    'numpy._core.multiarray.scalar',
+)
+IGNORED_DICTS = ('yacs.config.CfgNode',)
 
 
 def _stand_in(path: str, base: type) -> type:
     """A class that goes by the name of another: torch looks types up by their names."""
     module, name = path.rsplit('.', 1)
-    return type(name, (base, ), {'__module__': module})
+    return type(name, (base,), {'__module__': module})
 
 
 STAND_INS = [_stand_in(path, Ignored) for path in IGNORED] + [
-    _stand_in(path, IgnoredDict) for path in IGNORED_DICTS]
+    _stand_in(path, IgnoredDict) for path in IGNORED_DICTS
+]
 
 
 def read_checkpoint(path: str) -> Any:
@@ -71,8 +82,9 @@ def read_checkpoint(path: str) -> Any:
         ValueError: If the file is missing, damaged or no checkpoint, or holds other objects.
     """
     if not Path(path).is_file():
-        raise ValueError(f'{path} ' + ('is a directory' if Path(path).is_dir()
-                                       else 'does not exist'))
+        raise ValueError(
+            f'{path} ' + ('is a directory' if Path(path).is_dir() else 'does not exist')
+        )
     if str(path).endswith('.safetensors'):
         try:
             return safetensors.torch.load_file(path)
@@ -86,8 +98,12 @@ def read_checkpoint(path: str) -> Any:
         kind = re.search(r'GLOBAL ([\w.]+)', str(error))
         raise ValueError(
             f'{path} was not read: it holds '
-            + (f'a {kind[1]}; only tensors and plain values are read, for other objects can run '
-               'code' if kind else 'more than tensors and plain values, or is no checkpoint')
+            + (
+                f'a {kind[1]}; only tensors and plain values are read, for other objects can run '
+                'code'
+                if kind
+                else 'more than tensors and plain values, or is no checkpoint'
+            )
         ) from error
     except Exception as error:  # torch raises whatever its parser trips over
         raise ValueError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
@@ -154,8 +170,9 @@ def write_checkpoint(state_dict: dict, source: str, path: str) -> None:
     os.close(handle)
     try:
         if path.suffix == '.safetensors':
-            safetensors.torch.save_file(state_dict, temporary,
-                                        metadata=dict(source=source, format='pt'))
+            safetensors.torch.save_file(
+                state_dict, temporary, metadata=dict(source=source, format='pt')
+            )
         else:
             torch.save(dict(meta=dict(source=source), state_dict=state_dict), temporary)
         os.chmod(temporary, 0o666 & ~_umask())

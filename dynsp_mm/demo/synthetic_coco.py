@@ -19,19 +19,19 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-__all__ = ["CLASSES", "PALETTE", "generate"]
+__all__ = ['CLASSES', 'PALETTE', 'generate']
 
-CLASSES = ("ringed_disk", "striped_box", "checkered_triangle", "dotted_star")
+CLASSES = ('ringed_disk', 'striped_box', 'checkered_triangle', 'dotted_star')
 PALETTE = [(220, 50, 47), (38, 110, 220), (40, 170, 70), (235, 200, 30)]
 
-GENERATOR = "dynsp_mm.demo.synthetic_coco"
-VERSION = "1.0"  # to be raised whenever the same arguments give another data set
+GENERATOR = 'dynsp_mm.demo.synthetic_coco'
+VERSION = '1.0'  # to be raised whenever the same arguments give another data set
 
 MIN_SIDE = 64  # px; below it, the smallest objects would crowd the image
 MIN_VISIBLE_FRACTION = 0.25  # of the whole object, for it to be annotated
 MIN_VISIBLE_AREA = 60  # px
 
-_SPLITS = ("train2017", "val2017")
+_SPLITS = ('train2017', 'val2017')
 _HUES = (0.0, 0.60, 0.36, 0.145)  # one per class, a full turn is 1
 _log = logging.getLogger(__name__)
 
@@ -43,8 +43,12 @@ def _regular(radii):
 
 
 # Outlines in the unit circle, one per class; the square is turned to lie on its side.
-_OUTLINES = (_regular([1.0] * 48), _regular([1.0] * 4) @ np.array([[1, 1], [-1, 1]]) / 2**0.5,
-             _regular([1.0] * 3), _regular([1.0, 0.5] * 5))
+_OUTLINES = (
+    _regular([1.0] * 48),
+    _regular([1.0] * 4) @ np.array([[1, 1], [-1, 1]]) / 2**0.5,
+    _regular([1.0] * 3),
+    _regular([1.0, 0.5] * 5),
+)
 # Two-tone patterns, one per class, as functions of object coordinates in radians; the
 # sign of the value selects the tone.
 _TEXTURES = (
@@ -124,7 +128,7 @@ def _draw_image(rng, height, width):
         colour, coverage = _draw_object(rng, label, radius, centre - corner)
 
         top, left = corner[::-1] + pad - len(coverage) // 2
-        patch = np.s_[top:top + len(coverage), left:left + len(coverage)]
+        patch = np.s_[top : top + len(coverage), left : left + len(coverage)]
         alpha = coverage[..., None]
         picture[patch] = alpha * colour + (1 - alpha) * picture[patch]
         owner[patch][coverage >= 0.5] = index
@@ -166,54 +170,76 @@ def _write_split(root, split, count, size, seed):
         rng = np.random.default_rng([seed, _SPLITS.index(split), index])
         picture, instances = _draw_image(rng, height, width)
         image_id = index + 1
-        name = f"{image_id:012d}.png"
+        name = f'{image_id:012d}.png'
         if not cv2.imwrite(str(root / split / name), picture[..., ::-1]):
-            raise OSError(f"cannot write {root / split / name}")
+            raise OSError(f'cannot write {root / split / name}')
         images.append(dict(id=image_id, file_name=name, height=height, width=width))
         for label, mask in instances:
             polygons = _polygons(mask)
             rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-            annotations.append(dict(
-                id=len(annotations) + 1, image_id=image_id, category_id=label + 1, iscrowd=0,
-                segmentation=polygons, area=float(coco_mask.area(rle)),
-                bbox=coco_mask.toBbox(rle).tolist()))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=label + 1,
+                    iscrowd=0,
+                    segmentation=polygons,
+                    area=float(coco_mask.area(rle)),
+                    bbox=coco_mask.toBbox(rle).tolist(),
+                )
+            )
     content = dict(
-        info=dict(description=f"Synthetic shapes drawn by {GENERATOR}", generator=GENERATOR,
-                  version=VERSION, seed=seed),
-        licenses=[], images=images, annotations=annotations,
-        categories=[dict(id=i, name=name, supercategory="shape")
-                    for i, name in enumerate(CLASSES, start=1)])
-    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        info=dict(
+            description=f'Synthetic shapes drawn by {GENERATOR}',
+            generator=GENERATOR,
+            version=VERSION,
+            seed=seed,
+        ),
+        licenses=[],
+        images=images,
+        annotations=annotations,
+        categories=[
+            dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, start=1)
+        ],
+    )
+    (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
 
 
 def _read_manifest(root):
     """The manifest of a set made by this module, or None."""
     try:
-        manifest = json.loads((root / "manifest.json").read_text())
+        manifest = json.loads((root / 'manifest.json').read_text())
     except (OSError, ValueError):
         return None
-    ours = isinstance(manifest, dict) and manifest.get("generator") == GENERATOR
+    ours = isinstance(manifest, dict) and manifest.get('generator') == GENERATOR
     return manifest if ours else None
 
 
 def _is_complete(root, manifest):
     """Whether ``root`` holds all the files of the set that ``manifest`` describes."""
-    arguments = manifest["arguments"]
+    arguments = manifest['arguments']
     return _read_manifest(root) == manifest and all(
-        (root / "annotations" / f"instances_{split}.json").is_file()
-        and len(list((root / split).glob("*.png"))) == arguments[number]
-        for split, number in zip(_SPLITS, ("num_train", "num_val")))
+        (root / 'annotations' / f'instances_{split}.json').is_file()
+        and len(list((root / split).glob('*.png'))) == arguments[number]
+        for split, number in zip(_SPLITS, ('num_train', 'num_val'))
+    )
 
 
 def _checked_int(name, value, minimum):
     integral = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not integral or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+        raise ValueError(f'{name} must be an integer >= {minimum}, got {value!r}')
     return int(value)
 
 
-def generate(out_dir: str | os.PathLike, num_train: int = 120, num_val: int = 32,
-             size: tuple[int, int] = (128, 160), seed: int = 0, force: bool = False) -> Path:
+def generate(
+    out_dir: str | os.PathLike,
+    num_train: int = 120,
+    num_val: int = 32,
+    size: tuple[int, int] = (128, 160),
+    seed: int = 0,
+    force: bool = False,
+) -> Path:
     """Makes the data set in ``out_dir``, or finds it there, and returns the folder's path.
 
     The layout is COCO 2017's: ``{train,val}2017/*.png`` (8-bit RGB, named by image id, ids
@@ -244,35 +270,39 @@ def generate(out_dir: str | os.PathLike, num_train: int = 120, num_val: int = 32
         FileExistsError: ``out_dir`` holds something that may not be replaced.
         OSError: The files cannot be written.
     """
-    num_train = _checked_int("num_train", num_train, 1)
-    num_val = _checked_int("num_val", num_val, 1)
-    seed = _checked_int("seed", seed, 0)
+    num_train = _checked_int('num_train', num_train, 1)
+    num_val = _checked_int('num_val', num_val, 1)
+    seed = _checked_int('seed', seed, 0)
     if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise ValueError(f"size must be a pair (height, width), got {size!r}")
-    size = [_checked_int(f"size[{i}]", side, MIN_SIDE) for i, side in enumerate(size)]
-    manifest = dict(generator=GENERATOR, version=VERSION, arguments=dict(
-        num_train=num_train, num_val=num_val, size=size, seed=seed))
+        raise ValueError(f'size must be a pair (height, width), got {size!r}')
+    size = [_checked_int(f'size[{i}]', side, MIN_SIDE) for i, side in enumerate(size)]
+    manifest = dict(
+        generator=GENERATOR,
+        version=VERSION,
+        arguments=dict(num_train=num_train, num_val=num_val, size=size, seed=seed),
+    )
 
     out_dir = Path(out_dir)
     target = out_dir.resolve()  # a rename would not follow a link
     occupied = target.is_file() or (target.is_dir() and any(target.iterdir()))
     if occupied and not force and _is_complete(target, manifest):
-        _log.info("reusing the complete data set in %s", out_dir)
+        _log.info('reusing the complete data set in %s', out_dir)
         return out_dir
     if occupied and not (force and _read_manifest(target)):
         raise FileExistsError(
-            f"{out_dir} exists and is not a complete set made with the same arguments; nothing "
-            f"is overwritten unless force=True, and then only a set made by {GENERATOR}")
+            f'{out_dir} exists and is not a complete set made with the same arguments; nothing '
+            f'is overwritten unless force=True, and then only a set made by {GENERATOR}'
+        )
 
     target.parent.mkdir(parents=True, exist_ok=True)
     # A sibling, so that the rename stays within one file system.
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-        made = Path(temporary, "made")
-        (made / "annotations").mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{target.name}-', dir=target.parent) as temporary:
+        made = Path(temporary, 'made')
+        (made / 'annotations').mkdir(parents=True)
         for split, count in zip(_SPLITS, (num_train, num_val)):
             _write_split(made, split, count, size, seed)
-        (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        (made / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
         if occupied:
-            os.replace(target, Path(temporary, "replaced"))
+            os.replace(target, Path(temporary, 'replaced'))
         os.replace(made, target)
     return out_dir

@@ -1,5 +1,4 @@
 """What every multi-head attention has, whatever attends to what."""
-from typing import Optional
 
 import torch.nn as nn
 from mmengine.model import BaseModule
@@ -17,13 +16,19 @@ class MultiheadAttention(BaseModule):
         proj_drop: Dropout on the output.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, qk_scale: Optional[float] = None,
-                 attn_drop: float = 0.0, proj_drop: float = 0.0):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ):
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'num_heads={num_heads}: must divide the channels, {embed_dims}')
         self.num_heads = num_heads
-        self.scale = qk_scale or (embed_dims // num_heads)**-0.5
+        self.scale = qk_scale or (embed_dims // num_heads) ** -0.5
         self.attn_drop = attn_drop
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop)

@@ -1,5 +1,4 @@
 """Convolutional patch embedding of STViT-R."""
-from typing import Optional
 
 import torch
 import torch.nn as nn
@@ -28,26 +27,38 @@ class ConvStem(Foldable, BaseModule):
         init_out_size: Size of the map of an image of ``input_size``.
     """
 
-    def __init__(self, in_channels: int, embed_dims: int, input_size=224,
-                 norm_cfg: dict = dict(type='BN'), act_cfg: dict = dict(type='HSwish')):
+    def __init__(
+        self,
+        in_channels: int,
+        embed_dims: int,
+        input_size=224,
+        norm_cfg: dict = dict(type='BN'),
+        act_cfg: dict = dict(type='HSwish'),
+    ):
         super().__init__()
         if embed_dims % 2:
-            raise ValueError(f'embed_dims={embed_dims}: the stem begins with half as many '
-                             'channels, so it must be even')
+            raise ValueError(
+                f'embed_dims={embed_dims}: the stem begins with half as many '
+                'channels, so it must be even'
+            )
         self.init_out_size = tuple(-(-side // 4) for side in to_2tuple(input_size))
         common = dict(kernel_size=3, stride=2, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.layers = nn.Sequential(
             ConvModule(in_channels, embed_dims // 2, **common),
-            ConvModule(embed_dims // 2, embed_dims, **common))
+            ConvModule(embed_dims // 2, embed_dims, **common),
+        )
 
-    def _fold(self, kernels: Kernels) -> Optional[nn.Sequential]:
+    def _fold(self, kernels: Kernels) -> nn.Sequential | None:
         """The convolutions with the batch norms in them."""
         if any(type(layer.norm) is not nn.BatchNorm2d for layer in self.layers):
             return None
-        return nn.Sequential(*(
-            part for layer in self.layers
-            for part in (fuse_conv_bn_eval(layer.conv, layer.norm), layer.activate))).to(
-                memory_format=torch.channels_last)
+        return nn.Sequential(
+            *(
+                part
+                for layer in self.layers
+                for part in (fuse_conv_bn_eval(layer.conv, layer.norm), layer.activate)
+            )
+        ).to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor):
         """(B, in_channels, H, W) -> (B, N, C) tokens and the map's size (ceil(H/4), ceil(W/4))."""

@@ -1,5 +1,4 @@
 """ConvNeXt block, dense or with fast and slow paths, on channels-last tokens."""
-from typing import Optional, Tuple
 
 import torch
 import torch.nn as nn
@@ -34,9 +33,17 @@ class ConvNeXtBlock(DualPathBlock):
         dual_path: Whether the block has a fast path.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-6, act_cfg: dict = dict(type='GELU'),
-                 drop_path: float = 0.0, layer_scale_init_value: float = 1e-6,
-                 use_grn: bool = False, with_cp: bool = False, dual_path: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        eps: float = 1e-6,
+        act_cfg: dict = dict(type='GELU'),
+        drop_path: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        use_grn: bool = False,
+        with_cp: bool = False,
+        dual_path: bool = False,
+    ):
         super().__init__(with_cp)
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=eps)
@@ -52,10 +59,10 @@ class ConvNeXtBlock(DualPathBlock):
             self.fast_gamma = self._layer_scale(channels, layer_scale_init_value)
 
     @staticmethod
-    def _layer_scale(channels: int, value: float) -> Optional[nn.Parameter]:
-        return nn.Parameter(torch.full((channels, ), float(value))) if value > 0 else None
+    def _layer_scale(channels: int, value: float) -> nn.Parameter | None:
+        return nn.Parameter(torch.full((channels,), float(value))) if value > 0 else None
 
-    def _convolve(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _convolve(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         # Both views are free: tokens are the memory of a channels-last map.
         B, N, C = x.shape
         x = self.depthwise_conv(x.view(B, *hw, C).permute(0, 3, 1, 2))
@@ -72,18 +79,25 @@ class ConvNeXtBlock(DualPathBlock):
         x = self.fast_path(x)
         return x if self.fast_gamma is None else x * self.fast_gamma
 
-    def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
+    def _fold(self, kernels: Kernels) -> FoldedBlock | None:
         if self.grn is not None or not is_exact_gelu(self.act):
             return None
-        slow = FoldedPath.of(kernels, self.norm, self.pointwise_conv1, self.pointwise_conv2,
-                             scale=self.gamma)
+        slow = FoldedPath.of(
+            kernels, self.norm, self.pointwise_conv1, self.pointwise_conv2, scale=self.gamma
+        )
         fast = self.fast_path.fold(kernels, self.fast_gamma) if self.dual_path else None
         if slow is None or self.dual_path and fast is None:
             return None
         return FoldedBlock(slow, fast)
 
-    def _run_folded_(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
-                     slow: Optional[Tensor], fast: Optional[Tensor]) -> None:
+    def _run_folded_(
+        self,
+        folded: FoldedBlock,
+        x: Tensor,
+        hw: tuple[int, int],
+        slow: Tensor | None,
+        fast: Tensor | None,
+    ) -> None:
         # Its hooks may hold what it sees.
         seen = x.clone() if is_watched(self.depthwise_conv) else x
         tokens, out = self._convolve(seen, hw).flatten(0, 1), x.view(-1, x.shape[-1])
@@ -91,28 +105,34 @@ class ConvNeXtBlock(DualPathBlock):
         if fast is not None:
             folded.fast.add_(out, tokens, fast)
 
-    def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _forward_dense(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         return x + self.drop_path(self._slow_path(self._convolve(x, hw)))
 
-    def _forward_sparse(self, x: Tensor, slow: Tensor, fast: Tensor,
-                        hw: Tuple[int, int]) -> Tensor:
+    def _forward_sparse(self, x: Tensor, slow: Tensor, fast: Tensor, hw: tuple[int, int]) -> Tensor:
         B, N, _ = x.shape
 
         def slow_path(tokens: Tensor, rows: Tensor) -> Tensor:
             return self._slow_path(tokens, image=rows // N, num_images=B)
 
         tokens = self._convolve(x, hw).flatten(0, 1)
-        return dual_path(tokens, x.flatten(0, 1), slow, fast, slow_path,
-                         self._scaled_fast_path).view_as(x)
+        return dual_path(
+            tokens, x.flatten(0, 1), slow, fast, slow_path, self._scaled_fast_path
+        ).view_as(x)
 
-    def _forward_merged(self, x: Tensor, mask: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _forward_merged(self, x: Tensor, mask: Tensor, hw: tuple[int, int]) -> Tensor:
         tokens = self._convolve(x, hw)
-        return x + self.drop_path(merge_streams(
-            mask, self._slow_path(tokens, weight=mask), self._scaled_fast_path(tokens)))
+        return x + self.drop_path(
+            merge_streams(
+                mask, self._slow_path(tokens, weight=mask), self._scaled_fast_path(tokens)
+            )
+        )
 
-    def _forward_streams(self, slow: Tensor, fast: Tensor, mask: Tensor,
-                         hw: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+    def _forward_streams(
+        self, slow: Tensor, fast: Tensor, mask: Tensor, hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         merged = self._convolve(merge_streams(mask, slow, fast), hw)
         slow_in, fast_in = route_streams(mask, merged, slow, fast)
-        return (slow + self.drop_path(self._slow_path(slow_in, weight=mask)),
-                fast + self.drop_path(self._scaled_fast_path(fast_in)))
+        return (
+            slow + self.drop_path(self._slow_path(slow_in, weight=mask)),
+            fast + self.drop_path(self._scaled_fast_path(fast_in)),
+        )

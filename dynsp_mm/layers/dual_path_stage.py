@@ -1,5 +1,7 @@
 """How a stage with fast and slow paths runs, common to all hierarchical families."""
-from typing import Callable, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 import torch.utils.checkpoint as cp
@@ -14,6 +16,7 @@ from .token_predictor import Decision, TokenPredictor
 
 class Streams(NamedTuple):
     """Slow and fast map of the training forward (arXiv 2207.01580), each (B, N, C)."""
+
     slow: Tensor
     fast: Tensor
 
@@ -24,9 +27,10 @@ class Streams(NamedTuple):
 
 class FoldedBlock(NamedTuple):
     """The parts of a block in their folded forms; what a block has not is None."""
+
     slow: FoldedPath
-    fast: Optional[FoldedPath]
-    attention: Optional[FoldedWindowAttention] = None
+    fast: FoldedPath | None
+    attention: FoldedWindowAttention | None = None
 
 
 class DualPathBlock(Foldable, BaseModule):
@@ -43,9 +47,13 @@ class DualPathBlock(Foldable, BaseModule):
         super().__init__()
         self.with_cp = with_cp
 
-    def forward(self, x: Union[Tensor, Streams], hw: Tuple[int, int],
-                decision: Optional[Decision] = None,
-                may_overwrite: bool = False) -> Union[Tensor, Streams]:
+    def forward(
+        self,
+        x: Tensor | Streams,
+        hw: tuple[int, int],
+        decision: Decision | None = None,
+        may_overwrite: bool = False,
+    ) -> Tensor | Streams:
         """Runs the block on (B, N, C) tokens, or on both streams of the training forward.
 
         Args:
@@ -59,8 +67,7 @@ class DualPathBlock(Foldable, BaseModule):
         folded = self.folded
         if folded is not None and (decision is None or decision.mask is None):
             rows = (None, None) if decision is None else (decision.slow, decision.fast)
-            x = x.contiguous() if may_overwrite else x.clone(
-                memory_format=torch.contiguous_format)
+            x = x.contiguous() if may_overwrite else x.clone(memory_format=torch.contiguous_format)
             self._run_folded_(folded, x, hw, *rows)
             return x
         if decision is None:
@@ -74,32 +81,43 @@ class DualPathBlock(Foldable, BaseModule):
             return cp.checkpoint(form, *args, use_reentrant=False)
         return form(*args)
 
-    def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
+    def _fold(self, kernels: Kernels) -> FoldedBlock | None:
         raise NotImplementedError
 
-    def _run_folded_(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
-                     slow: Optional[Tensor], fast: Optional[Tensor]) -> None:
+    def _run_folded_(
+        self,
+        folded: FoldedBlock,
+        x: Tensor,
+        hw: tuple[int, int],
+        slow: Tensor | None,
+        fast: Tensor | None,
+    ) -> None:
         """Overwrites ``x``. Dense where ``slow`` and ``fast`` are None, otherwise sparse."""
         raise NotImplementedError
 
-    def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _forward_dense(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         raise NotImplementedError
 
-    def _forward_sparse(self, x: Tensor, slow: Tensor, fast: Tensor,
-                        hw: Tuple[int, int]) -> Tensor:
+    def _forward_sparse(self, x: Tensor, slow: Tensor, fast: Tensor, hw: tuple[int, int]) -> Tensor:
         raise NotImplementedError
 
-    def _forward_merged(self, x: Tensor, mask: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _forward_merged(self, x: Tensor, mask: Tensor, hw: tuple[int, int]) -> Tensor:
         raise NotImplementedError
 
-    def _forward_streams(self, slow: Tensor, fast: Tensor, mask: Tensor,
-                         hw: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+    def _forward_streams(
+        self, slow: Tensor, fast: Tensor, mask: Tensor, hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
 
-def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, int],
-              predictors: Mapping[int, Tuple[TokenPredictor, float]],
-              selection: Optional[Selection], mixing: str = 'merged') -> Tensor:
+def run_stage(
+    blocks: Iterable[DualPathBlock],
+    tokens: Tensor,
+    hw: tuple[int, int],
+    predictors: Mapping[int, tuple[TokenPredictor, float]],
+    selection: Selection | None,
+    mixing: str = 'merged',
+) -> Tensor:
     """Runs the blocks of a stage; decides before those that have a predictor.
 
     Until the first predictor blocks are dense. From then on each takes the latest decision. At
@@ -121,8 +139,8 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
     Returns:
         (B, N, C).
     """
-    x: Union[Tensor, Streams] = tokens
-    decision: Optional[Decision] = None
+    x: Tensor | Streams = tokens
+    decision: Decision | None = None
     owned = False  # whether x was made here and nobody else may hold it
     for index, block in enumerate(blocks):
         if index in predictors:
@@ -130,12 +148,14 @@ def run_stage(blocks: Iterable[DualPathBlock], tokens: Tensor, hw: Tuple[int, in
             merged = x.merge(decision) if isinstance(x, Streams) else x
             decision = predictor(merged, hw, ratio, selection)
             owned = owned and not any(map(is_watched, predictor.modules()))
-            if decision.mask is not None and mixing == 'two_stream' \
-                    and not isinstance(x, Streams):
+            if decision.mask is not None and mixing == 'two_stream' and not isinstance(x, Streams):
                 x = Streams(x, x)
         # Of other modules, such as wrappers of blocks, nothing is known.
-        known = not is_compiling() and type(block).forward is DualPathBlock.forward \
+        known = (
+            not is_compiling()
+            and type(block).forward is DualPathBlock.forward
             and not is_watched(block)
+        )
         out = block(x, hw, decision, owned) if known else block(x, hw, decision)
         owned = known and (owned or out is not x)
         x = out

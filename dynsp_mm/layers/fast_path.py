@@ -1,5 +1,4 @@
 """The cheap path of a dual-path block."""
-from typing import Optional
 
 import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
@@ -31,8 +30,7 @@ class FastPath(nn.Module):
         trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
-    def fold(self, kernels: Kernels, scale: Optional[Tensor] = None
-             ) -> Optional[FoldedPath]:
+    def fold(self, kernels: Kernels, scale: Tensor | None = None) -> FoldedPath | None:
         """The folded form of ``scale * (W LN(x) + b)``; None for another norm."""
         return FoldedPath.of(kernels, self.norm, self.linear, scale=scale)
 

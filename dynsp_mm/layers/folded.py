@@ -2,10 +2,12 @@
 
 Shape legend: B images, N positions, M = B * N tokens, C channels; windows of n tokens, h heads.
 """
+
 import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 import torch.nn as nn
@@ -38,23 +40,27 @@ def reference_forms() -> Iterator[None]:
 
 class _Source(NamedTuple):
     """A tensor that a folded form was made of, and where its module keeps it."""
-    holder: Dict[str, Optional[Tensor]]
+
+    holder: dict[str, Tensor | None]
     name: str
     tensor: Tensor
-    version: Optional[int]
+    version: int | None
 
     @classmethod
-    def all_of(cls, module: nn.Module) -> Tuple['_Source', ...]:
+    def all_of(cls, module: nn.Module) -> tuple['_Source', ...]:
         """The parameters and buffers of a module and of those inside it."""
-        return tuple(cls(holder, name, tensor, _version(tensor))
-                     for part in module.modules() for holder in (part._parameters, part._buffers)
-                     for name, tensor in holder.items() if tensor is not None)
+        return tuple(
+            cls(holder, name, tensor, _version(tensor))
+            for part in module.modules()
+            for holder in (part._parameters, part._buffers)
+            for name, tensor in holder.items()
+            if tensor is not None
+        )
 
     @property
     def unchanged(self) -> bool:
         """Whether it is still the same tensor and nothing was written to it."""
-        return (self.holder.get(self.name) is self.tensor
-                and _version(self.tensor) == self.version)
+        return self.holder.get(self.name) is self.tensor and _version(self.tensor) == self.version
 
 
 def _refuse(*_: Any) -> None:
@@ -63,7 +69,8 @@ def _refuse(*_: Any) -> None:
         'the weights of this backbone were released by prepare_for_inference('
         'release_weights=True): it runs in eval mode without gradients, autocast and compilers, '
         'and cannot be saved, loaded, copied, moved, prepared or trained; for that build it anew '
-        'and load its checkpoint')
+        'and load its checkpoint'
+    )
 
 
 class _Form(NamedTuple):
@@ -74,16 +81,17 @@ class _Form(NamedTuple):
         sources: The tensors that it was made of.
         released: Whether some of these are gone, see :func:`release_weights`.
     """
+
     value: Any
-    sources: Tuple[_Source, ...]
+    sources: tuple[_Source, ...]
     released: bool = False
 
     def __deepcopy__(self, memo: dict) -> None:
         if self.released:
             _refuse()
-        return None
+        return
 
-    def __reduce__(self) -> Tuple:
+    def __reduce__(self) -> tuple:
         if self.released:
             _refuse()
         return type(None), ()
@@ -99,7 +107,7 @@ class Foldable(nn.Module):
     module are not folded. Hooks of modules inside it are not called.
     """
 
-    _form: Optional[_Form] = None
+    _form: _Form | None = None
 
     def fold(self, kernels: Kernels) -> bool:
         """Makes the folded form; False where this module has none that is exact."""
@@ -133,8 +141,13 @@ class Foldable(nn.Module):
         It has no gradients, is made for one dtype, and hides its products from compilers.
         """
         form = self._form
-        if form is None or _reference_only.get() or torch.is_grad_enabled() or is_compiling() \
-                or is_autocast_on(form.sources[0].tensor.device.type):
+        if (
+            form is None
+            or _reference_only.get()
+            or torch.is_grad_enabled()
+            or is_compiling()
+            or is_autocast_on(form.sources[0].tensor.device.type)
+        ):
             self.check_weights()
             return None
         if not all(source.unchanged for source in form.sources):
@@ -184,8 +197,11 @@ def release_weights(model: nn.Module) -> None:
         if isinstance(part, Foldable) and part._form is not None:
             for layer in part.modules():
                 # Tensors of inference mode cannot be exchanged.
-                if isinstance(layer, nn.Linear) and id(layer.weight) not in needed \
-                        and not layer.weight.is_inference():
+                if (
+                    isinstance(layer, nn.Linear)
+                    and id(layer.weight) not in needed
+                    and not layer.weight.is_inference()
+                ):
                     part._form = part._form._replace(released=True)
                     _release(layer)
 
@@ -198,7 +214,7 @@ def _release(layer: nn.Linear) -> None:
     layer._register_state_dict_hook(_refuse)
 
 
-def _version(tensor: Tensor) -> Optional[int]:
+def _version(tensor: Tensor) -> int | None:
     """Grows with each write to a tensor; those of inference mode do not tell."""
     return None if tensor.is_inference() else tensor._version
 
@@ -213,7 +229,9 @@ def _is_plain(module: nn.Module) -> bool:
     # mmcv's also takes empty tensors with old versions of torch.
     return not isinstance(module, nn.Linear) or (
         type(module).forward in (nn.Linear.forward, MMCVLinear.forward)
-        and not module._forward_hooks and not module._forward_pre_hooks)
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+    )
 
 
 def is_exact_gelu(act: nn.Module) -> bool:
@@ -221,9 +239,13 @@ def is_exact_gelu(act: nn.Module) -> bool:
     return isinstance(act, nn.GELU) and act.approximate == 'none'
 
 
-def pack_after_norm(kernels: Kernels, norm: Optional[nn.Module], weight: Tensor,
-                    bias: Optional[Tensor],
-                    order: Callable[[Tensor], Tensor] = lambda x: x) -> Optional[Packed]:
+def pack_after_norm(
+    kernels: Kernels,
+    norm: nn.Module | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    order: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Packed | None:
     """A linear layer with the affine part of the layer norm before it.
 
     Args:
@@ -236,9 +258,13 @@ def pack_after_norm(kernels: Kernels, norm: Optional[nn.Module], weight: Tensor,
     Returns:
         None for what is no layer norm with weight and bias over C.
     """
-    if not isinstance(norm, nn.LayerNorm) or type(norm).forward is not nn.LayerNorm.forward \
-            or norm.weight is None or norm.bias is None \
-            or len(norm.normalized_shape) != 1:
+    if (
+        not isinstance(norm, nn.LayerNorm)
+        or type(norm).forward is not nn.LayerNorm.forward
+        or norm.weight is None
+        or norm.bias is None
+        or len(norm.normalized_shape) != 1
+    ):
         return None
     return kernels.pack(*fold_norm(order(norm.weight), order(norm.bias), order(weight), bias))
 
@@ -252,14 +278,16 @@ class FoldedPath(NamedTuple):
         hidden: The layer with GELU; None in the fast path.
         out: The last layer.
     """
+
     kernels: Kernels
     eps: float
-    hidden: Optional[Packed]
+    hidden: Packed | None
     out: Packed
 
     @classmethod
-    def of(cls, kernels: Kernels, norm: nn.Module, *linears: nn.Linear,
-           scale: Optional[Tensor] = None) -> Optional['FoldedPath']:
+    def of(
+        cls, kernels: Kernels, norm: nn.Module, *linears: nn.Linear, scale: Tensor | None = None
+    ) -> Optional['FoldedPath']:
         """From a layer norm, one or two linear layers and a scale (C,) of the result.
 
         Returns:
@@ -276,19 +304,23 @@ class FoldedPath(NamedTuple):
         return cls(kernels, norm.eps, None, packed)
 
     @classmethod
-    def of_ffn(cls, kernels: Kernels, norm: nn.Module, ffn: FFN,
-               scale: Optional[Tensor] = None) -> Optional['FoldedPath']:
+    def of_ffn(
+        cls, kernels: Kernels, norm: nn.Module, ffn: FFN, scale: Tensor | None = None
+    ) -> Optional['FoldedPath']:
         """From a layer norm, mmcv's ``FFN`` without identity, and a scale (C,) of the result.
 
         Returns:
             None where the FFN has another depth, activation or a scale of its own.
         """
-        if ffn.num_fcs != 2 or not isinstance(getattr(ffn, 'gamma2', nn.Identity()), nn.Identity) \
-                or not is_exact_gelu(ffn.layers[0][1]):
+        if (
+            ffn.num_fcs != 2
+            or not isinstance(getattr(ffn, 'gamma2', nn.Identity()), nn.Identity)
+            or not is_exact_gelu(ffn.layers[0][1])
+        ):
             return None
         return cls.of(kernels, norm, ffn.layers[0][0], ffn.layers[1], scale=scale)
 
-    def add_(self, target: Tensor, tokens: Tensor, rows: Optional[Tensor] = None) -> None:
+    def add_(self, target: Tensor, tokens: Tensor, rows: Tensor | None = None) -> None:
         """Adds to rows of ``target`` what the path makes of these rows of ``tokens``.
 
         Args:
@@ -302,7 +334,7 @@ class FoldedPath(NamedTuple):
             else:
                 self._add_part_(target, tokens, rows[part])
 
-    def _add_part_(self, target: Tensor, tokens: Tensor, rows: Optional[Tensor]) -> None:
+    def _add_part_(self, target: Tensor, tokens: Tensor, rows: Tensor | None) -> None:
         x = self.kernels.gather_norm(tokens, rows, self.eps)
         if self.hidden is not None:
             x = self.kernels.linear_gelu(x, self.hidden)
@@ -324,6 +356,7 @@ class FoldedWindowAttention(NamedTuple):
         out: Output projection.
         window: Window side.
     """
+
     kernels: Kernels
     eps: float
     qkv: Packed
@@ -332,7 +365,7 @@ class FoldedWindowAttention(NamedTuple):
     out: Packed
     window: int
 
-    def add_(self, tokens: Tensor, batch: int, hw: Tuple[int, int], shift: int) -> None:
+    def add_(self, tokens: Tensor, batch: int, hw: tuple[int, int], shift: int) -> None:
         """Adds to ``tokens`` (M, C), M = batch * H * W, the attention's output for them.
 
         No window reads what another one writes.
@@ -347,7 +380,7 @@ class FoldedWindowAttention(NamedTuple):
         n = self.window**2
         chunk = self.kernels.chunk and max(1, 2 * self.kernels.chunk // n)
         for part in parts(len(plan.inner) // n, chunk):
-            rows = plan.inner[part.start * n:part.stop * n]
+            rows = plan.inner[part.start * n : part.stop * n]
             x = self._attend(self._project_in(tokens, rows), self.bias)
             self.kernels.linear_add_(tokens, rows, x, self.out)
         if len(plan.border):

@@ -1,5 +1,4 @@
 """Norms whose names the dense libraries use in configs (``LN2d``) and checkpoints (``grn``)."""
-from typing import Optional
 
 import torch
 import torch.nn as nn
@@ -15,7 +14,8 @@ class LayerNorm2d(nn.LayerNorm):
         if average:
             x = x.mean((2, 3), keepdim=True)
         x = F.layer_norm(
-            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        )
         return x.permute(0, 3, 1, 2)
 
 
@@ -36,8 +36,13 @@ class GRN(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
         self.eps = eps
 
-    def forward(self, tokens: Tensor, image: Optional[Tensor] = None,
-                num_images: int = 0, weight: Optional[Tensor] = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        image: Tensor | None = None,
+        num_images: int = 0,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         """Normalises.
 
         Args:

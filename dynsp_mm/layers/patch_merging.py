@@ -1,5 +1,6 @@
 """Patch merging with the norm before the linear layer (Swin) or after it (Swin-V2)."""
-from typing import NamedTuple, Optional, Tuple
+
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
@@ -12,11 +13,12 @@ from .folded import Foldable, pack_after_norm
 
 class FoldedMerging(NamedTuple):
     """Norm and linear layer of 2x2 patches whose channels lie together, position by position."""
+
     kernels: Kernels
     eps: float
     layer: Packed
 
-    def __call__(self, x: Tensor, hw: Tuple[int, int]) -> Tuple[Tensor, Tuple[int, int]]:
+    def __call__(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """As of :class:`PatchMerging`."""
         x = x.unflatten(1, hw)
         x = F.pad(x, (0, 0, 0, hw[1] % 2, 0, hw[0] % 2))
@@ -40,31 +42,43 @@ class PatchMerging(Foldable, transformer.PatchMerging):
         **kwargs: Further arguments of mmcv's.
     """
 
-    def __init__(self, in_channels: int, out_channels: int,
-                 norm_cfg: Optional[dict] = dict(type='LN'), use_post_norm: bool = False, **kwargs):
-        super().__init__(in_channels, out_channels,
-                         norm_cfg=None if use_post_norm else norm_cfg, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm_cfg: dict | None = dict(type='LN'),
+        use_post_norm: bool = False,
+        **kwargs,
+    ):
+        super().__init__(
+            in_channels, out_channels, norm_cfg=None if use_post_norm else norm_cfg, **kwargs
+        )
         self.use_post_norm = use_post_norm
         if use_post_norm and norm_cfg is not None:
             self.norm = build_norm_layer(norm_cfg, out_channels)[1]
 
-    def _fold(self, kernels: Kernels) -> Optional[FoldedMerging]:
+    def _fold(self, kernels: Kernels) -> FoldedMerging | None:
         cut = self.sampler
-        if self.use_post_norm or self.adaptive_padding is None \
-                or self.adaptive_padding.padding != 'corner' \
-                or tuple(cut.kernel_size) != (2, 2) or tuple(cut.stride) != (2, 2) \
-                or tuple(cut.dilation) != (1, 1):
+        if (
+            self.use_post_norm
+            or self.adaptive_padding is None
+            or self.adaptive_padding.padding != 'corner'
+            or tuple(cut.kernel_size) != (2, 2)
+            or tuple(cut.stride) != (2, 2)
+            or tuple(cut.dilation) != (1, 1)
+        ):
             return None
 
         def by_position(x: Tensor) -> Tensor:
             # The unfolding of mmcv has the four positions of a channel side by side.
             return x.unflatten(-1, (-1, 4)).transpose(-1, -2).flatten(-2)
 
-        layer = pack_after_norm(kernels, self.norm, self.reduction.weight, self.reduction.bias,
-                                by_position)
+        layer = pack_after_norm(
+            kernels, self.norm, self.reduction.weight, self.reduction.bias, by_position
+        )
         return None if layer is None else FoldedMerging(kernels, self.norm.eps, layer)
 
-    def forward(self, x: Tensor, input_size: Tuple[int, int]) -> Tuple[Tensor, Tuple[int, int]]:
+    def forward(self, x: Tensor, input_size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """(B, N, C) tokens of an (H, W) map -> (B, N', C') and the merged map's size."""
         folded = self.folded
         if folded is not None:
@@ -75,8 +89,11 @@ class PatchMerging(Foldable, transformer.PatchMerging):
         if self.adaptive_padding is not None:
             x = self.adaptive_padding(x)
         cut = self.sampler
-        size = tuple((length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-                     for length, padding, dilation, kernel, stride in zip(
-                         x.shape[2:], cut.padding, cut.dilation, cut.kernel_size, cut.stride))
+        size = tuple(
+            (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for length, padding, dilation, kernel, stride in zip(
+                x.shape[2:], cut.padding, cut.dilation, cut.kernel_size, cut.stride
+            )
+        )
         x = self.reduction(cut(x).transpose(1, 2))
         return (x if self.norm is None else self.norm(x)), size

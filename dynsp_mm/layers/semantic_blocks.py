@@ -4,7 +4,8 @@
 All take and return maps (B, H, W, C). A map of semantic tokens has ``side`` x ``side`` tokens for
 each window of the image map, in raster order of the whole map.
 """
-from typing import NamedTuple, Optional, Tuple
+
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -16,9 +17,20 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..ops import (Kernels, Packed, attention_weights, cut_inner_neighbourhoods, fold_scale,
-                   inner_starts, neighbourhood_attention, neighbourhood_mask, neighbourhood_span,
-                   partition_windows, reverse_windows, spread_weights)
+from ..ops import (
+    Kernels,
+    Packed,
+    attention_weights,
+    cut_inner_neighbourhoods,
+    fold_scale,
+    inner_starts,
+    neighbourhood_attention,
+    neighbourhood_mask,
+    neighbourhood_span,
+    partition_windows,
+    reverse_windows,
+    spread_weights,
+)
 from .attention import MultiheadAttention
 from .folded import Foldable, FoldedPath, pack_after_norm
 
@@ -46,17 +58,20 @@ class CrossAttention(MultiheadAttention):
         """(B, N, C) queries and (B, M, 2C) keys and values, projected -> (B, N, C)."""
         k, v = (self.split_heads(x) for x in kv.chunk(2, -1))
         x = F.scaled_dot_product_attention(
-            self.split_heads(q), k, v, dropout_p=self.dropout, scale=self.scale)
+            self.split_heads(q), k, v, dropout_p=self.dropout, scale=self.scale
+        )
         return x.transpose(1, 2).flatten(2)
 
     def weights(self, q: Tensor, kv: Tensor) -> Tensor:
         """The weights of :meth:`attend`, averaged over heads, (B, N, M) float32."""
-        return attention_weights(self.split_heads(q), self.split_heads(kv.chunk(2, -1)[0]),
-                                 self.scale)
+        return attention_weights(
+            self.split_heads(q), self.split_heads(kv.chunk(2, -1)[0]), self.scale
+        )
 
 
 class FoldedSemanticBlock(NamedTuple):
     """The linear layers of a block with the norms before and the scales after them."""
+
     kernels: Kernels
     eps: float
     q: Packed
@@ -87,24 +102,37 @@ class SemanticBlock(Foldable, BaseModule):
         with_cp: Recompute activations in the backward pass to save memory.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, role: str = '',
-                 layer_scale_init_value: float = 1e-5, ffn_ratio: float = 4.0,
-                 drop_path: float = 0.0, attn_cfgs: dict = {}, ffn_cfgs: dict = {},
-                 norm_cfg: dict = dict(type='LN'), with_cp: bool = False):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        role: str = '',
+        layer_scale_init_value: float = 1e-5,
+        ffn_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        attn_cfgs: dict = {},
+        ffn_cfgs: dict = {},
+        norm_cfg: dict = dict(type='LN'),
+        with_cp: bool = False,
+    ):
         super().__init__()
         self.role = role
         self.with_cp = with_cp
-        self.layer_scale_1 = nn.Parameter(torch.full((embed_dims, ), layer_scale_init_value))
-        self.layer_scale_2 = nn.Parameter(torch.full((embed_dims, ), layer_scale_init_value))
+        self.layer_scale_1 = nn.Parameter(torch.full((embed_dims,), layer_scale_init_value))
+        self.layer_scale_2 = nn.Parameter(torch.full((embed_dims,), layer_scale_init_value))
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.attn = CrossAttention(embed_dims, num_heads, **attn_cfgs)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FFN(embed_dims, add_identity=False, **{
-            'feedforward_channels': int(embed_dims * ffn_ratio),
-            'ffn_drop': 0.0,
-            'act_cfg': dict(type='GELU'),
-            **ffn_cfgs
-        })
+        self.ffn = FFN(
+            embed_dims,
+            add_identity=False,
+            **{
+                'feedforward_channels': int(embed_dims * ffn_ratio),
+                'ffn_drop': 0.0,
+                'act_cfg': dict(type='GELU'),
+                **ffn_cfgs,
+            },
+        )
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor, *args) -> Tensor:
@@ -125,7 +153,7 @@ class SemanticBlock(Foldable, BaseModule):
         raise NotImplementedError
 
     # What follows takes (..., C), in the folded form where there is one.
-    def _fold(self, kernels: Kernels) -> Optional[FoldedSemanticBlock]:
+    def _fold(self, kernels: Kernels) -> FoldedSemanticBlock | None:
         attn, norm = self.attn, self.norm1
         q = pack_after_norm(kernels, norm, attn.q.weight, attn.q.bias)
         mlp = FoldedPath.of_ffn(kernels, self.norm2, self.ffn, self.layer_scale_2)
@@ -133,8 +161,13 @@ class SemanticBlock(Foldable, BaseModule):
             return None
         proj = fold_scale(self.layer_scale_1, attn.proj.weight, attn.proj.bias)
         return FoldedSemanticBlock(
-            kernels, norm.eps, q, pack_after_norm(kernels, norm, attn.kv.weight, attn.kv.bias),
-            kernels.pack(*proj), mlp)
+            kernels,
+            norm.eps,
+            q,
+            pack_after_norm(kernels, norm, attn.kv.weight, attn.kv.bias),
+            kernels.pack(*proj),
+            mlp,
+        )
 
     def _normalise(self, x: Tensor) -> Tensor:
         folded = self.folded
@@ -185,8 +218,9 @@ class NeighbourhoodBlock(SemanticBlock):
         self.key_window = key_window
         self.reach = reach
 
-    def _attend(self, x: Tensor, keys: Tensor, corner: Optional[Tuple[int, int]],
-                weights: bool) -> Tensor:
+    def _attend(
+        self, x: Tensor, keys: Tensor, corner: tuple[int, int] | None, weights: bool
+    ) -> Tensor:
         """(B * windows, n, C), or the (B * windows, n, reach ** 2) weights."""
         normed = self._normalise(x)
         q = partition_windows(self._q(normed), self.query_window, 0)
@@ -195,20 +229,32 @@ class NeighbourhoodBlock(SemanticBlock):
         outside = self._kv(self._normalise(keys.new_zeros(1, keys.shape[-1])))[0]
         hw, (grid, spans) = tuple(keys.shape[1:3]), self._geometry(x, keys, corner)
         mask = neighbourhood_mask(hw, grid, spans, corner, x.device)
-        return neighbourhood_attention(q, kv, outside, grid, spans, self.attn.num_heads,
-                                       self.attn.scale, mask, self.attn.dropout, weights)
+        return neighbourhood_attention(
+            q,
+            kv,
+            outside,
+            grid,
+            spans,
+            self.attn.num_heads,
+            self.attn.scale,
+            mask,
+            self.attn.dropout,
+            weights,
+        )
 
-    def _geometry(self, x: Tensor, keys: Tensor, corner: Optional[Tuple[int, int]]):
+    def _geometry(self, x: Tensor, keys: Tensor, corner: tuple[int, int] | None):
         """Grid of windows and spans of their neighbourhoods, for rows and columns."""
         grid = tuple(-(-length // self.query_window) for length in x.shape[1:3])
         # Only the mask of everything outside the map makes it needless to look there.
-        spans = tuple(neighbourhood_span(self.key_window, self.reach, count,
-                                         length if corner is None else None)
-                      for count, length in zip(grid, keys.shape[1:3]))
+        spans = tuple(
+            neighbourhood_span(
+                self.key_window, self.reach, count, length if corner is None else None
+            )
+            for count, length in zip(grid, keys.shape[1:3])
+        )
         return grid, spans
 
-    def _forward(self, x: Tensor, keys: Tensor,
-                 corner: Optional[Tuple[int, int]] = None) -> Tensor:
+    def _forward(self, x: Tensor, keys: Tensor, corner: tuple[int, int] | None = None) -> Tensor:
         """Runs the block.
 
         Args:
@@ -220,19 +266,24 @@ class NeighbourhoodBlock(SemanticBlock):
         attended = reverse_windows(windows, self.query_window, 0, x.shape[1:3])
         return self._finish(x, attended)
 
-    def attention(self, x: Tensor, keys: Tensor,
-                  corner: Optional[Tuple[int, int]] = None) -> Tensor:
+    def attention(self, x: Tensor, keys: Tensor, corner: tuple[int, int] | None = None) -> Tensor:
         grid, spans = self._geometry(x, keys, corner)
         starts = tuple([span.start(i) for i in range(count)] for span, count in zip(spans, grid))
-        return spread_weights(self._attend(x, keys, corner, weights=True), grid, x.shape[1:3],
-                              self.query_window, starts, tuple(span.reach for span in spans),
-                              keys.shape[1:3])
+        return spread_weights(
+            self._attend(x, keys, corner, weights=True),
+            grid,
+            x.shape[1:3],
+            self.query_window,
+            starts,
+            tuple(span.reach for span in spans),
+            keys.shape[1:3],
+        )
 
 
 class GlobalBlock(SemanticBlock):
     """All queries attend to all keys: those of the maps given, or the queries themselves."""
 
-    def _project_in(self, x: Tensor, keys: Tuple[Tensor, ...]) -> Tuple[Tensor, Tensor]:
+    def _project_in(self, x: Tensor, keys: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         normed = self._normalise(x.flatten(1, 2))
         if keys:
             all_keys = torch.cat([key.flatten(1, 2) for key in keys], 1)
@@ -244,9 +295,9 @@ class GlobalBlock(SemanticBlock):
         return self._finish(x, attended.view_as(x))
 
     def attention(self, x: Tensor, *keys: Tensor) -> Tensor:
-        last = (keys or (x, ))[-1]
+        last = (keys or (x,))[-1]
         weights = self.attn.weights(*self._project_in(x, keys))
-        weights = weights[..., -last.shape[1] * last.shape[2]:]
+        weights = weights[..., -last.shape[1] * last.shape[2] :]
         return weights.view(*x.shape[:3], *last.shape[1:3])
 
 
@@ -270,16 +321,17 @@ class InnerNeighbourhoodBlock(SemanticBlock):
         self.window = window
         self.reach = reach
 
-    def _project_in(self, x: Tensor, image: Tensor) -> Tuple[Tensor, Tensor]:
+    def _project_in(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B * windows, n, C), keys and values (B * windows, n + neighbourhood, 2C)."""
         own = self._normalise(x)
         q = partition_windows(self._q(own), self.side, 0)
         kv = partition_windows(self._kv(own), self.side, 0)
-        around = cut_inner_neighbourhoods(self._kv(self._normalise(image)), self._grid(x),
-                                          self.window, self.reach)
+        around = cut_inner_neighbourhoods(
+            self._kv(self._normalise(image)), self._grid(x), self.window, self.reach
+        )
         return q, torch.cat([kv, around], 1)
 
-    def _grid(self, x: Tensor) -> Tuple[int, int]:
+    def _grid(self, x: Tensor) -> tuple[int, int]:
         return x.shape[1] // self.side, x.shape[2] // self.side
 
     def _forward(self, x: Tensor, image: Tensor) -> Tensor:
@@ -288,9 +340,17 @@ class InnerNeighbourhoodBlock(SemanticBlock):
         return self._feed_forward(self._project(attended))
 
     def attention(self, x: Tensor, image: Tensor) -> Tensor:
-        weights = self.attn.weights(*self._project_in(x, image))[..., self.side**2:]
+        weights = self.attn.weights(*self._project_in(x, image))[..., self.side**2 :]
         grid, hw = self._grid(x), image.shape[1:3]
-        starts = tuple(inner_starts(length, count, self.window, self.reach)
-                       for length, count in zip(hw, grid))
-        return spread_weights(weights, grid, x.shape[1:3], self.side, starts,
-                              tuple(min(self.reach, length) for length in hw), hw)
+        starts = tuple(
+            inner_starts(length, count, self.window, self.reach) for length, count in zip(hw, grid)
+        )
+        return spread_weights(
+            weights,
+            grid,
+            x.shape[1:3],
+            self.side,
+            starts,
+            tuple(min(self.reach, length) for length in hw),
+            hw,
+        )

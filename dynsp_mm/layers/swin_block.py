@@ -1,5 +1,4 @@
 """Swin block, dense or with fast and slow paths."""
-from typing import Optional, Tuple
 
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
@@ -36,27 +35,39 @@ class SwinBlock(DualPathBlock):
         dual_path: Whether the block has a fast path.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, window_size: int = 7,
-                 shift: bool = False, ffn_ratio: float = 4.0, drop_path: float = 0.0,
-                 pad_small_map: bool = False, attn_cfgs: dict = {}, ffn_cfgs: dict = {},
-                 norm_cfg: dict = dict(type='LN'), with_cp: bool = False,
-                 dual_path: bool = False):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: int = 7,
+        shift: bool = False,
+        ffn_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        pad_small_map: bool = False,
+        attn_cfgs: dict = {},
+        ffn_cfgs: dict = {},
+        norm_cfg: dict = dict(type='LN'),
+        with_cp: bool = False,
+        dual_path: bool = False,
+    ):
         super().__init__(with_cp)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.attn = ShiftWindowAttention(**{
-            'embed_dims': embed_dims,
-            'num_heads': num_heads,
-            'window_size': window_size,
-            'shift_size': window_size // 2 if shift else 0,
-            'pad_small_map': pad_small_map,
-            **attn_cfgs
-        })
+        self.attn = ShiftWindowAttention(
+            **{
+                'embed_dims': embed_dims,
+                'num_heads': num_heads,
+                'window_size': window_size,
+                'shift_size': window_size // 2 if shift else 0,
+                'pad_small_map': pad_small_map,
+                **attn_cfgs,
+            }
+        )
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         ffn_cfgs = {
             'feedforward_channels': int(embed_dims * ffn_ratio),
             'ffn_drop': 0.0,
             'act_cfg': dict(type='GELU'),
-            **ffn_cfgs
+            **ffn_cfgs,
         }
         # The block adds residual and drop path itself, once for both paths.
         self.ffn = FFN(embed_dims, add_identity=False, **ffn_cfgs)
@@ -65,13 +76,13 @@ class SwinBlock(DualPathBlock):
         if dual_path:
             self.fast_path = FastPath(embed_dims, eps=1e-5, drop_rate=ffn_cfgs['ffn_drop'])
 
-    def _attend(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _attend(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         return x + self.drop_path(self.attn(self.norm1(x), hw))
 
-    def _slow_path(self, x: Tensor, rows: Optional[Tensor] = None) -> Tensor:
+    def _slow_path(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         return self.ffn(self.norm2(x))
 
-    def _fold(self, kernels: Kernels) -> Optional[FoldedBlock]:
+    def _fold(self, kernels: Kernels) -> FoldedBlock | None:
         attention = self.attn.fold(kernels, self.norm1)
         slow = FoldedPath.of_ffn(kernels, self.norm2, self.ffn)
         fast = self.fast_path.fold(kernels) if self.dual_path else None
@@ -79,31 +90,36 @@ class SwinBlock(DualPathBlock):
             return None
         return FoldedBlock(slow, fast, attention)
 
-    def _run_folded_(self, folded: FoldedBlock, x: Tensor, hw: Tuple[int, int],
-                     slow: Optional[Tensor], fast: Optional[Tensor]) -> None:
+    def _run_folded_(
+        self,
+        folded: FoldedBlock,
+        x: Tensor,
+        hw: tuple[int, int],
+        slow: Tensor | None,
+        fast: Tensor | None,
+    ) -> None:
         tokens = x.view(-1, x.shape[-1])
         folded.attention.add_(tokens, len(x), hw, self.attn.shift(hw))
         folded.slow.add_(tokens, tokens, slow)
         if fast is not None:
             folded.fast.add_(tokens, tokens, fast)
 
-    def _forward_dense(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _forward_dense(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         x = self._attend(x, hw)
         return x + self.drop_path(self._slow_path(x))
 
-    def _forward_sparse(self, x: Tensor, slow: Tensor, fast: Tensor,
-                        hw: Tuple[int, int]) -> Tensor:
+    def _forward_sparse(self, x: Tensor, slow: Tensor, fast: Tensor, hw: tuple[int, int]) -> Tensor:
         x = self._attend(x, hw)
         tokens = x.flatten(0, 1)
         return dual_path(tokens, tokens, slow, fast, self._slow_path, self.fast_path).view_as(x)
 
-    def _forward_merged(self, x: Tensor, mask: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _forward_merged(self, x: Tensor, mask: Tensor, hw: tuple[int, int]) -> Tensor:
         x = self._attend(x, hw)
         return x + self.drop_path(merge_streams(mask, self._slow_path(x), self.fast_path(x)))
 
-    def _forward_streams(self, slow: Tensor, fast: Tensor, mask: Tensor,
-                         hw: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+    def _forward_streams(
+        self, slow: Tensor, fast: Tensor, mask: Tensor, hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         x = self._attend(merge_streams(mask, slow, fast), hw)
         slow, fast = route_streams(mask, x, slow, fast)
-        return (x + self.drop_path(self._slow_path(slow)),
-                x + self.drop_path(self.fast_path(fast)))
+        return (x + self.drop_path(self._slow_path(slow)), x + self.drop_path(self.fast_path(fast)))

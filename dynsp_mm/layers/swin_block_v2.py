@@ -1,5 +1,4 @@
 """Swin-V2 block, dense or with fast and slow paths."""
-from typing import Optional, Tuple, Union
 
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
@@ -34,28 +33,44 @@ class SwinBlockV2(SwinBlock):
         **kwargs: Further arguments of :class:`SwinBlock`.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, window_size: int = 8,
-                 attn_cfgs: dict = {}, norm_cfg: dict = dict(type='LN'), extra_norm: bool = False,
-                 pretrained_window_size: int = 0, **kwargs):
-        super().__init__(embed_dims, num_heads, window_size, norm_cfg=norm_cfg, attn_cfgs={
-            'attention': WindowAttentionV2,
-            'pretrained_window_size': pretrained_window_size,
-            **attn_cfgs
-        }, **kwargs)
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: int = 8,
+        attn_cfgs: dict = {},
+        norm_cfg: dict = dict(type='LN'),
+        extra_norm: bool = False,
+        pretrained_window_size: int = 0,
+        **kwargs,
+    ):
+        super().__init__(
+            embed_dims,
+            num_heads,
+            window_size,
+            norm_cfg=norm_cfg,
+            attn_cfgs={
+                'attention': WindowAttentionV2,
+                'pretrained_window_size': pretrained_window_size,
+                **attn_cfgs,
+            },
+            **kwargs,
+        )
         self.norm3 = build_norm_layer(norm_cfg, embed_dims)[1] if extra_norm else nn.Identity()
 
-    def forward(self, x: Union[Tensor, Streams], hw: Tuple[int, int],
-                decision: Optional[Decision] = None) -> Union[Tensor, Streams]:
+    def forward(
+        self, x: Tensor | Streams, hw: tuple[int, int], decision: Decision | None = None
+    ) -> Tensor | Streams:
         """As of :class:`DualPathBlock`."""
         x = super().forward(x, hw, decision)
         return Streams(*map(self.norm3, x)) if isinstance(x, Streams) else self.norm3(x)
 
     def _fold(self, kernels: Kernels) -> None:
         """None: its norms come after the layers that those of Swin are folded into."""
-        return None
+        return
 
-    def _attend(self, x: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def _attend(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         return x + self.drop_path(self.norm1(self.attn(x, hw)))
 
-    def _slow_path(self, x: Tensor, rows: Optional[Tensor] = None) -> Tensor:
+    def _slow_path(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         return self.norm2(self.ffn(x))

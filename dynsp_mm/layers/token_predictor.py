@@ -1,6 +1,7 @@
 """Score predictor and its decision (arXiv 2207.01580; ``PredictorLG`` of its code)."""
+
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -8,8 +9,7 @@ import torch.nn.functional as F
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..ops import (Kernels, Packed, Selection, gumbel_keep_mask, keep_map, parts,
-                   split_positions)
+from ..ops import Kernels, Packed, Selection, gumbel_keep_mask, keep_map, parts, split_positions
 from .folded import Foldable, pack_after_norm
 
 # Bias of the two logits at the start: a probability of 0.95 for "slow", so that training
@@ -32,12 +32,13 @@ class Decision:
         slow: Flat indices (int64) into B * N of the slow positions.
         fast: Flat indices (int64) of the others.
     """
+
     scores: Tensor
-    hw: Tuple[int, int]
+    hw: tuple[int, int]
     target: float
-    mask: Optional[Tensor] = None
-    slow: Optional[Tensor] = None
-    fast: Optional[Tensor] = None
+    mask: Tensor | None = None
+    slow: Tensor | None = None
+    fast: Tensor | None = None
 
     def __repr__(self) -> str:
         shares = ', '.join(f'{share:.3f}' for share in self.keep_ratio.tolist())
@@ -73,6 +74,7 @@ class FoldedPredictor(NamedTuple):
         hidden: C/2 -> C/4.
         out: C/4 -> 2.
     """
+
     kernels: Kernels
     eps: float
     proj_local: Packed
@@ -85,7 +87,7 @@ class FoldedPredictor(NamedTuple):
     def log_probs(self, tokens: Tensor) -> Tensor:
         """As of :class:`TokenPredictor`."""
         # A mean is of one image, so pieces of a map are taken image by image.
-        images = tokens.split(1) if self.kernels.chunk else (tokens, )
+        images = tokens.split(1) if self.kernels.chunk else (tokens,)
         return torch.cat([self._log_probs(image) for image in images])
 
     def _log_probs(self, tokens: Tensor) -> Tensor:
@@ -120,16 +122,21 @@ class TokenPredictor(Foldable):
     def __init__(self, embed_dims: int, eps: float):
         super().__init__()
         if embed_dims % 4:
-            raise ValueError(f'embed_dims={embed_dims} of the sparse stage: the token predictor '
-                             'splits channels in four, so it must be a multiple of 4')
+            raise ValueError(
+                f'embed_dims={embed_dims} of the sparse stage: the token predictor '
+                'splits channels in four, so it must be a multiple of 4'
+            )
         self.embed_dims = embed_dims
         self.norm = nn.LayerNorm(embed_dims, eps=eps)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.act = nn.GELU()
         self.head = nn.Sequential(
-            nn.Linear(embed_dims, embed_dims // 2), nn.GELU(),
-            nn.Linear(embed_dims // 2, embed_dims // 4), nn.GELU(),
-            nn.Linear(embed_dims // 4, 2))
+            nn.Linear(embed_dims, embed_dims // 2),
+            nn.GELU(),
+            nn.Linear(embed_dims // 2, embed_dims // 4),
+            nn.GELU(),
+            nn.Linear(embed_dims // 4, 2),
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -142,20 +149,25 @@ class TokenPredictor(Foldable):
         with torch.no_grad():
             self.head[-1].bias.copy_(torch.tensor([KEEP_LOGIT, -KEEP_LOGIT]))
 
-    def _fold(self, kernels: Kernels) -> Optional[FoldedPredictor]:
+    def _fold(self, kernels: Kernels) -> FoldedPredictor | None:
         half = self.embed_dims // 2
         proj_local, proj_whole = (
             pack_after_norm(kernels, self.norm, self.proj.weight[rows], self.proj.bias[rows])
-            for rows in (slice(half), slice(half, None)))
+            for rows in (slice(half), slice(half, None))
+        )
         if proj_local is None:
             return None
         first, hidden, out = (layer for layer in self.head if isinstance(layer, nn.Linear))
         return FoldedPredictor(
-            kernels, self.norm.eps, proj_local, proj_whole,
+            kernels,
+            self.norm.eps,
+            proj_local,
+            proj_whole,
             local=kernels.pack(first.weight[:, :half], None),
             whole=kernels.pack(first.weight[:, half:], first.bias),
             hidden=kernels.pack(hidden.weight, hidden.bias),
-            out=kernels.pack(out.weight, out.bias))
+            out=kernels.pack(out.weight, out.bias),
+        )
 
     def log_probs(self, tokens: Tensor) -> Tensor:
         """(B, N, C) features -> (B, N, 2) float32 log-probabilities of slow and fast."""
@@ -167,8 +179,9 @@ class TokenPredictor(Foldable):
         x = torch.cat([local, whole.mean(1, keepdim=True).expand_as(whole)], dim=-1)
         return self.head(x).float().log_softmax(-1)
 
-    def forward(self, tokens: Tensor, hw: Tuple[int, int], ratio: float,
-                selection: Selection) -> Decision:
+    def forward(
+        self, tokens: Tensor, hw: tuple[int, int], ratio: float, selection: Selection
+    ) -> Decision:
         """Decides afresh for all positions of the map.
 
         Args:

@@ -1,5 +1,4 @@
 """(Shifted-)window self-attention under the parameter names of the dense libraries."""
-from typing import Optional, Tuple, Type
 
 import torch
 import torch.nn as nn
@@ -7,8 +6,15 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..ops import (Kernels, cyclic_shift_mask, fold_scale, partition_windows,
-                   relative_position_index, reverse_windows, window_attention)
+from ..ops import (
+    Kernels,
+    cyclic_shift_mask,
+    fold_scale,
+    partition_windows,
+    relative_position_index,
+    reverse_windows,
+    window_attention,
+)
 from .attention import MultiheadAttention
 from .folded import FoldedWindowAttention, pack_after_norm
 
@@ -26,27 +32,29 @@ class RelativeWindowAttention(MultiheadAttention):
         **kwargs: For :class:`MultiheadAttention`.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, window_size: int, qkv_bias: bool = True,
-                 **kwargs):
+    def __init__(
+        self, embed_dims: int, num_heads: int, window_size: int, qkv_bias: bool = True, **kwargs
+    ):
         super().__init__(embed_dims, num_heads, **kwargs)
         # Not persistent: derived from the window; dense checkpoints hold it, loading drops it.
         self.register_buffer(
-            'relative_position_index', relative_position_index(window_size), persistent=False)
+            'relative_position_index', relative_position_index(window_size), persistent=False
+        )
         self.qkv = nn.Linear(embed_dims, embed_dims * 3, bias=qkv_bias)
 
-    def forward(self, windows: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    def forward(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B * nW, n, C) windows and an additive (nW, 1, n, n) mask -> (B * nW, n, C)."""
-        q, k, v = self.project_in(windows).unflatten(-1, (3, self.num_heads, -1)).permute(
-            2, 0, 3, 1, 4)
+        q, k, v = (
+            self.project_in(windows).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         q, k = self.prepare(q, k)
-        return self.project(
-            window_attention(q, k, v, self.bias(), mask, self.scale, self.dropout))
+        return self.project(window_attention(q, k, v, self.bias(), mask, self.scale, self.dropout))
 
     def project_in(self, windows: Tensor) -> Tensor:
         """(B * nW, n, C) -> (B * nW, n, 3C): queries, keys and values."""
         return self.qkv(windows)
 
-    def prepare(self, q: Tensor, k: Tensor) -> Tuple[Tensor, Tensor]:
+    def prepare(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """What is done to queries and keys, (B * nW, h, n, C / h) each, before they meet."""
         return q, k
 
@@ -58,8 +66,9 @@ class RelativeWindowAttention(MultiheadAttention):
         """(h, n, n): the bias of each pair of positions."""
         return self.position_bias()[self.relative_position_index].permute(2, 0, 1)
 
-    def fold(self, kernels: Kernels, norm: nn.Module,
-             window_size: int) -> Optional[FoldedWindowAttention]:
+    def fold(
+        self, kernels: Kernels, norm: nn.Module, window_size: int
+    ) -> FoldedWindowAttention | None:
         """The folded form of this attention after ``norm``; None where there is none."""
         return None
 
@@ -77,7 +86,8 @@ class WindowAttention(RelativeWindowAttention):
     def __init__(self, embed_dims: int, num_heads: int, window_size: int, **kwargs):
         super().__init__(embed_dims, num_heads, window_size, **kwargs)
         self.relative_position_bias_table = nn.Parameter(
-            torch.zeros((2 * window_size - 1)**2, num_heads))
+            torch.zeros((2 * window_size - 1) ** 2, num_heads)
+        )
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -86,8 +96,9 @@ class WindowAttention(RelativeWindowAttention):
     def position_bias(self) -> Tensor:
         return self.relative_position_bias_table
 
-    def fold(self, kernels: Kernels, norm: nn.Module,
-             window_size: int) -> Optional[FoldedWindowAttention]:
+    def fold(
+        self, kernels: Kernels, norm: nn.Module, window_size: int
+    ) -> FoldedWindowAttention | None:
         C = self.qkv.in_features
         scale = self.qkv.weight.new_ones(3 * C)
         scale[:C] = self.scale
@@ -97,8 +108,14 @@ class WindowAttention(RelativeWindowAttention):
             return None
         padding = weight.new_zeros(3 * C) if bias is None else bias
         return FoldedWindowAttention(
-            kernels, norm.eps, qkv, padding, self.bias().unsqueeze(0).contiguous(),
-            kernels.pack(self.proj.weight, self.proj.bias), window_size)
+            kernels,
+            norm.eps,
+            qkv,
+            padding,
+            self.bias().unsqueeze(0).contiguous(),
+            kernels.pack(self.proj.weight, self.proj.bias),
+            window_size,
+        )
 
 
 class ShiftWindowAttention(BaseModule):
@@ -116,25 +133,32 @@ class ShiftWindowAttention(BaseModule):
         **kwargs: For that class.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, window_size: int, shift_size: int = 0,
-                 pad_small_map: bool = False,
-                 attention: Type[RelativeWindowAttention] = WindowAttention, **kwargs):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: int,
+        shift_size: int = 0,
+        pad_small_map: bool = False,
+        attention: type[RelativeWindowAttention] = WindowAttention,
+        **kwargs,
+    ):
         super().__init__()
         self.window_size = window_size
         self.shift_size = shift_size
         self.pad_small_map = pad_small_map
         self.w_msa = attention(embed_dims, num_heads, window_size, **kwargs)
 
-    def shift(self, hw: Tuple[int, int]) -> int:
+    def shift(self, hw: tuple[int, int]) -> int:
         """The cyclic shift on an (H, W) map."""
         small = min(hw) <= self.window_size
         return 0 if small and not self.pad_small_map else self.shift_size
 
-    def fold(self, kernels: Kernels, norm: nn.Module) -> Optional[FoldedWindowAttention]:
+    def fold(self, kernels: Kernels, norm: nn.Module) -> FoldedWindowAttention | None:
         """The folded form of this attention after ``norm``; None where there is none."""
         return self.w_msa.fold(kernels, norm, self.window_size)
 
-    def forward(self, tokens: Tensor, hw: Tuple[int, int]) -> Tensor:
+    def forward(self, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
         """(B, N, C) tokens of an (H, W) map -> (B, N, C)."""
         B, N, C = tokens.shape
         shift = self.shift(hw)

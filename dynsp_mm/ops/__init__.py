@@ -2,22 +2,64 @@
 
 Its subpackage ``triton`` is imported by name only, where triton is installed.
 """
+
 from .backend import BACKENDS, check_backend, resolve_backend
 from .dual_path import dual_path, merge_streams, route_streams
 from .folding import fold_norm, fold_scale, parts
 from .kernels import KERNELS, Kernels, Packed
-from .neighbourhoods import (attention_weights, cut_inner_neighbourhoods, inner_starts,
-                             neighbourhood_attention, neighbourhood_mask, neighbourhood_span,
-                             pool_windows, spread_weights)
+from .neighbourhoods import (
+    attention_weights,
+    cut_inner_neighbourhoods,
+    inner_starts,
+    neighbourhood_attention,
+    neighbourhood_mask,
+    neighbourhood_span,
+    pool_windows,
+    spread_weights,
+)
 from .select import Selection, gumbel_keep_mask, keep_map, split_positions
-from .windows import (WindowPlan, cyclic_shift_mask, log_offsets, partition_windows, plan_windows,
-                      relative_position_index, reverse_windows, window_attention)
+from .windows import (
+    WindowPlan,
+    cyclic_shift_mask,
+    log_offsets,
+    partition_windows,
+    plan_windows,
+    relative_position_index,
+    reverse_windows,
+    window_attention,
+)
 
 __all__ = [
-    'BACKENDS', 'KERNELS', 'Kernels', 'Packed', 'Selection', 'WindowPlan', 'attention_weights',
-    'check_backend', 'cut_inner_neighbourhoods', 'cyclic_shift_mask', 'dual_path', 'fold_norm',
-    'fold_scale', 'gumbel_keep_mask', 'inner_starts', 'keep_map', 'log_offsets', 'merge_streams',
-    'neighbourhood_attention', 'neighbourhood_mask', 'neighbourhood_span', 'partition_windows',
-    'parts', 'plan_windows', 'pool_windows', 'relative_position_index', 'resolve_backend',
-    'reverse_windows', 'route_streams', 'split_positions', 'spread_weights', 'window_attention'
+    'BACKENDS',
+    'KERNELS',
+    'Kernels',
+    'Packed',
+    'Selection',
+    'WindowPlan',
+    'attention_weights',
+    'check_backend',
+    'cut_inner_neighbourhoods',
+    'cyclic_shift_mask',
+    'dual_path',
+    'fold_norm',
+    'fold_scale',
+    'gumbel_keep_mask',
+    'inner_starts',
+    'keep_map',
+    'log_offsets',
+    'merge_streams',
+    'neighbourhood_attention',
+    'neighbourhood_mask',
+    'neighbourhood_span',
+    'partition_windows',
+    'parts',
+    'plan_windows',
+    'pool_windows',
+    'relative_position_index',
+    'resolve_backend',
+    'reverse_windows',
+    'route_streams',
+    'split_positions',
+    'spread_weights',
+    'window_attention',
 ]

@@ -1,7 +1,8 @@
 """Which implementation of the sparse blocks runs: plain PyTorch, oneDNN or Triton."""
+
 import importlib.util
 import os
-from typing import Callable, Dict, Optional
+from collections.abc import Callable
 
 import torch
 
@@ -15,16 +16,18 @@ PREFERRED = {'cpu': 'onednn'}
 
 def has_interpreter() -> bool:
     """Whether the installed Triton can interpret kernels, which 2.1 cannot by the environment."""
-    return (importlib.util.find_spec('triton') is not None
-            and importlib.util.find_spec('triton.runtime.interpreter') is not None)
+    return (
+        importlib.util.find_spec('triton') is not None
+        and importlib.util.find_spec('triton.runtime.interpreter') is not None
+    )
 
 
-def why_not_eager(device: torch.device, dtype: torch.dtype) -> Optional[str]:
+def why_not_eager(device: torch.device, dtype: torch.dtype) -> str | None:
     """None: PyTorch's own operators run everywhere."""
     return None
 
 
-def why_not_onednn(device: torch.device, dtype: torch.dtype) -> Optional[str]:
+def why_not_onednn(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why oneDNN's fused linear layers cannot run, or None."""
     operators = torch.ops.mkldnn
     if device.type != 'cpu':
@@ -38,19 +41,23 @@ def why_not_onednn(device: torch.device, dtype: torch.dtype) -> Optional[str]:
             return f'this PyTorch has no torch.ops.mkldnn.{name}'
     if dtype == torch.bfloat16:
         # The operator that tells is younger than the others.
-        if not hasattr(operators, '_is_mkldnn_bf16_supported') \
-                or not operators._is_mkldnn_bf16_supported():
+        if (
+            not hasattr(operators, '_is_mkldnn_bf16_supported')
+            or not operators._is_mkldnn_bf16_supported()
+        ):
             return 'oneDNN computes no bfloat16 on this processor'
     elif dtype != torch.float32:
         return f'needs float32 or bfloat16, the tensors are {_short(dtype)}'
     return None
 
 
-def why_not_triton(device: torch.device, dtype: torch.dtype) -> Optional[str]:
+def why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the Triton kernels cannot run, or None."""
     if dtype not in TRITON_DTYPES:
-        return (f'needs {", ".join(map(_short, TRITON_DTYPES[:-1]))} or '
-                f'{_short(TRITON_DTYPES[-1])}, the tensors are {_short(dtype)}')
+        return (
+            f'needs {", ".join(map(_short, TRITON_DTYPES[:-1]))} or '
+            f'{_short(TRITON_DTYPES[-1])}, the tensors are {_short(dtype)}'
+        )
     # Triton looks where a kernel is decorated, so this has to be set before anything imports it.
     if device.type == 'cpu' and os.environ.get('TRITON_INTERPRET') == '1' and has_interpreter():
         return None
@@ -65,13 +72,17 @@ def why_not_triton(device: torch.device, dtype: torch.dtype) -> Optional[str]:
     needed = CAPABILITY_BFLOAT16 if dtype == torch.bfloat16 else CAPABILITY
     capability = torch.cuda.get_device_capability(device)
     if capability < needed:
-        return ('{} needs compute capability {}.{}, '.format(_short(dtype), *needed)
-                + '{} has {}.{}'.format(device, *capability))
+        return '{} needs compute capability {}.{}, '.format(
+            _short(dtype), *needed
+        ) + '{} has {}.{}'.format(device, *capability)
     return None
 
 
-WHY_NOT: Dict[str, Callable[[torch.device, torch.dtype], Optional[str]]] = {
-    'eager': why_not_eager, 'onednn': why_not_onednn, 'triton': why_not_triton}
+WHY_NOT: dict[str, Callable[[torch.device, torch.dtype], str | None]] = {
+    'eager': why_not_eager,
+    'onednn': why_not_onednn,
+    'triton': why_not_triton,
+}
 
 
 # What resolve_backend takes.

@@ -2,15 +2,21 @@
 
 Shape legend: B images, N positions, C channels, M = B*N tokens.
 """
-from typing import Callable, Tuple
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 
-def dual_path(tokens: Tensor, residual: Tensor, slow: Tensor, fast: Tensor,
-              slow_path: Callable[[Tensor, Tensor], Tensor],
-              fast_path: Callable[[Tensor], Tensor]) -> Tensor:
+def dual_path(
+    tokens: Tensor,
+    residual: Tensor,
+    slow: Tensor,
+    fast: Tensor,
+    slow_path: Callable[[Tensor, Tensor], Tensor],
+    fast_path: Callable[[Tensor], Tensor],
+) -> Tensor:
     """Runs each path on its own positions only and adds the results to ``residual``.
 
     Args:
@@ -28,7 +34,8 @@ def dual_path(tokens: Tensor, residual: Tensor, slow: Tensor, fast: Tensor,
     fast_update = fast_path(tokens.index_select(0, fast))
     # The first add makes the copy, so the second may write into it.
     return residual.index_add(0, slow, slow_update.to(residual.dtype)).index_add_(
-        0, fast, fast_update.to(residual.dtype))
+        0, fast, fast_update.to(residual.dtype)
+    )
 
 
 def merge_streams(mask: Tensor, slow: Tensor, fast: Tensor) -> Tensor:
@@ -45,8 +52,9 @@ def merge_streams(mask: Tensor, slow: Tensor, fast: Tensor) -> Tensor:
     return torch.lerp(fast.to(dtype), slow.to(dtype), mask.to(dtype))
 
 
-def route_streams(mask: Tensor, merged: Tensor, slow: Tensor,
-                  fast: Tensor) -> Tuple[Tensor, Tensor]:
+def route_streams(
+    mask: Tensor, merged: Tensor, slow: Tensor, fast: Tensor
+) -> tuple[Tensor, Tensor]:
     """Inputs of the two paths in training (arXiv 2207.01580, as its code computes them).
 
     Each stream takes ``merged`` where it is the chosen one and keeps its own value elsewhere,

@@ -1,11 +1,11 @@
 """Norms and scales written into the linear layers beside them: the same numbers, fewer passes."""
-from typing import Optional, Tuple
 
 from torch import Tensor
 
 
-def fold_norm(gain: Tensor, shift: Tensor, weight: Tensor,
-              bias: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+def fold_norm(
+    gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Weight and bias of ``y -> W (gain * y + shift) + b``.
 
     Args:
@@ -24,8 +24,9 @@ def fold_norm(gain: Tensor, shift: Tensor, weight: Tensor,
     return (wide * gain.double()).to(weight.dtype), folded.to(weight.dtype)
 
 
-def fold_scale(scale: Optional[Tensor], weight: Tensor,
-               bias: Optional[Tensor]) -> Tuple[Tensor, Optional[Tensor]]:
+def fold_scale(
+    scale: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of ``x -> scale * (W x + b)``.
 
     Args:
@@ -38,7 +39,7 @@ def fold_scale(scale: Optional[Tensor], weight: Tensor,
     return weight * scale[:, None], None if bias is None else bias * scale
 
 
-def parts(length: int, size: Optional[int]) -> Tuple[slice, ...]:
+def parts(length: int, size: int | None) -> tuple[slice, ...]:
     """Slices that cover ``length``, nearly equal, each at most ``size``; one if that is None.
 
     A length of 0 has none.

@@ -6,7 +6,8 @@ the others compute the same and differ in what a step fuses and how many rows it
 Shape legend: M tokens, K of them chosen by ``rows``, (K,) int64 without repetition; None means
 all, K = M. C channels, C' output channels.
 """
-from typing import NamedTuple, Optional, Union
+
+from typing import NamedTuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,9 @@ class Packed(NamedTuple):
         weight: (C', C), in a layout of the backend's.
         bias: (C',) or None.
     """
+
     weight: Tensor
-    bias: Optional[Tensor]
+    bias: Tensor | None
 
 
 class EagerKernels:
@@ -37,13 +39,13 @@ class EagerKernels:
     """
 
     def __init__(self, device: torch.device):
-        self.chunk: Optional[int] = 1024 if device.type == 'cpu' else None
+        self.chunk: int | None = 1024 if device.type == 'cpu' else None
 
-    def pack(self, weight: Tensor, bias: Optional[Tensor]) -> Packed:
+    def pack(self, weight: Tensor, bias: Tensor | None) -> Packed:
         """Prepares a (C', C) weight and a (C',) bias. Copies: later changes are not seen."""
         return Packed(weight.detach().clone(), None if bias is None else bias.detach().clone())
 
-    def gather_norm(self, tokens: Tensor, rows: Optional[Tensor], eps: float) -> Tensor:
+    def gather_norm(self, tokens: Tensor, rows: Tensor | None, eps: float) -> Tensor:
         """Rows of (M, C) tokens, each minus its mean, over its deviation -> (K, C)."""
         x = tokens if rows is None else tokens.index_select(0, rows)
         return F.layer_norm(x, x.shape[-1:], eps=eps)
@@ -56,13 +58,12 @@ class EagerKernels:
         """(K, C) -> (K, C') after the exact GELU."""
         return F.gelu(self.linear(x, layer))
 
-    def linear_add_(self, target: Tensor, rows: Optional[Tensor], x: Tensor,
-                    layer: Packed) -> None:
+    def linear_add_(self, target: Tensor, rows: Tensor | None, x: Tensor, layer: Packed) -> None:
         """Adds the layer's output, (K, C'), to rows of ``target`` (M, C')."""
         self._add_(target, rows, self.linear(x, layer))
 
     @staticmethod
-    def _add_(target: Tensor, rows: Optional[Tensor], update: Tensor) -> None:
+    def _add_(target: Tensor, rows: Tensor | None, update: Tensor) -> None:
         if rows is None:
             target.add_(update)
         else:
@@ -72,7 +73,7 @@ class EagerKernels:
 class OneDNNKernels(EagerKernels):
     """oneDNN's matrix products on weights in its own layout, with GELU in the same pass (CPU)."""
 
-    def pack(self, weight: Tensor, bias: Optional[Tensor]) -> Packed:
+    def pack(self, weight: Tensor, bias: Tensor | None) -> Packed:
         # The layout is that for any number of rows.
         weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
         return Packed(weight, None if bias is None else bias.detach().clone())
@@ -90,9 +91,10 @@ class TritonKernels(EagerKernels):
     def __init__(self, device: torch.device):
         super().__init__(device)
         from . import triton
+
         self._triton = triton
 
-    def gather_norm(self, tokens: Tensor, rows: Optional[Tensor], eps: float) -> Tensor:
+    def gather_norm(self, tokens: Tensor, rows: Tensor | None, eps: float) -> Tensor:
         return self._triton.gather_layer_norm(tokens, rows, None, None, eps)
 
     def linear_gelu(self, x: Tensor, layer: Packed) -> Tensor:
@@ -100,8 +102,7 @@ class TritonKernels(EagerKernels):
             return super().linear_gelu(x, layer)
         return self._triton.bias_gelu(F.linear(x, layer.weight), layer.bias)
 
-    def linear_add_(self, target: Tensor, rows: Optional[Tensor], x: Tensor,
-                    layer: Packed) -> None:
+    def linear_add_(self, target: Tensor, rows: Tensor | None, x: Tensor, layer: Packed) -> None:
         self._triton.scale_scatter_add_(target, rows, F.linear(x, layer.weight), None, layer.bias)
 
 

@@ -4,8 +4,10 @@ Shape legend: B images, H x W key map, C channels, h heads; a grid of gh x gw wi
 queries; a window covers own x own positions of the key map, its neighbourhood reach x reach, or
 less where the map is small.
 """
+
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +43,7 @@ class Span(NamedTuple):
     Window i covers positions ``own * i`` to ``own * (i + 1)``; its neighbourhood is the ``reach``
     positions from ``own * i - before`` on.
     """
+
     own: int
     before: int
     reach: int
@@ -50,8 +53,7 @@ class Span(NamedTuple):
         return self.own * window - self.before
 
 
-def neighbourhood_span(own: int, reach: int, count: int = 0,
-                       length: Optional[int] = None) -> Span:
+def neighbourhood_span(own: int, reach: int, count: int = 0, length: int | None = None) -> Span:
     """Centres neighbourhoods on their windows: floor / ceil of (reach - own) / 2 around.
 
     Args:
@@ -71,9 +73,13 @@ def neighbourhood_span(own: int, reach: int, count: int = 0,
 
 
 @lru_cache(maxsize=16)
-def neighbourhood_mask(hw: Tuple[int, int], grid: Tuple[int, int], spans: Tuple[Span, Span],
-                       corner: Optional[Tuple[int, int]],
-                       device: torch.device) -> Optional[Tensor]:
+def neighbourhood_mask(
+    hw: tuple[int, int],
+    grid: tuple[int, int],
+    spans: tuple[Span, Span],
+    corner: tuple[int, int] | None,
+    device: torch.device,
+) -> Tensor | None:
     """Which keys of each neighbourhood may be attended.
 
     Args:
@@ -95,40 +101,48 @@ def neighbourhood_mask(hw: Tuple[int, int], grid: Tuple[int, int], spans: Tuple[
     with torch.inference_mode(False):
         inside = torch.zeros(height, width, dtype=torch.bool, device=device)
         if corner is None:
-            inside[:hw[0], :hw[1]] = True
+            inside[: hw[0], : hw[1]] = True
         else:
             rows, columns = corner
             inside[:] = True
-            inside[max(0, height - rows) if rows else 0:,
-                   max(0, width - columns) if columns else 0:] = False
+            inside[
+                max(0, height - rows) if rows else 0 :, max(0, width - columns) if columns else 0 :
+            ] = False
         keys = _cut(_surround(inside[None, ..., None], inside.new_zeros(1), grid, spans), spans)
         keys = keys.flatten(4).flatten(0, 3)
         keys = keys | ~keys.any(-1, keepdim=True)
         return None if bool(keys.all()) else keys[:, None, None]
 
 
-def _surround(x: Tensor, outside: Tensor, grid: Tuple[int, int],
-              spans: Tuple[Span, Span]) -> Tensor:
+def _surround(
+    x: Tensor, outside: Tensor, grid: tuple[int, int], spans: tuple[Span, Span]
+) -> Tensor:
     """Sets a (B, H, W, C) map into what its neighbourhoods cover, filled with ``outside`` (C, )."""
     size = [span.own * (count - 1) + span.reach for span, count in zip(spans, grid)]
     padded = outside.to(x.dtype).expand(x.shape[0], *size, x.shape[-1]).contiguous()
     top, left = (span.before for span in spans)
     # A trimmed neighbourhood may end before the map's padding to whole windows does.
-    height, width = (min(length, full - before)
-                     for length, full, before in zip(x.shape[1:3], size, (top, left)))
-    padded[:, top:top + height, left:left + width] = x[:, :height, :width]
+    height, width = (
+        min(length, full - before) for length, full, before in zip(x.shape[1:3], size, (top, left))
+    )
+    padded[:, top : top + height, left : left + width] = x[:, :height, :width]
     return padded
 
 
-def _cut(padded: Tensor, spans: Tuple[Span, Span]) -> Tensor:
+def _cut(padded: Tensor, spans: tuple[Span, Span]) -> Tensor:
     """(B, ..., ..., C) -> (B, gh, gw, C, rows, columns), a view."""
     rows, columns = spans
     return padded.unfold(1, rows.reach, rows.own).unfold(2, columns.reach, columns.own)
 
 
-def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int],
-                       spans: Tuple[Span, Span], num_heads: int,
-                       max_keys: int) -> Iterator[Tuple[int, int, Tensor, Tensor]]:
+def cut_neighbourhoods(
+    kv: Tensor,
+    outside: Tensor,
+    grid: tuple[int, int],
+    spans: tuple[Span, Span],
+    num_heads: int,
+    max_keys: int,
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """Cuts projected keys and values into neighbourhoods, some windows at a time.
 
     Args:
@@ -151,18 +165,31 @@ def cut_neighbourhoods(kv: Tensor, outside: Tensor, grid: Tuple[int, int],
     rows, columns = max(1, count // grid[1]), min(count, grid[1])
     for top in range(0, grid[0], rows):
         for left in range(0, grid[1], columns):
-            part = windows[:, top:top + rows, left:left + columns]
+            part = windows[:, top : top + rows, left : left + columns]
             first = top * grid[1] + left
             # Not named, so that nothing holds them while the next ones are cut.
-            yield (first, first + part.shape[1] * part.shape[2],
-                   *(part[:, :, :, i].permute(0, 1, 2, 3, 5, 6, 4).reshape(
-                       -1, num_heads, keys, head) for i in range(2)))
+            yield (
+                first,
+                first + part.shape[1] * part.shape[2],
+                *(
+                    part[:, :, :, i].permute(0, 1, 2, 3, 5, 6, 4).reshape(-1, num_heads, keys, head)
+                    for i in range(2)
+                ),
+            )
 
 
-def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[int, int],
-                            spans: Tuple[Span, Span], num_heads: int, scale: float,
-                            mask: Optional[Tensor] = None, dropout: float = 0.0,
-                            weights: bool = False) -> Tensor:
+def neighbourhood_attention(
+    q: Tensor,
+    kv: Tensor,
+    outside: Tensor,
+    grid: tuple[int, int],
+    spans: tuple[Span, Span],
+    num_heads: int,
+    scale: float,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    weights: bool = False,
+) -> Tensor:
     """Attention of each window's queries to the keys of its neighbourhood.
 
     Keys and values are projected once per position and cut afterwards, a few windows at a time;
@@ -194,14 +221,15 @@ def neighbourhood_attention(q: Tensor, kv: Tensor, outside: Tensor, grid: Tuple[
             x = attention_weights(some, k, scale, allowed)
         else:
             x = F.scaled_dot_product_attention(
-                some, k, v, attn_mask=allowed, dropout_p=dropout, scale=scale)
+                some, k, v, attn_mask=allowed, dropout_p=dropout, scale=scale
+            )
             x = x.transpose(1, 2).flatten(2)
         out.append(x.unflatten(0, (B, -1)))
         del k, v
     return torch.cat(out, 1).flatten(0, 1)
 
 
-def inner_starts(length: int, count: int, own: int, reach: int) -> Tuple[int, ...]:
+def inner_starts(length: int, count: int, own: int, reach: int) -> tuple[int, ...]:
     """First position of each of ``count`` neighbourhoods that are moved to lie inside a map.
 
     Each is centred on its window where the map is long enough. A map shorter than ``reach`` is
@@ -211,7 +239,7 @@ def inner_starts(length: int, count: int, own: int, reach: int) -> Tuple[int, ..
     return tuple(min(max(span.start(i), 0), max(length - reach, 0)) for i in range(count))
 
 
-def cut_inner_neighbourhoods(kv: Tensor, grid: Tuple[int, int], own: int, reach: int) -> Tensor:
+def cut_inner_neighbourhoods(kv: Tensor, grid: tuple[int, int], own: int, reach: int) -> Tensor:
     """Cuts neighbourhoods that lie inside the map (:func:`inner_starts`).
 
     Args:
@@ -230,12 +258,10 @@ def cut_inner_neighbourhoods(kv: Tensor, grid: Tuple[int, int], own: int, reach:
         offsets = torch.arange(min(reach, length), device=kv.device)
         index.append((starts[:, None] + offsets).flatten())
     kv = kv.index_select(1, index[0]).index_select(2, index[1])
-    return kv.view(B, gh, -1, gw, min(reach, W), C).transpose(2, 3).reshape(
-        B * gh * gw, -1, C)
+    return kv.view(B, gh, -1, gw, min(reach, W), C).transpose(2, 3).reshape(B * gh * gw, -1, C)
 
 
-def attention_weights(q: Tensor, k: Tensor, scale: float,
-                      mask: Optional[Tensor] = None) -> Tensor:
+def attention_weights(q: Tensor, k: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
     """Softmax weights of scaled-dot-product attention, averaged over heads.
 
     Args:
@@ -253,9 +279,15 @@ def attention_weights(q: Tensor, k: Tensor, scale: float,
     return logits.softmax(-1).mean(-3)
 
 
-def spread_weights(weights: Tensor, grid: Tuple[int, int], query_hw: Tuple[int, int],
-                   query_window: int, starts: Tuple[Sequence[int], Sequence[int]],
-                   reach: Tuple[int, int], hw: Tuple[int, int]) -> Tensor:
+def spread_weights(
+    weights: Tensor,
+    grid: tuple[int, int],
+    query_hw: tuple[int, int],
+    query_window: int,
+    starts: tuple[Sequence[int], Sequence[int]],
+    reach: tuple[int, int],
+    hw: tuple[int, int],
+) -> Tensor:
     """Writes the weights of neighbourhoods to their places on the key map.
 
     Args:
@@ -276,9 +308,17 @@ def spread_weights(weights: Tensor, grid: Tuple[int, int], query_hw: Tuple[int, 
     out = weights.new_zeros(weights.shape[0], grid[0] * side, grid[1] * side, *hw)
     for i, top in enumerate(starts[0]):
         for j, left in enumerate(starts[1]):
-            rows, columns = (slice(max(start, 0), min(start + size, length))
-                             for start, size, length in zip((top, left), reach, hw))
-            out[:, i * side:(i + 1) * side, j * side:(j + 1) * side, rows, columns] = \
-                weights[:, i, j, :, :, rows.start - top:rows.stop - top,
-                        columns.start - left:columns.stop - left]
-    return out[:, :query_hw[0], :query_hw[1]]
+            rows, columns = (
+                slice(max(start, 0), min(start + size, length))
+                for start, size, length in zip((top, left), reach, hw)
+            )
+            out[:, i * side : (i + 1) * side, j * side : (j + 1) * side, rows, columns] = weights[
+                :,
+                i,
+                j,
+                :,
+                :,
+                rows.start - top : rows.stop - top,
+                columns.start - left : columns.stop - left,
+            ]
+    return out[:, : query_hw[0], : query_hw[1]]

@@ -3,10 +3,12 @@
 Shape legend: B images, N = H * W positions. A *flat index* counts positions through the
 whole batch, 0 .. B*N - 1, so that images with different budgets need no padding.
 """
+
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Mapping, Tuple, Union
+from typing import Union
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +25,20 @@ class Selection:
             "slow" reaches ``threshold``, so each image has its own budget.
         threshold: A probability in (0, 1); only used by ``'threshold'``.
     """
+
     type: str = 'topk'
     threshold: float = 0.5
 
     def __post_init__(self):
         if self.type not in ('topk', 'threshold', 'random'):
-            raise ValueError(f"selection type={self.type!r}: must be 'topk', 'threshold' or "
-                             "'random'")
-        if isinstance(self.threshold, bool) or not isinstance(self.threshold, Real) \
-                or not 0 < self.threshold < 1:
+            raise ValueError(
+                f"selection type={self.type!r}: must be 'topk', 'threshold' or 'random'"
+            )
+        if (
+            isinstance(self.threshold, bool)
+            or not isinstance(self.threshold, Real)
+            or not 0 < self.threshold < 1
+        ):
             raise ValueError(f'selection threshold={self.threshold!r}: must be a number in (0, 1)')
 
     @classmethod
@@ -45,10 +52,15 @@ class Selection:
             return value
         if isinstance(value, str):
             return cls(type=value)
-        if not isinstance(value, Mapping) or set(value) - {'type', 'threshold'} \
-                or 'type' not in value:
-            raise ValueError(f"selection={value!r}: must be 'topk', 'random' or a dict with the "
-                             "keys 'type' and, for type='threshold', 'threshold'")
+        if (
+            not isinstance(value, Mapping)
+            or set(value) - {'type', 'threshold'}
+            or 'type' not in value
+        ):
+            raise ValueError(
+                f"selection={value!r}: must be 'topk', 'random' or a dict with the "
+                "keys 'type' and, for type='threshold', 'threshold'"
+            )
         return cls(**value)
 
 
@@ -76,7 +88,7 @@ def keep_map(log_probs: Tensor, ratio: float, selection: Selection) -> Tensor:
     return above | equal & (equal.cumsum(1) <= num_keep - above.sum(1, keepdim=True))
 
 
-def split_positions(keep: Tensor) -> Tuple[Tensor, Tensor]:
+def split_positions(keep: Tensor) -> tuple[Tensor, Tensor]:
     """Splits the batch into slow and fast positions.
 
     Args:

@@ -3,8 +3,9 @@
 Shape legend: B images, H x W map, C channels, w window side, n = w*w tokens a window,
 h heads, nW windows an image.
 """
+
 from functools import lru_cache
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ def partition_windows(x: Tensor, window: int, shift: int) -> Tensor:
     return x.transpose(2, 3).reshape(-1, window * window, C)
 
 
-def reverse_windows(windows: Tensor, window: int, shift: int, hw: Tuple[int, int]) -> Tensor:
+def reverse_windows(windows: Tensor, window: int, shift: int, hw: tuple[int, int]) -> Tensor:
     """Undoes :func:`partition_windows`.
 
     Args:
@@ -57,8 +58,7 @@ def reverse_windows(windows: Tensor, window: int, shift: int, hw: Tuple[int, int
 
 
 @lru_cache(maxsize=8)
-def cyclic_shift_mask(hw: Tuple[int, int], window: int, shift: int,
-                      device: torch.device) -> Tensor:
+def cyclic_shift_mask(hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
     """Additive mask that keeps windows from attending across the seam of a cyclic shift.
 
     Padding is not masked, as in Swin. The last few shapes are cached.
@@ -71,7 +71,7 @@ def cyclic_shift_mask(hw: Tuple[int, int], window: int, shift: int,
         return _mask_between(_shift_regions(hw, window, shift, device))
 
 
-def _shift_regions(hw: Tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
+def _shift_regions(hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
     """(nW, n) int64: which of the regions that a shift brought together each position is of."""
 
     def region(length: int) -> Tensor:
@@ -103,6 +103,7 @@ class WindowPlan(NamedTuple):
             rest of the places is padding.
         mask: (nE, 1, n, n) float32 of 0 and -100.
     """
+
     inner: Tensor
     border: Tensor
     places: Tensor
@@ -110,8 +111,9 @@ class WindowPlan(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def plan_windows(batch: int, hw: Tuple[int, int], window: int, shift: int,
-                 device: torch.device) -> WindowPlan:
+def plan_windows(
+    batch: int, hw: tuple[int, int], window: int, shift: int, device: torch.device
+) -> WindowPlan:
     """Plans window attention without padded or shifted maps. The last few shapes are cached.
 
     Args:
@@ -125,13 +127,17 @@ def plan_windows(batch: int, hw: Tuple[int, int], window: int, shift: int,
         tokens = torch.arange(1, batch * hw[0] * hw[1] + 1, device=device).view(batch, *hw, 1)
         rows = partition_windows(tokens, window, shift).squeeze(-1) - 1  # -1 is padding
         # Masks of the few special windows only: those of all are many times the map.
-        ids = _shift_regions(hw, window, shift, device).repeat(batch, 1) if shift \
+        ids = (
+            _shift_regions(hw, window, shift, device).repeat(batch, 1)
+            if shift
             else torch.zeros_like(rows)
+        )
         special = (rows < 0).any(1) | (ids != ids[:, :1]).any(1)
         border = rows[special].flatten()
         places = (border >= 0).nonzero().squeeze(1)
-        return WindowPlan(rows[~special].flatten(), border[places], places,
-                          _mask_between(ids[special]))
+        return WindowPlan(
+            rows[~special].flatten(), border[places], places, _mask_between(ids[special])
+        )
 
 
 def relative_position_index(window: int) -> Tensor:
@@ -140,8 +146,9 @@ def relative_position_index(window: int) -> Tensor:
     Returns:
         (n, n) int64 with values in [0, (2w - 1)^2).
     """
-    coords = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window),
-                                        indexing='ij')).flatten(1)
+    coords = torch.stack(
+        torch.meshgrid(torch.arange(window), torch.arange(window), indexing='ij')
+    ).flatten(1)
     offset = coords[:, :, None] - coords[:, None, :] + window - 1
     return offset[0] * (2 * window - 1) + offset[1]
 
@@ -162,8 +169,15 @@ def log_offsets(window: int, unit_window: int = 0) -> Tensor:
     return torch.cartesian_prod(steps, steps)
 
 
-def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Optional[Tensor],
-                     scale: float, dropout: float = 0.0) -> Tensor:
+def window_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
     """Attention inside windows (Swin, arXiv 2103.14030, equation 4).
 
     Args:
@@ -181,5 +195,6 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Option
         bias = bias + mask.to(bias.dtype)
         bias = bias.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
     x = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout, scale=scale)
+        q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout, scale=scale
+    )
     return x.transpose(1, 2).flatten(2)

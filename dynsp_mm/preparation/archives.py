@@ -3,6 +3,7 @@
 Nothing here extracts by the archive's word: the caller names the file that each member becomes,
 and the content alone is copied, no mode, owner or link.
 """
+
 import gzip
 import os
 import posixpath
@@ -12,13 +13,21 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Callable
+from typing import BinaryIO
 
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError,
-          struct.error, NotImplementedError)
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    gzip.BadGzipFile,
+    EOFError,
+    struct.error,
+    NotImplementedError,
+)
 CHUNK = 1 << 20  # bytes
 
 
@@ -39,6 +48,7 @@ class Member:
         size: Unpacked, in bytes.
         open: Returns a binary file to read it from; valid while the archive is open.
     """
+
     name: str
     size: int
     open: Callable[[], BinaryIO]
@@ -68,8 +78,9 @@ def open_archive(path, inner=None):
             yield members
     except DAMAGE as error:
         reason = ' '.join(str(error).split())
-        raise ArchiveError(f'archive {path} is damaged or not completely downloaded ({reason}); '
-                           'download it again') from error
+        raise ArchiveError(
+            f'archive {path} is damaged or not completely downloaded ({reason}); download it again'
+        ) from error
 
 
 @contextmanager
@@ -82,12 +93,16 @@ def open_member(member, path):
 def _members(file, name, stack):
     if _has_zip_magic(file):
         archive = stack.enter_context(zipfile.ZipFile(file))
-        entries = [(info.filename, info.file_size, _zip_kind(info),
-                    lambda info=info: archive.open(info)) for info in archive.infolist()]
+        entries = [
+            (info.filename, info.file_size, _zip_kind(info), lambda info=info: archive.open(info))
+            for info in archive.infolist()
+        ]
     else:
         archive = stack.enter_context(tarfile.open(fileobj=file))
-        entries = [(info.name, info.size, _tar_kind(info),
-                    lambda info=info: archive.extractfile(info)) for info in archive.getmembers()]
+        entries = [
+            (info.name, info.size, _tar_kind(info), lambda info=info: archive.extractfile(info))
+            for info in archive.getmembers()
+        ]
         # tarfile takes an entry that is cut off or damaged for the end, which is a block of zeros.
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -95,8 +110,9 @@ def _members(file, name, stack):
     members = []
     for path, size, kind, opener in entries:
         if leads_outside(path):
-            raise ArchiveError(f'archive {name}: entry {path!r} leads out of the archive; nothing '
-                               'is unpacked')
+            raise ArchiveError(
+                f'archive {name}: entry {path!r} leads out of the archive; nothing is unpacked'
+            )
         if kind not in ('file', 'folder'):
             raise ArchiveError(f'archive {name}: entry {path!r} is {kind}; nothing is unpacked')
         if kind == 'file':

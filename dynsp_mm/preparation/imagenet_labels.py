@@ -1,4 +1,5 @@
 """Classes of ImageNet's validation images, from the files that are published with it."""
+
 import io
 import re
 
@@ -41,8 +42,9 @@ def _read_devkit(read):
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise ValueError(f'{DEVKIT} holds a MATLAB file: pip install scipy, or take {CAFFE} in '
-                         'its place') from error
+        raise ValueError(
+            f'{DEVKIT} holds a MATLAB file: pip install scipy, or take {CAFFE} in its place'
+        ) from error
     folder = 'ILSVRC2012_devkit_t12/data'
     synsets = loadmat(io.BytesIO(read(f'{folder}/meta.mat')), squeeze_me=True)['synsets']
     wnids = {int(i): str(wnid) for i, wnid in zip(synsets['ILSVRC2012_ID'], synsets['WNID'])}

@@ -1,4 +1,5 @@
 """The parts of a data set: each can be checked, and unpacked from the archive it comes in."""
+
 import os
 import posixpath
 import re
@@ -6,8 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data_check import COCO_KEYS, load_coco
-from .archives import (ArchiveError, NotInArchive, copy_member, copy_members, leads_outside,
-                       open_archive, open_member, remove)
+from .archives import (
+    ArchiveError,
+    NotInArchive,
+    copy_member,
+    copy_members,
+    leads_outside,
+    open_archive,
+    open_member,
+    remove,
+)
 from .imagenet_labels import CAFFE, DEVKIT, read_labels
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -17,6 +26,7 @@ PRESENT, INCOMPLETE, MISSING = 'present', 'incomplete', 'missing'
 @dataclass(frozen=True)
 class Archive:
     """A file to download: official name, address, rough size, and what else it takes."""
+
     name: str
     url: str
     size: str
@@ -26,6 +36,7 @@ class Archive:
 @dataclass(frozen=True)
 class Request:
     """What a user asked for: where the data shall lie, and where archives may be found."""
+
     root: Path
     folders: tuple[Path, ...] = ()
     allow_subset: bool = False
@@ -38,6 +49,7 @@ class Request:
 @dataclass(frozen=True)
 class Finding:
     """Outcome of a check: PRESENT, INCOMPLETE or MISSING, and a text."""
+
     status: str
     detail: str = ''
 
@@ -54,6 +66,7 @@ class Part:
         optional: Whether the set is complete without it.
         inner: An archive within the archive in which ``member`` lies.
     """
+
     path: str
     archive: Archive
     member: str = ''
@@ -100,9 +113,11 @@ class Part:
         if not found:
             raise NotInArchive(f'archive {source} holds no {what} for {self.path}')
         if found < expected and not request.allow_subset:
-            raise ArchiveError(f'archive {source} holds {found} {what} for {self.path}, the '
-                               f'published one {expected}: download it again, or accept it with '
-                               '--allow-subset')
+            raise ArchiveError(
+                f'archive {source} holds {found} {what} for {self.path}, the '
+                f'published one {expected}: download it again, or accept it with '
+                '--allow-subset'
+            )
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,7 @@ class File(Part):
 
     def unpack(self, source, staging, request, advance):
         with open_archive(source, self.inner) as members:
-            (member, _), = self._choose(members, source, request)
+            ((member, _),) = self._choose(members, source, request)
             copy_member(member, staging)
             advance(member.size)
 
@@ -129,6 +144,7 @@ class File(Part):
 @dataclass(frozen=True)
 class CocoFile(File):
     """An annotation file; ``images`` is the folder, below the root, of what it lists."""
+
     images: str = ''
 
     def _look(self, request):
@@ -156,17 +172,22 @@ class CocoFile(File):
         if folder.is_dir():
             absent = sorted(set(map(str, names)) - set(_images(folder)))
             if absent and any(folder.iterdir()):
-                problems.append(f'{len(absent)} of the {len(names)} images that it lists are not '
-                                f'in {self.images}, such as {absent[0]} (if those are lost, move '
-                                f'{self.images} away and unpack it anew)')
-        detail = (f'{_image_count(len(names), self.count)}, {len(content["annotations"])} '
-                  f'annotations, {len(content["categories"])} categories')
+                problems.append(
+                    f'{len(absent)} of the {len(names)} images that it lists are not '
+                    f'in {self.images}, such as {absent[0]} (if those are lost, move '
+                    f'{self.images} away and unpack it anew)'
+                )
+        detail = (
+            f'{_image_count(len(names), self.count)}, {len(content["annotations"])} '
+            f'annotations, {len(content["categories"])} categories'
+        )
         return detail, problems
 
 
 @dataclass(frozen=True)
 class ImageFolder(Part):
     """A folder of images, without subfolders; ``labels`` is that of their label maps, if any."""
+
     labels: str | None = None
 
     def _look(self, request):
@@ -179,8 +200,9 @@ class ImageFolder(Part):
             labels = set(map(_stem, _images(request.root / self.labels)))
             bare = sorted(name for name in names if _stem(name) not in labels)
             if bare and labels:
-                problems.append(f'{len(bare)} images have no label map in {self.labels}, such as '
-                                f'{bare[0]}')
+                problems.append(
+                    f'{len(bare)} images have no label map in {self.labels}, such as {bare[0]}'
+                )
         return _image_count(len(names), self.count), problems
 
     def _choose(self, members, source, request):
@@ -200,6 +222,7 @@ class ImageNetSplit(Part):
     That is a folder per class, unless ``meta/<split>.txt`` exists: then what that lists. The
     dataset numbers the classes by the order of all folders, so the splits must have the same.
     """
+
     classes: int = 0
     other: str = ''
 
@@ -214,8 +237,10 @@ class ImageNetSplit(Part):
         total = sum(counts.values())
         problems = []
         if not counts:
-            return '', [f'{len(_images(folder))} images, but no class folder, and no '
-                        f'meta/{self.path}.txt with their labels']
+            return '', [
+                f'{len(_images(folder))} images, but no class folder, and no '
+                f'meta/{self.path}.txt with their labels'
+            ]
         if len(counts) > self.classes or (len(counts) < self.classes and not request.allow_subset):
             problems.append(f'expected {self.classes} classes, found {len(counts)}')
         problems += _number_problems(total, self.count, request)
@@ -225,8 +250,10 @@ class ImageNetSplit(Part):
         other = {entry.name for entry in _folders(request.root / self.other)}
         strays = sorted(set(counts) ^ other)
         if other and strays and _meta_places(request.root, self.other) is None:
-            problems.append(f'its classes are not those of {self.other}: {strays[0]} is only in '
-                            f'one of them ({len(strays)} such)')
+            problems.append(
+                f'its classes are not those of {self.other}: {strays[0]} is only in '
+                f'one of them ({len(strays)} such)'
+            )
         detail = f'{_image_count(total, self.count)}, {len(counts)} classes'
         if len(counts) < self.classes:
             detail += " (for a subset of the classes, use dataset type='CustomDataset')"
@@ -239,8 +266,10 @@ class ImageNetSplit(Part):
         problems = _number_problems(len(listed), self.count, request)
         absent = sorted(set(listed) - names)
         if absent:
-            problems.append(f'{len(absent)} of the {len(listed)} images in meta/{self.path}.txt '
-                            f'are not there, such as {absent[0]}')
+            problems.append(
+                f'{len(absent)} of the {len(listed)} images in meta/{self.path}.txt '
+                f'are not there, such as {absent[0]}'
+            )
         return f'{_image_count(len(listed), self.count)}, by meta/{self.path}.txt', problems
 
 
@@ -249,8 +278,11 @@ class ImageNetTrain(ImageNetSplit):
     """Comes as a tar file of a tar file per class, which are read where they lie."""
 
     def _choose(self, members, source, request):
-        chosen = [(member, _stem(member.name)) for member in members
-                  if re.fullmatch(r'n\d{8}\.tar', member.name)]
+        chosen = [
+            (member, _stem(member.name))
+            for member in members
+            if re.fullmatch(r'n\d{8}\.tar', member.name)
+        ]
         self._check_number(len(chosen), self.classes, 'classes', source, request)
         return chosen
 
@@ -262,9 +294,15 @@ class ImageNetTrain(ImageNetSplit):
                     remove(current)
                     current.mkdir(parents=True)
                     with open_member(member, source) as images:
-                        copy_members([(image, image.name) for image in images
-                                      if '/' not in image.name and _is_image(image.name)],
-                                     current, lambda size: None)
+                        copy_members(
+                            [
+                                (image, image.name)
+                                for image in images
+                                if '/' not in image.name and _is_image(image.name)
+                            ],
+                            current,
+                            lambda size: None,
+                        )
                     os.replace(current, staging / name)
                 advance(member.size)
 
@@ -275,10 +313,13 @@ class ImageNetVal(ImageNetSplit):
 
     def obstacle(self, request):
         if _meta_places(request.root, self.path) is not None or any(
-                request.find(name) for name in (DEVKIT, CAFFE)):
+            request.find(name) for name in (DEVKIT, CAFFE)
+        ):
             return None
-        return (f'{self.archive.name} has no labels: put {DEVKIT} (from the same page) or {CAFFE} '
-                f'(http://dl.caffe.berkeleyvision.org/{CAFFE}) beside it')
+        return (
+            f'{self.archive.name} has no labels: put {DEVKIT} (from the same page) or {CAFFE} '
+            f'(http://dl.caffe.berkeleyvision.org/{CAFFE}) beside it'
+        )
 
     def _choose(self, members, source, request):
         listed = _meta_places(request.root, self.path)
@@ -286,15 +327,16 @@ class ImageNetVal(ImageNetSplit):
             places = {posixpath.basename(place): place for place in listed}
         else:
             name = next(name for name in (DEVKIT, CAFFE) if request.find(name))
-            places = {image: f'{wnid}/{image}'
-                      for image, wnid in read_labels(request.find(name)).items()}
-        images = [member for member in members if '/' not in member.name
-                  and _is_image(member.name)]
+            places = {
+                image: f'{wnid}/{image}' for image, wnid in read_labels(request.find(name)).items()
+            }
+        images = [member for member in members if '/' not in member.name and _is_image(member.name)]
         self._check_number(len(images), self.count, 'images', source, request)
         unknown = sorted(member.name for member in images if member.name not in places)
         if unknown:
-            raise ArchiveError(f'archive {source}: {len(unknown)} images have no label, such as '
-                               f'{unknown[0]}')
+            raise ArchiveError(
+                f'archive {source}: {len(unknown)} images have no label, such as {unknown[0]}'
+            )
         return [(member, places[member.name]) for member in images]
 
 
@@ -328,8 +370,10 @@ def _meta_places(root, split):
     places = [line.rpartition(' ')[0] for line in path.read_text().splitlines() if line.strip()]
     for place in places:
         if not place or leads_outside(place):
-            raise ValueError(f'{path}: each line must be a path below {split}/ and a label; got '
-                             f'{place!r} as a path')
+            raise ValueError(
+                f'{path}: each line must be a path below {split}/ and a label; got '
+                f'{place!r} as a path'
+            )
     return places
 
 

@@ -1,4 +1,5 @@
 """Check a data set, unpack what is missing from downloaded archives, say what to do next."""
+
 import os
 import shlex
 import shutil
@@ -15,6 +16,7 @@ PERCENT = 5  # between two lines of progress
 @dataclass
 class _Job:
     """A part to unpack; ``size`` in bytes."""
+
     part: Part
     source: Path
     target: Path
@@ -66,8 +68,9 @@ def prepare(key, data_set, root=None, archives=(), allow_subset=False, log=print
             too little space.
         OSError: files cannot be read or written.
     """
-    request = Request(Path(data_set.root if root is None else root), tuple(map(Path, archives)),
-                      allow_subset)
+    request = Request(
+        Path(data_set.root if root is None else root), tuple(map(Path, archives)), allow_subset
+    )
     for folder in request.folders:
         if not folder.is_dir():
             raise ValueError(f'--archives {folder} is not a folder')
@@ -107,16 +110,21 @@ def _check_space(jobs):
     for size, place in needed.values():
         free = shutil.disk_usage(place).free
         if size > free:
-            raise ValueError(f'unpacking takes {size / 1e9:.3f} GB, but only '
-                             f'{free / 1e9:.3f} GB are free at {place}; nothing was unpacked')
+            raise ValueError(
+                f'unpacking takes {size / 1e9:.3f} GB, but only '
+                f'{free / 1e9:.3f} GB are free at {place}; nothing was unpacked'
+            )
 
 
 def _size(path):
     """Bytes in a file or folder, which need not exist."""
     if path.is_file():
         return path.stat().st_size
-    return sum(os.path.getsize(os.path.join(folder, name))
-               for folder, _, names in os.walk(path) for name in names)
+    return sum(
+        os.path.getsize(os.path.join(folder, name))
+        for folder, _, names in os.walk(path)
+        for name in names
+    )
 
 
 def _unpack(job, request, log):
@@ -148,8 +156,10 @@ def _report(key, data_set, request, log):
         log(f'{", ".join(paths)}: {text}')
     if advice:
         folders = ' '.join(shlex.quote(str(folder)) for folder in request.folders)
-        log(f'Then run: python tools/prepare_data.py {key} --root {shlex.quote(str(request.root))} '
-            f'--archives {folders or "FOLDER"}' + ' --allow-subset' * request.allow_subset)
+        log(
+            f'Then run: python tools/prepare_data.py {key} --root {shlex.quote(str(request.root))} '
+            f'--archives {folders or "FOLDER"}' + ' --allow-subset' * request.allow_subset
+        )
     return complete
 
 
@@ -159,8 +169,11 @@ def _advice(part, finding, request):
     note = f'; {archive.note}' if archive.note else ''
     download = f'download {archive.url} ({archive.size}{note}) to {folder}'
     if finding.status == INCOMPLETE:
-        subset = '' if request.allow_subset else (
-            '; --allow-subset accepts fewer images, if annotations and images agree')
+        subset = (
+            ''
+            if request.allow_subset
+            else ('; --allow-subset accepts fewer images, if annotations and images agree')
+        )
         return f'mend it, or move it away (what exists is never changed) and {download}{subset}'
     staging = staging_path(request.root / part.path)
     if staging.exists():

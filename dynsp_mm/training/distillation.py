@@ -1,7 +1,8 @@
 """Learning from a dense teacher: which outputs are compared, and with which weights."""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
-from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -23,8 +24,7 @@ def check_weight(name: str, value: float) -> float:
     return float(value)
 
 
-def parse_map_weight(value: Union[None, float, Sequence[float]]
-                     ) -> Union[float, Tuple[float, ...]]:
+def parse_map_weight(value: None | float | Sequence[float]) -> float | tuple[float, ...]:
     """Checks a ``map_weight`` argument: a number, or one for each level; None is the default.
 
     Raises:
@@ -39,7 +39,7 @@ def parse_map_weight(value: Union[None, float, Sequence[float]]
     return tuple(check_weight(f'map_weight[{i}]', weight) for i, weight in enumerate(value))
 
 
-def has_weight(map_weight: Union[float, Tuple[float, ...]]) -> bool:
+def has_weight(map_weight: float | tuple[float, ...]) -> bool:
     """Whether a parsed ``map_weight`` switches any map on."""
     return any(map_weight) if isinstance(map_weight, tuple) else map_weight > 0
 
@@ -74,24 +74,32 @@ class Distillation:
             image, or there is another number of weights than of maps.
     """
 
-    def __init__(self, student: nn.Module, backbone: str, teacher: Teacher,
-                 map_weight: Union[float, Tuple[float, ...]], logit_weight: float):
+    def __init__(
+        self,
+        student: nn.Module,
+        backbone: str,
+        teacher: Teacher,
+        map_weight: float | tuple[float, ...],
+        logit_weight: float,
+    ):
         self.teacher = teacher
         self.logit_weight = logit_weight
         self.recorder = OutputRecorder(student, backbone, logits=logit_weight > 0)
         ours, theirs = self._probe(student)
         count = len(ours.maps)
         if isinstance(map_weight, tuple) and len(map_weight) != count:
-            raise ValueError(f'map_weight={map_weight!r}: needs one weight for each of the {count} '
-                             'maps of the backbone')
-        self.map_weights = map_weight if isinstance(map_weight, tuple) else (map_weight, ) * count
+            raise ValueError(
+                f'map_weight={map_weight!r}: needs one weight for each of the {count} '
+                'maps of the backbone'
+            )
+        self.map_weights = map_weight if isinstance(map_weight, tuple) else (map_weight,) * count
         if any(self.map_weights):
             self._compare('maps', ours.maps, theirs.maps)
         if logit_weight:
-            self._compare('logits', (ours.logits, ), (theirs.logits, ))
+            self._compare('logits', (ours.logits,), (theirs.logits,))
 
     @staticmethod
-    def logit_weight_of(student: nn.Module, value: Optional[float]) -> float:
+    def logit_weight_of(student: nn.Module, value: float | None) -> float:
         """A ``logit_weight`` argument; None is 0.5 where softmax makes classes of logits, else 0.
 
         Raises:
@@ -100,11 +108,13 @@ class Distillation:
         if value is None:
             return DEFAULT_WEIGHT if classifies_by_softmax(student) else 0.0
         if value and logit_layer(student) is None:
-            raise ValueError(f'logit_weight={value!r}: {type(student).__name__} has no logits for '
-                             'an image or its positions to compare; set it to 0')
+            raise ValueError(
+                f'logit_weight={value!r}: {type(student).__name__} has no logits for '
+                'an image or its positions to compare; set it to 0'
+            )
         return value
 
-    def _probe(self, student: nn.Module) -> Tuple[Outputs, Outputs]:
+    def _probe(self, student: nn.Module) -> tuple[Outputs, Outputs]:
         """What both compute for an image of zeros."""
         backbone = self.recorder.backbone
         parameter = next(backbone.parameters())
@@ -119,28 +129,39 @@ class Distillation:
         try:
             theirs = self.teacher(image)
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise ValueError(f'teacher {self.teacher.name}: cannot look at an image of '
-                             f'{PROBE[0]} x {PROBE[1]}: {error}') from error
+            raise ValueError(
+                f'teacher {self.teacher.name}: cannot look at an image of '
+                f'{PROBE[0]} x {PROBE[1]}: {error}'
+            ) from error
         return Outputs(calls[-1].maps, logits), theirs
 
     def _compare(self, name: str, ours: Sequence, theirs: Sequence) -> None:
         def shapes(outputs: Sequence) -> str:
             # Only channels and strides are the network's; the batch is the probe's.
-            return ', '.join(str(tuple(output.shape[1:])) if isinstance(output, Tensor)
-                             else type(output).__name__ for output in outputs) or 'none'
+            return (
+                ', '.join(
+                    str(tuple(output.shape[1:]))
+                    if isinstance(output, Tensor)
+                    else type(output).__name__
+                    for output in outputs
+                )
+                or 'none'
+            )
 
         tensors = all(isinstance(output, Tensor) for output in (*ours, *theirs))
         if not tensors or shapes(ours) != shapes(theirs):
             raise ValueError(
-                f'teacher {self.teacher.name}: its {name} do not match the student\'s: on an image '
+                f"teacher {self.teacher.name}: its {name} do not match the student's: on an image "
                 f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student '
-                f'{shapes(ours)}'
-                + ('; logit_weight=0 leaves them out' if name == 'logits' else ''))
+                f'{shapes(ours)}' + ('; logit_weight=0 leaves them out' if name == 'logits' else '')
+            )
         if name == 'logits' and ours[0].shape[1] < 2:
-            raise ValueError('logit_weight: there is one logit only, so no distribution over '
-                             'classes to compare; set logit_weight=0')
+            raise ValueError(
+                'logit_weight: there is one logit only, so no distribution over '
+                'classes to compare; set logit_weight=0'
+            )
 
-    def losses(self) -> Dict[str, Tensor]:
+    def losses(self) -> dict[str, Tensor]:
         """Weighted losses of what the recorder holds: a term for each map, one for the logits.
 
         Maps of a backbone that was called several times are averaged over calls.
@@ -148,13 +169,16 @@ class Distillation:
         calls, logits = self.recorder.take()
         self.teacher.follow(next(self.recorder.backbone.parameters()))
         outputs = [self.teacher(call.image) for call in calls]
-        losses: Dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for level, weight in enumerate(self.map_weights):
             if weight and calls:
-                terms = [map_distillation_loss(call.maps[level], output.maps[level])
-                         for call, output in zip(calls, outputs)]
+                terms = [
+                    map_distillation_loss(call.maps[level], output.maps[level])
+                    for call, output in zip(calls, outputs)
+                ]
                 losses[f'loss_distill_map_{level}'] = weight * torch.stack(terms).mean()
         if self.logit_weight and calls:
             losses['loss_distill_logits'] = self.logit_weight * logit_distillation_loss(
-                logits, outputs[-1].logits)
+                logits, outputs[-1].logits
+            )
         return losses

@@ -1,6 +1,6 @@
 """Trains only the new parts at first."""
+
 import logging
-from typing import List, Optional
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -41,56 +41,72 @@ class HoldPretrainedHook(Hook):
     # Before RuntimeInfoHook notes the rates and before ParamSchedulerHook steps.
     priority = 'HIGHEST'
 
-    def __init__(self, epochs: Optional[int] = None, iters: Optional[int] = None):
+    def __init__(self, epochs: int | None = None, iters: int | None = None):
         if epochs is not None and iters is not None:
-            raise ValueError(f'epochs={epochs!r}, iters={iters!r}: give only one of them, or '
-                             'epochs=None to replace an inherited one')
+            raise ValueError(
+                f'epochs={epochs!r}, iters={iters!r}: give only one of them, or '
+                'epochs=None to replace an inherited one'
+            )
         if epochs is None and iters is None:
             epochs = 5
         check_counts(least=0, **(dict(epochs=epochs) if iters is None else dict(iters=iters)))
         self.epochs, self.iters = epochs, iters
-        self._groups: List[dict] = []
-        self._scheduled: List[float] = []
+        self._groups: list[dict] = []
+        self._scheduled: list[float] = []
 
     def before_train(self, runner) -> None:
         """Finds the groups to hold."""
         if not (self.epochs or self.iters):
             return
         if self.iters is None and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError(f'HoldPretrainedHook: epochs={self.epochs} but the training loop '
-                             'counts iterations; give iters instead, or set epochs=0')
+            raise ValueError(
+                f'HoldPretrainedHook: epochs={self.epochs} but the training loop '
+                'counts iterations; give iters instead, or set epochs=0'
+            )
         if not hasattr(runner.optim_wrapper, 'optimizer'):
-            raise ValueError('HoldPretrainedHook: needs a single optimizer; got '
-                             f'{type(runner.optim_wrapper).__name__}')
+            raise ValueError(
+                'HoldPretrainedHook: needs a single optimizer; got '
+                f'{type(runner.optim_wrapper).__name__}'
+            )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         new = {id(parameter) for parameter in new_parameters(model).values()}
         if not new:
-            raise ValueError(f'HoldPretrainedHook: {type(model).__name__} has no token predictors '
-                             'or fast paths to train meanwhile; remove the hook, or give a '
-                             'DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1')
+            raise ValueError(
+                f'HoldPretrainedHook: {type(model).__name__} has no token predictors '
+                'or fast paths to train meanwhile; remove the hook, or give a '
+                'DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1'
+            )
         self._groups = []
         for group in runner.optim_wrapper.optimizer.param_groups:
             count = sum(id(parameter) in new for parameter in group['params'])
             if 0 < count < len(group['params']):
                 raise ValueError(
                     'HoldPretrainedHook: new and pretrained parameters share a group of the '
-                    "optimizer; set optim_wrapper.constructor='SparseOptimWrapperConstructor'")
+                    "optimizer; set optim_wrapper.constructor='SparseOptimWrapperConstructor'"
+                )
             if not count:
                 self._groups.append(group)
         if self._holds(runner):
             end = f'epoch {self.epochs}' if self.iters is None else f'iteration {self.iters}'
-            print_log(f'HoldPretrainedHook: pretrained parameters are held until {end} is over',
-                      'current')
+            print_log(
+                f'HoldPretrainedHook: pretrained parameters are held until {end} is over', 'current'
+            )
             length = runner.max_epochs if self.iters is None else runner.max_iters
             if (self.epochs if self.iters is None else self.iters) >= length:
-                print_log(f'HoldPretrainedHook: {end} is not over before training ends, at '
-                          f'{length}: pretrained parameters will not be trained at all',
-                          'current', logging.WARNING)
+                print_log(
+                    f'HoldPretrainedHook: {end} is not over before training ends, at '
+                    f'{length}: pretrained parameters will not be trained at all',
+                    'current',
+                    logging.WARNING,
+                )
             if not (runner._load_from or runner._resume):
-                print_log('HoldPretrainedHook: load_from is not set, so parameters that no '
-                          'init_cfg loaded, such as heads, are random and held all the same; '
-                          'name a checkpoint of the whole dense model, or leave the hook out',
-                          'current', logging.WARNING)
+                print_log(
+                    'HoldPretrainedHook: load_from is not set, so parameters that no '
+                    'init_cfg loaded, such as heads, are random and held all the same; '
+                    'name a checkpoint of the whole dense model, or leave the hook out',
+                    'current',
+                    logging.WARNING,
+                )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Sets the rates to 0 for the iteration."""

@@ -1,8 +1,8 @@
 """Lowers keep ratios while a sparse model trains."""
+
 import logging
 import math
 from numbers import Real
-from typing import List, Tuple
 from weakref import WeakKeyDictionary
 
 from mmengine.hooks import Hook
@@ -15,8 +15,9 @@ from ..backbones.sparse_backbone import SparseBackbone
 from .new_parts import find_sparse_backbones
 
 # Share of the way from the start to the target, at a share of the span.
-CURVES = dict(linear=lambda progress: progress,
-              cosine=lambda progress: (1 - math.cos(math.pi * progress)) / 2)
+CURVES = dict(
+    linear=lambda progress: progress, cosine=lambda progress: (1 - math.cos(math.pi * progress)) / 2
+)
 
 
 @HOOKS.register_module()
@@ -50,8 +51,14 @@ class KeepRatioAnnealingHook(Hook):
 
     priority = 'NORMAL'
 
-    def __init__(self, end: int, begin: int = 0, by_epoch: bool = True, start: float = 1.0,
-                 curve: str = 'linear'):
+    def __init__(
+        self,
+        end: int,
+        begin: int = 0,
+        by_epoch: bool = True,
+        start: float = 1.0,
+        curve: str = 'linear',
+    ):
         check_counts(begin=begin, least=0)
         check_counts(end=end)
         if begin >= end:
@@ -64,7 +71,7 @@ class KeepRatioAnnealingHook(Hook):
             raise ValueError(f'curve={curve!r}: must be one of {", ".join(CURVES)}')
         self.begin, self.end, self.by_epoch = int(begin), int(end), by_epoch
         self.start, self.curve = float(start), curve
-        self._backbones: List[SparseBackbone] = []  # while training
+        self._backbones: list[SparseBackbone] = []  # while training
         # Kept from one training to the next, since the backbones' ratios have moved then.
         self._targets: WeakKeyDictionary = WeakKeyDictionary()
 
@@ -72,27 +79,40 @@ class KeepRatioAnnealingHook(Hook):
         """Notes the targets and sets the ratios that hold where training begins or goes on."""
         name = type(self).__name__
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError(f'{name}: end={self.end} counts epochs but the training loop counts '
-                             'iterations; set by_epoch=False and give begin and end in iterations')
+            raise ValueError(
+                f'{name}: end={self.end} counts epochs but the training loop counts '
+                'iterations; set by_epoch=False and give begin and end in iterations'
+            )
         backbones = list(find_sparse_backbones(runner.model, name).values())
         for backbone in backbones:
             target = self._targets.setdefault(backbone, backbone.keep_ratios)
             if max(target) > self.start:
-                raise ValueError(f'{name}: start={self.start}: must not be less than a keep ratio '
-                                 f'of the model; its keep_ratios are {target}')
+                raise ValueError(
+                    f'{name}: start={self.start}: must not be less than a keep ratio '
+                    f'of the model; its keep_ratios are {target}'
+                )
         self._backbones = backbones
-        length, unit = ((runner.max_epochs, 'epoch') if self.by_epoch
-                        else (runner.max_iters, 'iteration'))
+        length, unit = (
+            (runner.max_epochs, 'epoch') if self.by_epoch else (runner.max_iters, 'iteration')
+        )
         if self.end > length:
             for backbone in backbones:
                 reached = ', '.join(f'{ratio:.4g}' for ratio in self._ratios(backbone, length))
-                print_log(f'{name}: keep ratios change from {unit} {self.begin} to {self.end} but '
-                          f'training ends after {unit} {length}: they reach ({reached}) and not '
-                          f'{self._targets[backbone]}', 'current', logging.WARNING)
+                print_log(
+                    f'{name}: keep ratios change from {unit} {self.begin} to {self.end} but '
+                    f'training ends after {unit} {length}: they reach ({reached}) and not '
+                    f'{self._targets[backbone]}',
+                    'current',
+                    logging.WARNING,
+                )
         if any(getattr(hook, 'save_best', None) for hook in runner.hooks):
-            print_log(f'{name}: a checkpoint is chosen by save_best, also among validations before '
-                      f'{unit} {self.end}, which keep more than the config says; let validation '
-                      'begin later (train_cfg.val_begin)', 'current', logging.WARNING)
+            print_log(
+                f'{name}: a checkpoint is chosen by save_best, also among validations before '
+                f'{unit} {self.end}, which keep more than the config says; let validation '
+                'begin later (train_cfg.val_begin)',
+                'current',
+                logging.WARNING,
+            )
         self._set(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -114,14 +134,18 @@ class KeepRatioAnnealingHook(Hook):
     def _set(self, runner, batch_idx: int = 0) -> None:
         if not self._backbones:  # validation without training
             return
-        position = (runner.epoch + batch_idx / len(runner.train_dataloader) if self.by_epoch
-                    else runner.iter)
+        position = (
+            runner.epoch + batch_idx / len(runner.train_dataloader)
+            if self.by_epoch
+            else runner.iter
+        )
         for backbone in self._backbones:
             backbone.keep_ratios = self._ratios(backbone, position)
 
-    def _ratios(self, backbone: SparseBackbone, position: float) -> Tuple[float, ...]:
+    def _ratios(self, backbone: SparseBackbone, position: float) -> tuple[float, ...]:
         """The ratios of a backbone's predictors at an epoch or iteration."""
         progress = (position - self.begin) / (self.end - self.begin)
         share = CURVES[self.curve](min(max(progress, 0.0), 1.0))
-        return tuple((1 - share) * self.start + share * target
-                     for target in self._targets[backbone])
+        return tuple(
+            (1 - share) * self.start + share * target for target in self._targets[backbone]
+        )

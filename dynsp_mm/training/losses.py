@@ -1,5 +1,6 @@
 """Losses of sparse training: tensors in, scalar out."""
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,14 @@ def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
         ValueError: If there is no mask or the lengths differ.
     """
     if not masks or len(masks) != len(ratios):
-        raise ValueError(f'{len(masks)} masks and {len(ratios)} ratios: needs one or more masks '
-                         'and a ratio for each')
-    terms = [(mask.float().mean(dim=(1, 2)) - ratio).square().mean()
-             for mask, ratio in zip(masks, ratios)]
+        raise ValueError(
+            f'{len(masks)} masks and {len(ratios)} ratios: needs one or more masks '
+            'and a ratio for each'
+        )
+    terms = [
+        (mask.float().mean(dim=(1, 2)) - ratio).square().mean()
+        for mask, ratio in zip(masks, ratios)
+    ]
     return torch.stack(terms).mean()
 
 
@@ -58,6 +63,10 @@ def logit_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, float32.
     """
-    divergence = F.kl_div(student.float().log_softmax(1), teacher.float().log_softmax(1),
-                          reduction='none', log_target=True)
+    divergence = F.kl_div(
+        student.float().log_softmax(1),
+        teacher.float().log_softmax(1),
+        reduction='none',
+        log_target=True,
+    )
     return divergence.sum(1).mean()

@@ -1,6 +1,6 @@
 """Which parts of a sparse model are new, the others coming from a dense checkpoint."""
+
 import re
-from typing import Dict
 
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
@@ -20,16 +20,19 @@ def is_new(name: str) -> bool:
     return _NEW.match(name) is not None
 
 
-def new_parameters(model: nn.Module) -> Dict[str, nn.Parameter]:
+def new_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> parameter of the token predictors and fast paths of a model.
 
     Those that are not trained, such as a frozen teacher's, do not count.
     """
-    return {name: parameter for name, parameter in model.named_parameters()
-            if parameter.requires_grad and is_new(name)}
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and is_new(name)
+    }
 
 
-def find_sparse_backbones(model: nn.Module, asker: str) -> Dict[str, SparseBackbone]:
+def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, SparseBackbone]:
     """Name -> backbone of a model's backbones with token predictors, in order.
 
     Those with frozen predictors, such as a teacher's, only count where all are frozen.
@@ -41,14 +44,21 @@ def find_sparse_backbones(model: nn.Module, asker: str) -> Dict[str, SparseBackb
     Raises:
         ValueError: If there is none.
     """
-    found = {name: module for name, module in model.named_modules()
-             if isinstance(module, SparseBackbone) and module.keep_ratios}
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, SparseBackbone) and module.keep_ratios
+    }
     if not found:
         model = model.module if is_model_wrapper(model) else model
-        raise ValueError(f'{asker}: {type(model).__name__} has no token predictors; remove the '
-                         'hook, or give a DynamicSwin, DynamicSwinV2 or DynamicConvNeXt backbone '
-                         'keep_ratios below 1')
-    trained = {name: backbone for name, backbone in found.items()
-               if any(parameter.requires_grad
-                      for parameter in backbone.token_predictors.parameters())}
+        raise ValueError(
+            f'{asker}: {type(model).__name__} has no token predictors; remove the '
+            'hook, or give a DynamicSwin, DynamicSwinV2 or DynamicConvNeXt backbone '
+            'keep_ratios below 1'
+        )
+    trained = {
+        name: backbone
+        for name, backbone in found.items()
+        if any(parameter.requires_grad for parameter in backbone.token_predictors.parameters())
+    }
     return trained or found

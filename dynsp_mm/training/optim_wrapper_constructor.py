@@ -1,8 +1,9 @@
 """Learning rates and weight decay of sparse training."""
+
 import inspect
 import re
+from collections.abc import Callable
 from numbers import Real
-from typing import Callable, Dict, List, Optional
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -12,8 +13,16 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from .new_parts import is_new, new_parameters
 
 # What mmengine's constructor knows; it ignores other words.
-OPTIONS = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
-           'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate')
+OPTIONS = (
+    'custom_keys',
+    'bias_lr_mult',
+    'bias_decay_mult',
+    'norm_decay_mult',
+    'flat_decay_mult',
+    'dwconv_decay_mult',
+    'dcn_offset_lr_mult',
+    'bypass_duplicate',
+)
 # What a custom key for the new parts names; others match their names by chance.
 NAMES_NEW = re.compile('token_predictors|fast_path|fast_gamma')
 
@@ -56,11 +65,11 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             knows its layers' depths.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None):
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         if not isinstance(paramwise_cfg, (dict, type(None))):
             raise TypeError(f'paramwise_cfg={paramwise_cfg!r}: must be a dict or None')
         defaults = dict(pretrained_lr_mult=0.2, layer_decay_rate=1.0, flat_decay_mult=0.0)
-        self._depths: Dict[str, Callable] = {}
+        self._depths: dict[str, Callable] = {}
         super().__init__(optim_wrapper_cfg, {**defaults, **(paramwise_cfg or {})})
 
     def _validate_cfg(self) -> None:
@@ -68,9 +77,11 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         known = ('pretrained_lr_mult', 'layer_decay_rate', *OPTIONS)
         for option in self.paramwise_cfg:
             if option not in known:
-                raise ValueError(f'paramwise_cfg has the unknown option {option!r}: '
-                                 f'{type(self).__name__} knows {", ".join(known)}; where it is '
-                                 "inherited, set paramwise_cfg's _delete_=True")
+                raise ValueError(
+                    f'paramwise_cfg has the unknown option {option!r}: '
+                    f'{type(self).__name__} knows {", ".join(known)}; where it is '
+                    "inherited, set paramwise_cfg's _delete_=True"
+                )
         mult = self.paramwise_cfg['pretrained_lr_mult']
         if isinstance(mult, bool) or not isinstance(mult, Real) or not 0 <= mult <= 1:
             raise ValueError(f'pretrained_lr_mult={mult!r}: must be a number in [0, 1]')
@@ -78,42 +89,55 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate <= 1:
             raise ValueError(f'layer_decay_rate={rate!r}: must be a number in (0, 1]')
         if self.base_lr is None:
-            raise ValueError(f'optimizer={dict(self.optimizer_cfg)!r}: {type(self).__name__} needs '
-                             'its lr')
+            raise ValueError(
+                f'optimizer={dict(self.optimizer_cfg)!r}: {type(self).__name__} needs its lr'
+            )
 
-    def add_params(self, params: List[dict], module: nn.Module, prefix: str = '',
-                   is_dcn_module=None) -> None:
+    def add_params(
+        self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module=None
+    ) -> None:
         """Adds the groups of a module; those of the whole model then get their fractions."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:  # a part, reached from the call for the whole model
             return
         new = new_parameters(module)
         if not new:
-            raise ValueError(f'{type(self).__name__}: {type(module).__name__} has no token '
-                             'predictors or fast paths to train; remove the constructor, or give '
-                             'a DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1')
+            raise ValueError(
+                f'{type(self).__name__}: {type(module).__name__} has no token '
+                'predictors or fast paths to train; remove the constructor, or give '
+                'a DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1'
+            )
         decay = self.paramwise_cfg['layer_decay_rate']
         self._depths = layer_depths(module) if decay != 1 else {}
         if decay != 1 and not self._depths:
-            raise ValueError(f'layer_decay_rate={decay!r}: {type(module).__name__} has no backbone '
-                             'with get_layer_depth(param_name, prefix); leave the option out')
+            raise ValueError(
+                f'layer_decay_rate={decay!r}: {type(module).__name__} has no backbone '
+                'with get_layer_depth(param_name, prefix); leave the option out'
+            )
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
             self._set_rates(group, names[id(group['params'][0])])
         # Runners log the rate of the first group.
         params.sort(key=lambda group: is_new(names[id(group['params'][0])]))
         mult, pretrained = self.paramwise_cfg['pretrained_lr_mult'], len(params) - len(new)
-        print_log(f'{type(self).__name__}: {len(new)} tensors of token predictors and fast paths '
-                  f'have the full rate, {pretrained} pretrained ones {mult} of it'
-                  + (f', times {decay} for each layer of the backbone that comes after'
-                     if self._depths else ''), 'current')
+        print_log(
+            f'{type(self).__name__}: {len(new)} tensors of token predictors and fast paths '
+            f'have the full rate, {pretrained} pretrained ones {mult} of it'
+            + (
+                f', times {decay} for each layer of the backbone that comes after'
+                if self._depths
+                else ''
+            ),
+            'current',
+        )
 
     def _set_rates(self, group: dict, name: str) -> None:
         """Learning rate and weight decay of a parameter, after those of mmengine's class."""
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
         # As mmengine looks them up: the longest key that is part of the name.
-        key = next((key for key in sorted(sorted(custom_keys), key=len, reverse=True)
-                    if key in name), None)
+        key = next(
+            (key for key in sorted(sorted(custom_keys), key=len, reverse=True) if key in name), None
+        )
         # Such as 'head' or 'backbone', which are parts of the new parts' names.
         foreign = key is not None and is_new(name) and not NAMES_NEW.search(key)
         if foreign:
@@ -122,7 +146,8 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if foreign or 'decay_mult' not in custom_keys[key]:
                 flat = group['params'][0].dim() == 1
                 group['weight_decay'] = self.base_wd * (
-                    self.paramwise_cfg['flat_decay_mult'] if flat else 1.0)
+                    self.paramwise_cfg['flat_decay_mult'] if flat else 1.0
+                )
         group['lr'] = group.get('lr', self.base_lr) * self._lr_mult(name)
 
     def _lr_mult(self, name: str) -> float:
@@ -133,16 +158,16 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for prefix, get_layer_depth in self._depths.items():
             if name.startswith(prefix):
                 depth, count = get_layer_depth(name, prefix)
-                return mult * self.paramwise_cfg['layer_decay_rate']**(count - depth - 1)
+                return mult * self.paramwise_cfg['layer_decay_rate'] ** (count - depth - 1)
         return mult
 
 
-def layer_depths(model: nn.Module) -> Dict[str, Callable]:
+def layer_depths(model: nn.Module) -> dict[str, Callable]:
     """Prefix of parameter names -> ``get_layer_depth`` of the model's part with that prefix.
 
     mmpretrain's classifiers have a method of that name without a prefix: it asks the backbone.
     """
-    depths: Dict[str, Callable] = {}
+    depths: dict[str, Callable] = {}
     for name, module in model.named_modules():
         method = getattr(module, 'get_layer_depth', None)
         if method is not None and 'prefix' in inspect.signature(method).parameters:

@@ -1,7 +1,9 @@
 """Sparse training as a hook: the model, its config and its checkpoint stay plain."""
+
 import inspect
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Dict, Mapping, Optional, Sequence, Union
+from typing import Any
 
 import torch.nn as nn
 from mmengine.config import Config
@@ -57,25 +59,32 @@ class SparseTrainingHook(Hook):
 
     priority = 'NORMAL'
 
-    def __init__(self, keep_ratio_weight: float = 10.0,
-                 teacher: Union[None, str, Mapping] = None,
-                 map_weight: Union[None, float, Sequence[float]] = None,
-                 logit_weight: Optional[float] = None):
+    def __init__(
+        self,
+        keep_ratio_weight: float = 10.0,
+        teacher: None | str | Mapping = None,
+        map_weight: None | float | Sequence[float] = None,
+        logit_weight: float | None = None,
+    ):
         self.keep_ratio_weight = check_weight('keep_ratio_weight', keep_ratio_weight)
         self.map_weight = parse_map_weight(map_weight)
-        self.logit_weight = logit_weight if logit_weight is None else check_weight(
-            'logit_weight', logit_weight)
+        self.logit_weight = (
+            logit_weight if logit_weight is None else check_weight('logit_weight', logit_weight)
+        )
         self.teacher = teacher if teacher is None else Teacher.parse(teacher)
         wants_maps = map_weight is not None and has_weight(self.map_weight)
         if teacher is None and (wants_maps or logit_weight):
-            name, value = ('map_weight', map_weight) if wants_maps else (
-                'logit_weight', logit_weight)
-            raise ValueError(f'{name}={value!r}: needs a teacher; set teacher to the checkpoint of '
-                             'the dense model')
-        self.distillation: Optional[Distillation] = None
+            name, value = (
+                ('map_weight', map_weight) if wants_maps else ('logit_weight', logit_weight)
+            )
+            raise ValueError(
+                f'{name}={value!r}: needs a teacher; set teacher to the checkpoint of '
+                'the dense model'
+            )
+        self.distillation: Distillation | None = None
         self._handles = []
         # Open while a forward in loss mode runs.
-        self._recording: Optional[ExitStack] = None
+        self._recording: ExitStack | None = None
         self._log = DecisionLog()
 
     def before_train(self, runner) -> None:
@@ -87,7 +96,7 @@ class SparseTrainingHook(Hook):
         """Leaves the model as it was found."""
         self.detach()
 
-    def attach(self, model: nn.Module, cfg: Optional[Config] = None) -> None:
+    def attach(self, model: nn.Module, cfg: Config | None = None) -> None:
         """Registers the hook on a model; :meth:`before_train` does it in a runner.
 
         Args:
@@ -100,7 +109,7 @@ class SparseTrainingHook(Hook):
         self._mode = inspect.signature(model.forward)
         self._handles = [
             model.register_forward_pre_hook(self._start, with_kwargs=True),
-            model.register_forward_hook(self._finish, with_kwargs=True, always_call=True)
+            model.register_forward_hook(self._finish, with_kwargs=True, always_call=True),
         ]
 
     def detach(self) -> None:
@@ -110,23 +119,29 @@ class SparseTrainingHook(Hook):
         self._handles = []
         self.distillation = None
 
-    def _distil(self, model: nn.Module, backbones: Sequence[str],
-                cfg: Optional[Config]) -> Optional[Distillation]:
+    def _distil(
+        self, model: nn.Module, backbones: Sequence[str], cfg: Config | None
+    ) -> Distillation | None:
         if self.teacher is None:
             return None
         logit_weight = Distillation.logit_weight_of(model, self.logit_weight)
         if not logit_weight and not has_weight(self.map_weight):
             return None
         if len(backbones) > 1:
-            raise ValueError(f'teacher: {type(model).__name__} has {len(backbones)} sparse '
-                             f'backbones ({", ".join(backbones)}); one can learn from a teacher')
+            raise ValueError(
+                f'teacher: {type(model).__name__} has {len(backbones)} sparse '
+                f'backbones ({", ".join(backbones)}); one can learn from a teacher'
+            )
         teacher = Teacher(self.teacher, cfg, backbones[0], logits=logit_weight > 0)
         distillation = Distillation(model, backbones[0], teacher, self.map_weight, logit_weight)
-        print_log(f'SparseTrainingHook: teacher {teacher.name}, weights of maps '
-                  f'{distillation.map_weights}, of logits {logit_weight}', 'current')
+        print_log(
+            f'SparseTrainingHook: teacher {teacher.name}, weights of maps '
+            f'{distillation.map_weights}, of logits {logit_weight}',
+            'current',
+        )
         return distillation
 
-    def _start(self, model: nn.Module, args: tuple, kwargs: Dict[str, Any]) -> None:
+    def _start(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         bound = self._mode.bind(*args, **kwargs)
         bound.apply_defaults()
         if bound.arguments.get('mode') == 'loss':
@@ -135,8 +150,7 @@ class SparseTrainingHook(Hook):
             if self.distillation is not None:
                 self._recording.enter_context(self.distillation.recorder)
 
-    def _finish(self, model: nn.Module, args: tuple, kwargs: Dict[str, Any],
-                output: Any) -> None:
+    def _finish(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         if self._recording is None:
             return
         self._recording.close()
@@ -145,17 +159,20 @@ class SparseTrainingHook(Hook):
         if output is None:  # the forward raised
             return
         if not isinstance(output, dict):
-            raise TypeError(f"SparseTrainingHook: {type(model).__name__}.forward(mode='loss') "
-                            f'returned a {type(output).__name__}: must be a dict of losses')
+            raise TypeError(
+                f"SparseTrainingHook: {type(model).__name__}.forward(mode='loss') "
+                f'returned a {type(output).__name__}: must be a dict of losses'
+            )
         self._add_losses(output, log)
 
-    def _add_losses(self, losses: Dict[str, Any], log: DecisionLog) -> None:
+    def _add_losses(self, losses: dict[str, Any], log: DecisionLog) -> None:
         # Frozen predictors, a teacher's for instance, decide as at inference.
         trained = DecisionLog(record for record in log if record.decision.mask is not None)
         if trained and self.keep_ratio_weight:
             losses['loss_keep_ratio'] = self.keep_ratio_weight * keep_ratio_loss(
                 [decision.mask for decision in trained.decisions],
-                [decision.target for decision in trained.decisions])
+                [decision.target for decision in trained.decisions],
+            )
         if self.distillation is not None:
             losses.update(self.distillation.losses())
         # No "loss" in the name: the runner logs it and does not add it to the sum.

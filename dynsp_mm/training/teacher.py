@@ -1,7 +1,9 @@
 """The frozen dense network that a sparse one learns from."""
+
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -26,11 +28,12 @@ class Outputs(NamedTuple):
         maps: Normalised maps of the backbone, each (B, C_i, H_i, W_i).
         logits: (B, K) of a classifier, (B, K, H, W) of a segmentor; None if not asked for.
     """
-    maps: Tuple[Tensor, ...]
-    logits: Optional[Tensor]
+
+    maps: tuple[Tensor, ...]
+    logits: Tensor | None
 
 
-def logit_layer(model: nn.Module) -> Optional[nn.Module]:
+def logit_layer(model: nn.Module) -> nn.Module | None:
     """The module whose output are the logits of a classifier or segmentor, None in others.
 
     That is the head of an mmpretrain classifier and ``conv_seg`` of the (last) decode head of an
@@ -56,7 +59,7 @@ def classifies_by_softmax(model: nn.Module) -> bool:
     return not any(getattr(loss, 'use_sigmoid', False) for loss in losses)
 
 
-def _logit_head(model: nn.Module) -> Optional[nn.Module]:
+def _logit_head(model: nn.Module) -> nn.Module | None:
     head = getattr(model, 'decode_head', getattr(model, 'head', None))
     return head[-1] if isinstance(head, nn.ModuleList) and len(head) else head
 
@@ -75,8 +78,8 @@ class OutputRecorder:
     def __init__(self, model: nn.Module, backbone: str, logits: bool):
         self.backbone = model.get_submodule(backbone)
         self.layer = logit_layer(model) if logits else None
-        self.calls: List[BackboneCall] = []
-        self.logits: Optional[Tensor] = None
+        self.calls: list[BackboneCall] = []
+        self.logits: Tensor | None = None
 
     def __enter__(self) -> 'OutputRecorder':
         self.logits = None
@@ -89,7 +92,7 @@ class OutputRecorder:
     def __exit__(self, *error) -> None:
         self._open.close()
 
-    def take(self) -> Tuple[List[BackboneCall], Optional[Tensor]]:
+    def take(self) -> tuple[list[BackboneCall], Tensor | None]:
         """Calls and logits, which are then forgotten: they hold the graph of a forward."""
         taken = self.calls, self.logits
         self.calls, self.logits = [], None
@@ -99,7 +102,7 @@ class OutputRecorder:
         self.logits = output
 
 
-def dense_config(model_cfg: Mapping) -> Dict[str, Any]:
+def dense_config(model_cfg: Mapping) -> dict[str, Any]:
     """The config of a model with the keep ratios of all its backbones set to None."""
     if isinstance(model_cfg, (list, tuple)):
         return type(model_cfg)(dense_config(item) for item in model_cfg)
@@ -131,19 +134,23 @@ class Teacher:
             config cannot be read, or a part that is wanted does not exist.
     """
 
-    def __init__(self, spec: Union[str, Mapping], student_cfg: Optional[Config], backbone: str,
-                 logits: bool):
+    def __init__(
+        self, spec: str | Mapping, student_cfg: Config | None, backbone: str, logits: bool
+    ):
         spec = self.parse(spec)
         self.name = spec['checkpoint']
         model = self._build(self._read_config(spec, student_cfg), student_cfg)
         try:
             inner = model.get_submodule(backbone)
         except AttributeError:
-            raise ValueError(f'teacher: {type(model).__name__} has no {backbone}, which is the '
-                             "student's backbone") from None
+            raise ValueError(
+                f'teacher: {type(model).__name__} has no {backbone}, which is the '
+                "student's backbone"
+            ) from None
         if logits and logit_layer(model) is None:
-            raise ValueError(f'teacher: {type(model).__name__} has no logits to learn from; set '
-                             'logit_weight=0')
+            raise ValueError(
+                f'teacher: {type(model).__name__} has no logits to learn from; set logit_weight=0'
+            )
         self._load(model, spec['checkpoint'], backbone, logits)
         # Detectors hold much that only maps do not need.
         self.model = model if logits else inner
@@ -152,7 +159,7 @@ class Teacher:
         self._recorder = OutputRecorder(self.model, backbone if logits else '', logits)
 
     @staticmethod
-    def parse(spec: Union[str, Mapping]) -> Dict[str, Any]:
+    def parse(spec: str | Mapping) -> dict[str, Any]:
         """Checks a ``teacher`` argument and gives it as a dict with checkpoint and config.
 
         Raises:
@@ -160,15 +167,21 @@ class Teacher:
         """
         if isinstance(spec, str) and spec:
             return dict(checkpoint=spec, config=None)
-        if not isinstance(spec, Mapping) or set(spec) - set(KEYS) or not spec.get('checkpoint') \
-                or not isinstance(spec['checkpoint'], str) \
-                or not isinstance(spec.get('config'), (str, Mapping, type(None))):
-            raise ValueError(f'teacher={spec!r}: must be the checkpoint of the dense model, or '
-                             "dict(checkpoint=FILE, config=the dense model's config file or dict)")
+        if (
+            not isinstance(spec, Mapping)
+            or set(spec) - set(KEYS)
+            or not spec.get('checkpoint')
+            or not isinstance(spec['checkpoint'], str)
+            or not isinstance(spec.get('config'), (str, Mapping, type(None)))
+        ):
+            raise ValueError(
+                f'teacher={spec!r}: must be the checkpoint of the dense model, or '
+                "dict(checkpoint=FILE, config=the dense model's config file or dict)"
+            )
         return dict(checkpoint=spec['checkpoint'], config=spec.get('config'))
 
     @staticmethod
-    def _read_config(spec: Mapping, student_cfg: Optional[Config]) -> Config:
+    def _read_config(spec: Mapping, student_cfg: Config | None) -> Config:
         given = spec['config']
         if isinstance(given, str):
             try:
@@ -179,13 +192,17 @@ class Teacher:
             cfg = Config(dict(model=given)) if given is not None else (student_cfg or Config())
         if not isinstance(cfg.get('model'), Mapping):
             source = given if isinstance(given, str) else 'the config of the run'
-            raise ValueError(f'teacher: {source} has no model; give '
-                             'teacher=dict(checkpoint=FILE, config=CONFIG)')
+            raise ValueError(
+                f'teacher: {source} has no model; give teacher=dict(checkpoint=FILE, config=CONFIG)'
+            )
         return cfg
 
-    def _build(self, cfg: Config, student_cfg: Optional[Config]) -> nn.Module:
-        scope = str(cfg.model.get('type')).rpartition('.')[0] or cfg.get('default_scope') or (
-            student_cfg or Config()).get('default_scope')
+    def _build(self, cfg: Config, student_cfg: Config | None) -> nn.Module:
+        scope = (
+            str(cfg.model.get('type')).rpartition('.')[0]
+            or cfg.get('default_scope')
+            or (student_cfg or Config()).get('default_scope')
+        )
         cfg = Config(dict(model=without_pretrained(dense_config(cfg.model)), default_scope=scope))
         try:
             sparsify(cfg, 1.0)
@@ -211,15 +228,22 @@ class Teacher:
             if not logits and not any(key.startswith(f'{backbone}.') for key in state_dict):
                 state_dict = {f'{backbone}.{key}': value for key, value in state_dict.items()}
             # Parts that do not run may be for other classes.
-            load_whole(model, {key: value for key, value in state_dict.items()
-                               if not optional(key)}, optional)
+            load_whole(
+                model,
+                {key: value for key, value in state_dict.items() if not optional(key)},
+                optional,
+            )
         except ValueError as error:
             raise ValueError(f'teacher {checkpoint}: {error}') from error
         if any(is_new(key) for key in state_dict):
-            print_log(f'teacher {checkpoint} is of a sparse model: its token predictors and fast '
-                      'paths are not used, it runs dense', 'current', logging.WARNING)
+            print_log(
+                f'teacher {checkpoint} is of a sparse model: its token predictors and fast '
+                'paths are not used, it runs dense',
+                'current',
+                logging.WARNING,
+            )
 
-    def __deepcopy__(self, memo: Dict) -> 'Teacher':
+    def __deepcopy__(self, memo: dict) -> 'Teacher':
         # It is frozen, so copies of a student that trains can share it.
         return self
 

@@ -1,7 +1,7 @@
 """Keep maps of the images that a model trains on."""
+
 import logging
 from contextlib import ExitStack
-from typing import Optional
 
 import torch
 from mmengine.dist import is_main_process
@@ -51,8 +51,8 @@ class KeepMapHook(Hook):
         self.interval, self.max_images = interval, max_images
         self._active = False  # whether this process draws
         self._listening = ExitStack()
-        self._input: Optional[torch.Tensor] = None
-        self._log: Optional[DecisionLog] = None
+        self._input: torch.Tensor | None = None
+        self._log: DecisionLog | None = None
 
     def before_train(self, runner) -> None:
         """Finds the backbone, and whether there is a place for pictures."""
@@ -61,13 +61,18 @@ class KeepMapHook(Hook):
         backbones = find_sparse_backbones(self._model, type(self).__name__)
         self._backbone = next(iter(backbones.values()))
         if self._backbone.in_channels != 3:
-            raise ValueError(f'KeepMapHook: in_channels={self._backbone.in_channels} of the '
-                             'backbone: draws images of 3 channels only; remove the hook')
+            raise ValueError(
+                f'KeepMapHook: in_channels={self._backbone.in_channels} of the '
+                'backbone: draws images of 3 channels only; remove the hook'
+            )
         self._active = is_main_process() and _takes_images(runner.visualizer)
         if is_main_process() and not self._active:
-            print_log('KeepMapHook: no backend of the visualizer takes images, so none are drawn; '
-                      "set visualizer=dict(vis_backends=[dict(type='LocalVisBackend')])",
-                      'current', logging.WARNING)
+            print_log(
+                'KeepMapHook: no backend of the visualizer takes images, so none are drawn; '
+                "set visualizer=dict(vis_backends=[dict(type='LocalVisBackend')])",
+                'current',
+                logging.WARNING,
+            )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Listens to the backbone if this iteration is due."""
@@ -83,7 +88,7 @@ class KeepMapHook(Hook):
         if x is None or not log:
             return
         preprocessor = getattr(self._model, 'data_preprocessor', None)
-        for i, image in enumerate(x[:self.max_images]):
+        for i, image in enumerate(x[: self.max_images]):
             picture = draw_decisions(input_as_image(image, preprocessor), log.decisions, i)
             # No slash in the name: the local backend takes it for a folder that is not there.
             runner.visualizer.add_image(f'keep_maps_{i}', picture, runner.iter + 1)
@@ -103,10 +108,11 @@ class KeepMapHook(Hook):
             self._listening.close()
 
         for handle in (
-                self._backbone.register_forward_pre_hook(start),
-                # Not earlier: by then the backbone has looked for listeners that hold its ratio.
-                self._backbone.token_predictors[0].register_forward_pre_hook(record),
-                self._backbone.register_forward_hook(stop)):
+            self._backbone.register_forward_pre_hook(start),
+            # Not earlier: by then the backbone has looked for listeners that hold its ratio.
+            self._backbone.token_predictors[0].register_forward_pre_hook(record),
+            self._backbone.register_forward_hook(stop),
+        ):
             self._listening.callback(handle.remove)
 
     def _stop(self) -> None:
@@ -115,5 +121,7 @@ class KeepMapHook(Hook):
 
 
 def _takes_images(visualizer: Visualizer) -> bool:
-    return any(type(backend).add_image is not BaseVisBackend.add_image
-               for backend in visualizer._vis_backends.values())
+    return any(
+        type(backend).add_image is not BaseVisBackend.add_image
+        for backend in visualizer._vis_backends.values()
+    )

@@ -1,5 +1,6 @@
 """Overlays of kept regions on the image that the network saw."""
-from typing import Sequence, Tuple
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -28,8 +29,12 @@ def draw_keep_map(image: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return cv2.drawContours(np.ascontiguousarray(out), contours, -1, OUTLINE, 1)
 
 
-def draw_decisions(image: np.ndarray, decisions: Sequence[Decision], index: int = 0,
-                   content: Tuple[int, int] = (0, 0)) -> np.ndarray:
+def draw_decisions(
+    image: np.ndarray,
+    decisions: Sequence[Decision],
+    index: int = 0,
+    content: tuple[int, int] = (0, 0),
+) -> np.ndarray:
     """The image beside the keep map of each decision, with the realised keep ratios.
 
     Args:
@@ -45,6 +50,10 @@ def draw_decisions(image: np.ndarray, decisions: Sequence[Decision], index: int 
     image, size = enlarge(image, content)
     row = [('input', image)]
     for k, decision in enumerate(decisions):
-        row.append((f'{k}: keeps {float(decision.keep_ratio[index]):.0%}',
-                    draw_keep_map(image, decision.keep[index].cpu().numpy())))
+        row.append(
+            (
+                f'{k}: keeps {float(decision.keep_ratio[index]):.0%}',
+                draw_keep_map(image, decision.keep[index].cpu().numpy()),
+            )
+        )
     return arrange([row], size)

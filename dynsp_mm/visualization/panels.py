@@ -1,5 +1,6 @@
 """Panels side by side, with captions, on the image that the network saw."""
-from typing import List, Sequence, Tuple
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -22,18 +23,22 @@ def input_as_image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
         (H, W, 3) uint8, RGB.
     """
     x = x.detach().float().cpu()
-    if getattr(preprocessor, 'mean', None) is not None and getattr(preprocessor, 'std', None) \
-            is not None:
+    if (
+        getattr(preprocessor, 'mean', None) is not None
+        and getattr(preprocessor, 'std', None) is not None
+    ):
         x = x * preprocessor.std.cpu().view(-1, 1, 1) + preprocessor.mean.cpu().view(-1, 1, 1)
     image = x.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     # Files are read as BGR; mmengine, mmseg before its maintained distribution, and mmpretrain
     # name the swap differently.
-    swapped = any(getattr(preprocessor, name, False)
-                  for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
+    swapped = any(
+        getattr(preprocessor, name, False)
+        for name in ('_channel_conversion', 'channel_conversion', 'to_rgb')
+    )
     return np.ascontiguousarray(image if swapped else image[..., ::-1])
 
 
-def enlarge(image: np.ndarray, content: Tuple[int, int]) -> Tuple[np.ndarray, Tuple[int, int]]:
+def enlarge(image: np.ndarray, content: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
     """Enlarges a small image by a whole factor.
 
     Args:
@@ -49,8 +54,7 @@ def enlarge(image: np.ndarray, content: Tuple[int, int]) -> Tuple[np.ndarray, Tu
     return image, (height * factor, width * factor)
 
 
-def arrange(rows: Sequence[Sequence[Tuple[str, np.ndarray]]],
-            size: Tuple[int, int]) -> np.ndarray:
+def arrange(rows: Sequence[Sequence[tuple[str, np.ndarray]]], size: tuple[int, int]) -> np.ndarray:
     """Puts panels side by side under their captions.
 
     Args:
@@ -61,11 +65,19 @@ def arrange(rows: Sequence[Sequence[Tuple[str, np.ndarray]]],
         (rows * (height + caption), columns * width, 3) uint8.
     """
     height, width = size
-    lines: List[np.ndarray] = []
+    lines: list[np.ndarray] = []
     for row in rows:
         strip = np.full((CAPTION_HEIGHT, width * len(row), 3), 255, np.uint8)
         for k, (caption, _) in enumerate(row):
-            cv2.putText(strip, caption, (width * k + 4, CAPTION_HEIGHT - 5),
-                        cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+            cv2.putText(
+                strip,
+                caption,
+                (width * k + 4, CAPTION_HEIGHT - 5),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.4,
+                (0, 0, 0),
+                1,
+                cv2.LINE_AA,
+            )
         lines += [strip, np.concatenate([panel[:height, :width] for _, panel in row], axis=1)]
     return np.concatenate(lines)

@@ -1,5 +1,6 @@
 """Overlays of what semantic tokens stand for on the image that the network saw."""
-from typing import Sequence, Tuple
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -25,11 +26,13 @@ def draw_regions(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     hues = (regions * GOLDEN_ANGLE % 360 / 2).astype(np.uint8)
     hsv = np.stack([hues, np.full_like(hues, 160), np.full_like(hues, 230)], -1)
-    tint = cv2.resize(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), (width, height),
-                      interpolation=cv2.INTER_NEAREST)
+    tint = cv2.resize(
+        cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), (width, height), interpolation=cv2.INTER_NEAREST
+    )
     out = cv2.addWeighted(image, 0.55, tint, 0.45, 0)
-    regions = cv2.resize(regions.astype(np.float32), (width, height),
-                         interpolation=cv2.INTER_NEAREST)
+    regions = cv2.resize(
+        regions.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
+    )
     border = np.zeros((height, width), bool)
     border[1:] |= regions[1:] != regions[:-1]
     border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
@@ -56,9 +59,12 @@ def draw_weights(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return cv2.addWeighted(image, 0.5, heat, 0.5, 0)
 
 
-def draw_semantic_attention(image: np.ndarray, attentions: Sequence[SemanticAttention],
-                            index: int = 0,
-                            content: Tuple[int, int] = (0, 0)) -> np.ndarray:
+def draw_semantic_attention(
+    image: np.ndarray,
+    attentions: Sequence[SemanticAttention],
+    index: int = 0,
+    content: tuple[int, int] = (0, 0),
+) -> np.ndarray:
     """A row for each block: the image, the region of each token, and a map of weights.
 
     The map is, for 'generate' and 'refine', the attention that a position receives on average from
@@ -85,10 +91,17 @@ def draw_semantic_attention(image: np.ndarray, attentions: Sequence[SemanticAtte
             seen = (attention.weights[index] > 0).sum((0, 1)).clamp_min(1)
             what, weights = 'mean weight from tokens', attention.received[index] / seen
         weights = weights.cpu().numpy()
-        rows.append([
-            (f'{name}: {tokens} tokens', image),
-            ('regions: strongest token',
-             draw_regions(image, attention.regions[index].cpu().numpy())),
-            (f'{what}, {weights.min():.2g} to {weights.max():.2g}', draw_weights(image, weights))
-        ])
+        rows.append(
+            [
+                (f'{name}: {tokens} tokens', image),
+                (
+                    'regions: strongest token',
+                    draw_regions(image, attention.regions[index].cpu().numpy()),
+                ),
+                (
+                    f'{what}, {weights.min():.2g} to {weights.max():.2g}',
+                    draw_weights(image, weights),
+                ),
+            ]
+        )
     return arrange(rows, size)

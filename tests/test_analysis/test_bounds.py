@@ -1,4 +1,5 @@
 """Rates on a clock that only the work moves: no time is measured."""
+
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ CPU = torch.device('cpu')
 
 class Clock:
     """Its time passes only where a test says so."""
+
     now = 0.0
 
     def __call__(self):
@@ -24,7 +26,8 @@ def products(monkeypatch):
     def matmul(left, right):
         assert left.shape == right.shape
         clock.seen.append((left.shape[0], left.dtype, left.device))
-        clock.now += left.shape[0]**3 / clock.rate
+        clock.now += left.shape[0] ** 3 / clock.rate
+
     monkeypatch.setattr(torch.Tensor, '__matmul__', matmul)
     return clock
 
@@ -47,6 +50,7 @@ def test_the_best_repeat_counts(monkeypatch):
 
     def call():
         clock.now += left.pop(0) * bounds.LONG
+
     monkeypatch.setattr(bounds, 'MAX_SECONDS', 100)
     assert bounds.best_time(call, CPU, clock) == pytest.approx(bounds.LONG)
     assert not left
@@ -58,6 +62,7 @@ def test_it_ends_soon():
     def call():
         calls.append(clock.now)
         clock.now += 2 * bounds.MAX_SECONDS
+
     assert bounds.best_time(call, CPU, clock) == pytest.approx(2 * bounds.MAX_SECONDS)
     assert len(calls) == 2
 
@@ -70,6 +75,7 @@ def test_short_calls_are_timed_together_and_waited_for(monkeypatch):
         clock.now += sum(queued)
         batches.append(len(queued))
         queued.clear()
+
     monkeypatch.setattr(bounds, 'synchronizer', lambda device: synchronize)
     seconds = bounds.LONG / 10
     assert bounds.best_time(lambda: queued.append(seconds), CPU, clock) == pytest.approx(seconds)
@@ -85,6 +91,7 @@ def test_copies_read_and_write(monkeypatch):
         clock.now += 1.0
         assert target.nbytes == source.nbytes == 1000
         return copy(target, source)
+
     monkeypatch.setattr(torch.Tensor, 'copy_', slow)
     assert copy_bandwidth(CPU, clock) == 2000
 

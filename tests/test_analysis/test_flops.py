@@ -6,11 +6,15 @@ from dynsp_mm.analysis import count_macs
 
 # Published models at 224 x 224: GMACs of the authors' programs, multiply-adds alone.
 PUBLISHED = [
-    (DynamicSwin, 'tiny', 0.7, 4.041), (DynamicSwin, 'small', 0.7, 6.846),
-    (DynamicSwin, 'base', 0.7, 12.063), (DynamicConvNeXt, 'tiny', 0.7, 3.579),
-    (DynamicConvNeXt, 'small', 0.7, 5.771), (DynamicConvNeXt, 'base', 0.7, 10.177),
-    (DynamicConvNeXt, 'tiny', 0.9, 3.908), (DynamicConvNeXt, 'small', 0.9, 6.759),
-    (DynamicConvNeXt, 'base', 0.9, 11.934)
+    (DynamicSwin, 'tiny', 0.7, 4.041),
+    (DynamicSwin, 'small', 0.7, 6.846),
+    (DynamicSwin, 'base', 0.7, 12.063),
+    (DynamicConvNeXt, 'tiny', 0.7, 3.579),
+    (DynamicConvNeXt, 'small', 0.7, 5.771),
+    (DynamicConvNeXt, 'base', 0.7, 10.177),
+    (DynamicConvNeXt, 'tiny', 0.9, 3.908),
+    (DynamicConvNeXt, 'small', 0.9, 6.759),
+    (DynamicConvNeXt, 'base', 0.9, 11.934),
 ]
 
 

@@ -1,4 +1,5 @@
 """Order and statistics, on a clock that only the candidates move: no time is measured."""
+
 import pytest
 import torch
 
@@ -12,13 +13,15 @@ class Machine:
     def __init__(self, *durations):
         self.now = 0.0
         self.calls = []
-        self.candidates = [self.candidate(name, list(times))
-                           for name, times in zip('ABC', durations)]
+        self.candidates = [
+            self.candidate(name, list(times)) for name, times in zip('ABC', durations)
+        ]
 
     def candidate(self, name, times):
         def call():
             self.calls.append(name)
             self.now += times.pop(0) if len(times) > 1 else times[0]
+
         return call
 
     def clock(self):
@@ -53,7 +56,7 @@ def test_warmup_is_not_timed():
 def test_candidates_take_turns():
     machine = Machine([1], [1], [1])
     machine.time(rounds=6, warmup=0)
-    rounds = [''.join(machine.calls[i:i + 3]) for i in range(0, 18, 3)]
+    rounds = [''.join(machine.calls[i : i + 3]) for i in range(0, 18, 3)]
     assert rounds == ['ABC', 'BCA', 'CAB', 'CBA', 'ACB', 'BAC']
     assert [turn_order(i, 2) for i in range(4)] == [[0, 1], [1, 0], [1, 0], [0, 1]]
     assert turn_order(5, 1) == [0]
@@ -73,9 +76,11 @@ def test_work_on_a_device_counts():
     def synchronize():
         machine.now += sum(queued)
         queued.clear()
+
     candidates = [lambda: queued.append(2), lambda: queued.append(5)]
-    timings = time_in_turns(candidates, rounds=4, warmup=1, synchronize=synchronize,
-                            clock=machine.clock)
+    timings = time_in_turns(
+        candidates, rounds=4, warmup=1, synchronize=synchronize, clock=machine.clock
+    )
     assert [timing.seconds for timing in timings] == [2, 5]
 
 
@@ -88,13 +93,16 @@ def test_who_waits_for_a_device(monkeypatch):
     assert synchronizer(torch.device('cpu')) is None
 
 
-@pytest.mark.parametrize('kwargs,text', [
-    (dict(rounds=0), 'rounds=0: must be 1 or more'),
-    (dict(warmup=-1), 'warmup=-1: must be 0 or more'),
-    (dict(min_seconds=-1), 'min_seconds=-1: must be a number >= 0'),
-    (dict(min_seconds=float('nan')), 'min_seconds=nan: must be'),
-    (dict(min_seconds=float('inf')), 'min_seconds=inf: must be'),
-])
+@pytest.mark.parametrize(
+    'kwargs,text',
+    [
+        (dict(rounds=0), 'rounds=0: must be 1 or more'),
+        (dict(warmup=-1), 'warmup=-1: must be 0 or more'),
+        (dict(min_seconds=-1), 'min_seconds=-1: must be a number >= 0'),
+        (dict(min_seconds=float('nan')), 'min_seconds=nan: must be'),
+        (dict(min_seconds=float('inf')), 'min_seconds=inf: must be'),
+    ],
+)
 def test_mistakes(kwargs, text):
     with pytest.raises(ValueError, match=text):
         time_in_turns([lambda: None], **kwargs)

@@ -40,7 +40,11 @@ def test_commit(tmp_path, monkeypatch):
     def git(*args):
         return subprocess.run(
             ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@b', *args],
-            check=True, capture_output=True, text=True).stdout.strip()
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
     git('init', '-q')
     git('commit', '-q', '--allow-empty', '-m', 'first')
     assert machine.own_version()['commit'] is None  # the file is not of this checkout

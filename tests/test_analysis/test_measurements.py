@@ -3,13 +3,46 @@ import json
 
 import pytest
 
-from dynsp_mm.analysis.measurements import (Measurement, align, format_table, to_csv, to_json,
-                                            write_whole)
+from dynsp_mm.analysis.measurements import (
+    Measurement,
+    align,
+    format_table,
+    to_csv,
+    to_json,
+    write_whole,
+)
 
-BASE = Measurement('backbone', 'inference', False, 2, 64, 96, 'bf16', 'a,b', 8.0, 0.25, 1.0, 1.0,
-                   1.0, 5, 2_000_000_000, 1.0, 3 * 2**20)
-ROWS = [BASE, BASE._replace(candidate='longer', ratio=0.5, ratio_p20=0.4, ratio_p80=0.6,
-                            macs_ratio=None, rate_share=0.25, held_bytes=2**21)]
+BASE = Measurement(
+    'backbone',
+    'inference',
+    False,
+    2,
+    64,
+    96,
+    'bf16',
+    'a,b',
+    8.0,
+    0.25,
+    1.0,
+    1.0,
+    1.0,
+    5,
+    2_000_000_000,
+    1.0,
+    3 * 2**20,
+)
+ROWS = [
+    BASE,
+    BASE._replace(
+        candidate='longer',
+        ratio=0.5,
+        ratio_p20=0.4,
+        ratio_p80=0.6,
+        macs_ratio=None,
+        rate_share=0.25,
+        held_bytes=2**21,
+    ),
+]
 
 
 def test_table():
@@ -17,9 +50,15 @@ def test_table():
     assert len({len(row) for row in (header, line, first, second)}) == 1
     cells = [[cell.strip() for cell in row.strip('|').split('|')] for row in (header, first)]
     assert dict(zip(*cells)) == {
-        'candidate': 'a,b', 'images/s': '8.00', 'median ms': '250.00', 'GMACs': '2.000',
-        'time ratio [p20, p80]': '1.000 [1.000, 1.000]', 'MACs ratio': '1.000', 'peak MiB': '3.0',
-        'weights MiB': ''}
+        'candidate': 'a,b',
+        'images/s': '8.00',
+        'median ms': '250.00',
+        'GMACs': '2.000',
+        'time ratio [p20, p80]': '1.000 [1.000, 1.000]',
+        'MACs ratio': '1.000',
+        'peak MiB': '3.0',
+        'weights MiB': '',
+    }
     assert '|  0.500 [0.400, 0.600] |' in second and '|            |' in second
     assert second.endswith('|         2.0 |')
 

@@ -1,4 +1,5 @@
 """Which part takes which operator's time: on real traces by name, on written ones by duration."""
+
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -16,16 +17,29 @@ CPU = torch.device('cpu')
 Kernel = namedtuple('Kernel', 'name duration')
 
 
-@pytest.mark.parametrize('name,part', [
-    ('aten::index_add_', 'gather and scatter'), ('aten::topk', 'gather and scatter'),
-    ('aten::addmm', 'matrix products'), ('mkldnn::_linear_pointwise', 'matrix products'),
-    ('aten::scaled_dot_product_attention', 'attention'), ('aten::conv2d', 'convolutions'),
-    ('aten::layer_norm', 'norms'), ('aten::gelu', 'activations'),
-    ('aten::copy_', 'copies and layout'), ('aten::roll', 'copies and layout'),
-    ('aten::_softmax', 'attention'), (parts.PREDICTOR, 'predictor'), ('aten::add', None),
-    ('gather_rows_kernel', 'gather and scatter'), ('dynsp_mm::sparse_mlp', 'matrix products'),
-    ('dynsp_mm::gather_linear', 'matrix products'), ('aten::conv_of_no_part', None), ('ours', None),
-])
+@pytest.mark.parametrize(
+    'name,part',
+    [
+        ('aten::index_add_', 'gather and scatter'),
+        ('aten::topk', 'gather and scatter'),
+        ('aten::addmm', 'matrix products'),
+        ('mkldnn::_linear_pointwise', 'matrix products'),
+        ('aten::scaled_dot_product_attention', 'attention'),
+        ('aten::conv2d', 'convolutions'),
+        ('aten::layer_norm', 'norms'),
+        ('aten::gelu', 'activations'),
+        ('aten::copy_', 'copies and layout'),
+        ('aten::roll', 'copies and layout'),
+        ('aten::_softmax', 'attention'),
+        (parts.PREDICTOR, 'predictor'),
+        ('aten::add', None),
+        ('gather_rows_kernel', 'gather and scatter'),
+        ('dynsp_mm::sparse_mlp', 'matrix products'),
+        ('dynsp_mm::gather_linear', 'matrix products'),
+        ('aten::conv_of_no_part', None),
+        ('ours', None),
+    ],
+)
 def test_part_of_an_operator(name, part):
     assert parts.part_of(name) == part
 
@@ -38,9 +52,16 @@ def test_no_operator_has_two_parts():
 
 def event(name, own, *children, kernels=(), device=DeviceType.CPU, is_async=False):
     """An event that takes ``own`` microseconds itself and those of its children."""
-    made = SimpleNamespace(name=name, self_cpu_time_total=own, kernels=kernels, is_async=is_async,
-                           device_type=device, cpu_parent=None, children=children,
-                           time_range=SimpleNamespace(elapsed_us=lambda: own))
+    made = SimpleNamespace(
+        name=name,
+        self_cpu_time_total=own,
+        kernels=kernels,
+        is_async=is_async,
+        device_type=device,
+        cpu_parent=None,
+        children=children,
+        time_range=SimpleNamespace(elapsed_us=lambda: own),
+    )
     made.cpu_time_total = own + sum(child.cpu_time_total for child in children)
     for child in children:
         child.cpu_parent = made
@@ -52,53 +73,94 @@ def flat(*events):
 
 
 def summed(events, on_accelerator=False):
-    return {part: round(seconds * 1e6, 6) for part, seconds in parts.sum_by_part(
-        events, on_accelerator).items() if seconds}
+    return {
+        part: round(seconds * 1e6, 6)
+        for part, seconds in parts.sum_by_part(events, on_accelerator).items()
+        if seconds
+    }
 
 
 def test_the_outermost_part_takes_all_below():
     trace = flat(
         event('aten::addmm', 1000),  # before the step
-        event(parts.STEP, 1,
-              event(parts.PREDICTOR, 2, event('aten::linear', 4, event('aten::addmm', 8)),
-                    event('aten::add', 16)),
-              event('aten::scaled_dot_product_attention', 32, event('aten::bmm', 64)),
-              event(parts.WINDOWS, 3, event('aten::index_select', 8192),
-                    event('aten::linear', 128, event('aten::index_select', 256))),
-              event('aten::index_select', 16384),
-              event('aten::linear', 128, event('aten::copy_', 256), event('aten::empty', 512)),
-              event('aten::add', 1024), event('ours', 2048, event('aten::gelu', 4096)),
-              event('aten::mm', 1, is_async=True)))
+        event(
+            parts.STEP,
+            1,
+            event(
+                parts.PREDICTOR,
+                2,
+                event('aten::linear', 4, event('aten::addmm', 8)),
+                event('aten::add', 16),
+            ),
+            event('aten::scaled_dot_product_attention', 32, event('aten::bmm', 64)),
+            event(
+                parts.WINDOWS,
+                3,
+                event('aten::index_select', 8192),
+                event('aten::linear', 128, event('aten::index_select', 256)),
+            ),
+            event('aten::index_select', 16384),
+            event('aten::linear', 128, event('aten::copy_', 256), event('aten::empty', 512)),
+            event('aten::add', 1024),
+            event('ours', 2048, event('aten::gelu', 4096)),
+            event('aten::mm', 1, is_async=True),
+        ),
+    )
     assert summed(trace) == {
-        'predictor': 2 + 4 + 8 + 16, 'attention': 32 + 64,
+        'predictor': 2 + 4 + 8 + 16,
+        'attention': 32 + 64,
         'matrix products': (128 + 256) + (128 + 256 + 512),
-        'order in windows': 8192, 'gather and scatter': 16384,
-        'rest': 1024 + 2048, 'activations': 4096, 'between operators': 1 + 3}
+        'order in windows': 8192,
+        'gather and scatter': 16384,
+        'rest': 1024 + 2048,
+        'activations': 4096,
+        'between operators': 1 + 3,
+    }
 
 
 def test_on_an_accelerator_kernels_count():
     """Those of operators, those that Python launched, and the time without any."""
     device = dict(device=DeviceType.CUDA)
     trace = flat(
-        event(parts.STEP, 900,
-              event(parts.PREDICTOR, 5, event('aten::linear', 5, event(
-                  'aten::addmm', 5, kernels=[Kernel('gemm', 10)]))),
-              event('aten::linear', 5, event('aten::addmm', 5, kernels=[Kernel('gemm', 20)])),
-              event('aten::add', 5, kernels=[Kernel('vectorized', 40)]),
-              event(parts.WINDOWS, 5, event('aten::index_select', 5, kernels=[Kernel('rows', 9)]),
-                    kernels=[Kernel('gather_kernel', 11), Kernel('bias_gelu_kernel', 1)]),
-              kernels=[Kernel('scatter_kernel', 80), Kernel('other', 3)]),
-        event('gemm', 10, **device), event('gemm', 20, **device),
-        event('vectorized', 40, **device), event('scatter_kernel', 80, **device),
+        event(
+            parts.STEP,
+            900,
+            event(
+                parts.PREDICTOR,
+                5,
+                event('aten::linear', 5, event('aten::addmm', 5, kernels=[Kernel('gemm', 10)])),
+            ),
+            event('aten::linear', 5, event('aten::addmm', 5, kernels=[Kernel('gemm', 20)])),
+            event('aten::add', 5, kernels=[Kernel('vectorized', 40)]),
+            event(
+                parts.WINDOWS,
+                5,
+                event('aten::index_select', 5, kernels=[Kernel('rows', 9)]),
+                kernels=[Kernel('gather_kernel', 11), Kernel('bias_gelu_kernel', 1)],
+            ),
+            kernels=[Kernel('scatter_kernel', 80), Kernel('other', 3)],
+        ),
+        event('gemm', 10, **device),
+        event('gemm', 20, **device),
+        event('vectorized', 40, **device),
+        event('scatter_kernel', 80, **device),
         event('other', 3, **device),
-        event('rows', 9, **device), event('gather_kernel', 11, **device),
+        event('rows', 9, **device),
+        event('gather_kernel', 11, **device),
         event('bias_gelu_kernel', 1, **device),
-        event('gather_rows', 160, **device), event('unknown', 7, **device),  # of no operator
-        event(parts.STEP, 400, **device), event(parts.PREDICTOR, 300, **device),
-        event(parts.WINDOWS, 200, **device))
-    busy = {'predictor': 10, 'matrix products': 20, 'rest': 40 + 3 + 7 + 1,
-            'order in windows': 9 + 11,
-            'gather and scatter': 80 + 160}
+        event('gather_rows', 160, **device),
+        event('unknown', 7, **device),  # of no operator
+        event(parts.STEP, 400, **device),
+        event(parts.PREDICTOR, 300, **device),
+        event(parts.WINDOWS, 200, **device),
+    )
+    busy = {
+        'predictor': 10,
+        'matrix products': 20,
+        'rest': 40 + 3 + 7 + 1,
+        'order in windows': 9 + 11,
+        'gather and scatter': 80 + 160,
+    }
     assert summed(trace, True) == {**busy, 'between operators': 940 - sum(busy.values())}
 
 
@@ -112,6 +174,7 @@ def test_a_real_step():
         calls.append(torch.is_inference_mode_enabled())
         with torch.inference_mode():
             model(image)
+
     seconds = time_by_part(step, model, CPU, rounds=2, warmup=1)
     assert len(calls) == 3 and tuple(seconds) == PARTS
     assert {part for part, value in seconds.items() if not value > 0} == {'order in windows'}
@@ -138,8 +201,13 @@ def test_what_predictors_run_counts_as_theirs(monkeypatch):
     image = torch.randn(1, 3, 64, 64)
     traces = []
     sum_by_part = parts.sum_by_part
-    monkeypatch.setattr(parts, 'sum_by_part', lambda events, on_accelerator: traces.append(
-        list(events)) or sum_by_part(events, on_accelerator))
+    monkeypatch.setattr(
+        parts,
+        'sum_by_part',
+        lambda events, on_accelerator: (
+            traces.append(list(events)) or sum_by_part(events, on_accelerator)
+        ),
+    )
     with torch.inference_mode():
         time_by_part(lambda: model(image), model, CPU, rounds=1, warmup=0)
         model.keep_ratios = None
@@ -148,10 +216,12 @@ def test_what_predictors_run_counts_as_theirs(monkeypatch):
     placed = [(made.name, *parts._place(made)) for made in traces[0]]
     # Of the head, of the choice, and of the numbers of what was chosen.
     for operator in ('log_softmax', 'nan_to_num', 'topk', 'cumsum', 'nonzero'):
-        assert {part for name, inside, part in placed
-                if name == f'aten::{operator}' and inside} == {'predictor'}, operator
-    assert {part for name, inside, part in placed
-            if name == 'aten::index_select' and inside} == {'gather and scatter'}
+        assert {
+            part for name, inside, part in placed if name == f'aten::{operator}' and inside
+        } == {'predictor'}, operator
+    assert {part for name, inside, part in placed if name == 'aten::index_select' and inside} == {
+        'gather and scatter'
+    }
 
 
 def test_the_mean_of_all_rounds(monkeypatch):
@@ -164,7 +234,6 @@ def test_an_error_in_a_predictor_leaves_nothing_open(monkeypatch):
     entered, left = [], []
 
     class Range(parts.record_function):
-
         def __enter__(self):
             entered.append(self.name)
             return super().__enter__()
@@ -172,10 +241,12 @@ def test_an_error_in_a_predictor_leaves_nothing_open(monkeypatch):
         def __exit__(self, *error):
             left.append(self.name)
             return super().__exit__(*error)
+
     monkeypatch.setattr(parts, 'record_function', Range)
 
     def fail(*args):
         raise ArithmeticError
+
     monkeypatch.setattr(TokenPredictor, 'log_probs', fail)
     with pytest.raises(ArithmeticError):
         time_by_part(lambda: model(torch.zeros(1, 3, 64, 64)), model, CPU, rounds=1, warmup=0)
@@ -188,8 +259,13 @@ def test_shares():
     assert times.shares == pytest.approx(dict(rest=0.75, norms=0.25))
 
 
-@pytest.mark.parametrize('kwargs,text', [(dict(rounds=0), 'rounds=0: must be 1 or more'),
-                                         (dict(warmup=-1), 'warmup=-1: must be 0 or more')])
+@pytest.mark.parametrize(
+    'kwargs,text',
+    [
+        (dict(rounds=0), 'rounds=0: must be 1 or more'),
+        (dict(warmup=-1), 'warmup=-1: must be 0 or more'),
+    ],
+)
 def test_mistakes(kwargs, text):
     with pytest.raises(ValueError, match=text):
         time_by_part(lambda: None, torch.nn.Identity(), CPU, **kwargs)

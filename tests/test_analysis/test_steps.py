@@ -90,16 +90,20 @@ def test_training_with_a_teacher(monkeypatch, tmp_path):
     def attach(hook, *args):
         original(hook, *args)
         built.append(hook.distillation.teacher)
+
     monkeypatch.setattr(SparseTrainingHook, 'attach', attach)
     saved = []
     save = torch.save
-    monkeypatch.setattr(torch, 'save', lambda content, path: saved.extend(
-        content['state_dict']) or save(content, path))
+    monkeypatch.setattr(
+        torch,
+        'save',
+        lambda content, path: saved.extend(content['state_dict']) or save(content, path),
+    )
     cfg = Config(dict(model=dict(type='BackboneAlone', backbone=SWIN)))
     step = training_step(model, dict(inputs=image), CPU, teacher=cfg)
     assert list(tmp_path.iterdir()) == []
     assert saved and not any('predictor' in name or 'fast' in name for name in saved)
-    teacher, = built
+    (teacher,) = built
     before = copy.deepcopy(model.state_dict())
     step()
     step()
@@ -112,5 +116,9 @@ def test_training_with_a_teacher(monkeypatch, tmp_path):
     for name, value in before.items():
         assert torch.equal(model.state_dict()[name], value), name
     with pytest.raises(ValueError, match='has no token predictors'):
-        training_step(BackboneAlone(MODELS.build(dict(SWIN, keep_ratios=None))),
-                      dict(inputs=image), CPU, teacher=cfg)
+        training_step(
+            BackboneAlone(MODELS.build(dict(SWIN, keep_ratios=None))),
+            dict(inputs=image),
+            CPU,
+            teacher=cfg,
+        )

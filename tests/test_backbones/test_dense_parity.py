@@ -1,4 +1,5 @@
 """With keep_ratios=None the backbones equal the dense classes of the libraries."""
+
 import copy
 
 import mmdet.models  # noqa: F401  registers
@@ -59,8 +60,11 @@ def test_shift_where_map_equals_window(pad_small_map):
     # Stage 4 of a 224 px image is one window: here the libraries differ.
     args = dict(arch=dict(WIDTHS), out_indices=ALL)
     image = torch.randn(2, 3, 224, 224)
-    check(ClsSwin(pad_small_map=pad_small_map, **args),
-          DynamicSwin(pad_small_map=pad_small_map, **args), image)
+    check(
+        ClsSwin(pad_small_map=pad_small_map, **args),
+        DynamicSwin(pad_small_map=pad_small_map, **args),
+        image,
+    )
     check(DetSwin(**WIDTHS), DynamicSwin(out_indices=ALL, **WIDTHS), image)
     outputs = []
     for value in (False, True):
@@ -75,46 +79,65 @@ def test_shift_where_map_equals_window(pad_small_map):
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('gap', [False, True])
 def test_convnext(size, gap):
-    args = dict(arch=dict(depths=[2, 2, 4, 2], channels=[32, 64, 128, 256]), drop_path_rate=0.1,
-                layer_scale_init_value=1.0, gap_before_final_norm=gap)
-    check(ConvNeXt(out_indices=list(ALL), **args), DynamicConvNeXt(out_indices=ALL, **args),
-          torch.randn(1, 3, *size))
+    args = dict(
+        arch=dict(depths=[2, 2, 4, 2], channels=[32, 64, 128, 256]),
+        drop_path_rate=0.1,
+        layer_scale_init_value=1.0,
+        gap_before_final_norm=gap,
+    )
+    check(
+        ConvNeXt(out_indices=list(ALL), **args),
+        DynamicConvNeXt(out_indices=ALL, **args),
+        torch.randn(1, 3, *size),
+    )
 
 
-@pytest.mark.parametrize('extra', [
-    dict(use_grn=True, layer_scale_init_value=0.0),
-    dict(linear_pw_conv=False),
-    dict(norm_cfg=dict(type='LN2d', eps=1e-3)),
-    dict(stem_patch_size=2, in_channels=1),
-])
+@pytest.mark.parametrize(
+    'extra',
+    [
+        dict(use_grn=True, layer_scale_init_value=0.0),
+        dict(linear_pw_conv=False),
+        dict(norm_cfg=dict(type='LN2d', eps=1e-3)),
+        dict(stem_patch_size=2, in_channels=1),
+    ],
+)
 def test_convnext_variants(extra):
-    args = dict(arch=dict(depths=[1, 1, 2, 1], channels=[16, 32, 64, 128]),
-                gap_before_final_norm=False, **extra)
+    args = dict(
+        arch=dict(depths=[1, 1, 2, 1], channels=[16, 32, 64, 128]),
+        gap_before_final_norm=False,
+        **extra,
+    )
     image = torch.randn(2, args.get('in_channels', 3), 96, 73)
     check(ConvNeXt(out_indices=list(ALL), **args), DynamicConvNeXt(out_indices=ALL, **args), image)
 
 
-@pytest.mark.parametrize('extra', [
-    dict(use_abs_pos_embed=True),
-    dict(window_size=5, qk_scale=0.3),
-    dict(patch_norm=False, qkv_bias=False, mlp_ratio=2),
-    dict(norm_cfg=dict(type='LN', eps=1e-3)),
-    dict(with_cp=True, drop_rate=0.1, attn_drop_rate=0.1),
-])
+@pytest.mark.parametrize(
+    'extra',
+    [
+        dict(use_abs_pos_embed=True),
+        dict(window_size=5, qk_scale=0.3),
+        dict(patch_norm=False, qkv_bias=False, mlp_ratio=2),
+        dict(norm_cfg=dict(type='LN', eps=1e-3)),
+        dict(with_cp=True, drop_rate=0.1, attn_drop_rate=0.1),
+    ],
+)
 def test_swin_variants_of_mmdet(extra):
     args = dict(WIDTHS, out_indices=(1, 3), pretrain_img_size=96, **extra)
     check(DetSwin(**args), DynamicSwin(**args), torch.randn(2, 3, 96, 96))
 
 
-@pytest.mark.parametrize('extra', [
-    dict(use_abs_pos_embed=True, img_size=64),
-    dict(out_after_downsample=True),
-    dict(stage_cfgs=dict(downsample_cfg=dict(kernel_size=3, padding='same'))),
-    dict(patch_size=(4, 2)),
-    dict(stage_cfgs=dict(block_cfgs=dict(window_size=4))),
-    dict(norm_cfg=None),
-    dict(patch_cfg=dict(norm_cfg=None)),
-])
+@pytest.mark.parametrize(
+    'extra',
+    [
+        dict(use_abs_pos_embed=True, img_size=64),
+        dict(out_after_downsample=True),
+        dict(stage_cfgs=dict(downsample_cfg=dict(kernel_size=3, padding='same'))),
+        dict(patch_size=(4, 2)),
+        dict(stage_cfgs=dict(block_cfgs=dict(window_size=4))),
+        dict(norm_cfg=None),
+        dict(patch_cfg=dict(norm_cfg=None)),
+    ],
+)
 def test_swin_variants_of_mmpretrain(extra):
     args = dict(arch=dict(WIDTHS), pad_small_map=True, out_indices=(1, 3), **extra)
     check(ClsSwin(**args), DynamicSwin(**args), torch.randn(2, 3, 100, 76))
@@ -124,12 +147,19 @@ def test_swin_variants_of_mmpretrain(extra):
 @pytest.mark.parametrize('family', ['swin', 'convnext'])
 def test_keeping_everything_equals_dense(family, ratios):
     if family == 'swin':
+
         def build(**kw):
             return DynamicSwin(arch=dict(WIDTHS), out_indices=ALL, **kw)
     else:
+
         def build(**kw):
-            return DynamicConvNeXt(arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]),
-                                   out_indices=ALL, gap_before_final_norm=False, **kw)
+            return DynamicConvNeXt(
+                arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]),
+                out_indices=ALL,
+                gap_before_final_norm=False,
+                **kw,
+            )
+
     dense = randomise(build())
     ours = build(keep_ratios=ratios)
     assert ours.keep_ratios == (None if ratios == 1.0 else ratios)
@@ -150,32 +180,41 @@ def test_frozen_stages_of_swin(library):
         dense = library(out_indices=ALL, frozen_stages=frozen, **args)
         ours = DynamicSwin(out_indices=ALL, frozen_stages=frozen, **args)
         dense.train(), ours.train()
-        assert ({n for n, p in ours.named_parameters() if p.requires_grad}
-                == {n for n, p in dense.named_parameters() if p.requires_grad})
+        assert {n for n, p in ours.named_parameters() if p.requires_grad} == {
+            n for n, p in dense.named_parameters() if p.requires_grad
+        }
 
 
 def test_frozen_stages_of_convnext():
     args = dict(arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), out_indices=[0, 3])
     for frozen in (0, 1, 3, 4):
-        dense, ours = ConvNeXt(frozen_stages=frozen, **args), DynamicConvNeXt(
-            frozen_stages=frozen, **args)
+        dense, ours = (
+            ConvNeXt(frozen_stages=frozen, **args),
+            DynamicConvNeXt(frozen_stages=frozen, **args),
+        )
         dense.train(), ours.train()
-        assert ({n for n, p in ours.named_parameters() if p.requires_grad}
-                == {n for n, p in dense.named_parameters() if p.requires_grad})
+        assert {n for n, p in ours.named_parameters() if p.requires_grad} == {
+            n for n, p in dense.named_parameters() if p.requires_grad
+        }
 
 
 @pytest.mark.parametrize('pair', ['swin', 'convnext'])
 def test_layer_depth(pair):
     """Dense parameters have the library's depths; new ones lie at their block or last."""
     if pair == 'swin':
-        dense, ours = ClsSwin('tiny', out_indices=ALL), DynamicSwin(
-            'tiny', keep_ratios=0.7, out_indices=ALL)
+        dense, ours = (
+            ClsSwin('tiny', out_indices=ALL),
+            DynamicSwin('tiny', keep_ratios=0.7, out_indices=ALL),
+        )
     else:
-        dense, ours = ConvNeXt('tiny', out_indices=list(ALL)), DynamicConvNeXt(
-            'tiny', keep_ratios=0.7, out_indices=ALL)
+        dense, ours = (
+            ConvNeXt('tiny', out_indices=list(ALL)),
+            DynamicConvNeXt('tiny', keep_ratios=0.7, out_indices=ALL),
+        )
     for name, _ in dense.named_parameters():
-        assert ours.get_layer_depth('backbone.' + name, 'backbone.') == \
-            dense.get_layer_depth('backbone.' + name, 'backbone.'), name
+        assert ours.get_layer_depth('backbone.' + name, 'backbone.') == dense.get_layer_depth(
+            'backbone.' + name, 'backbone.'
+        ), name
     last = ours.get_layer_depth('head.fc.weight', 'backbone.')
     for name, _ in ours.named_parameters():
         depth = ours.get_layer_depth('backbone.' + name, 'backbone.')

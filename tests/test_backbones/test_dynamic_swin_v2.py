@@ -2,6 +2,7 @@
 
 What holds for every sparse backbone is in ``test_sparse``.
 """
+
 import math
 
 import pytest
@@ -24,33 +25,51 @@ ARCH = dict(WIDTHS, extra_norm_every_n_blocks=0)
 
 
 def pair(**kwargs):
-    return (cls(**{'arch': dict(ARCH), 'out_indices': ALL, **kwargs})
-            for cls in (SwinTransformerV2, DynamicSwinV2))
+    return (
+        cls(**{'arch': dict(ARCH), 'out_indices': ALL, **kwargs})
+        for cls in (SwinTransformerV2, DynamicSwinV2)
+    )
 
 
 @pytest.mark.parametrize('size', [(256, 256), (250, 309)])
-@pytest.mark.parametrize('windows', [
-    dict(),
-    dict(window_size=[16, 16, 16, 8]),
-    dict(window_size=(6, 7, 5, 3), pretrained_window_sizes=[12, 12, 0, 6]),
-])
+@pytest.mark.parametrize(
+    'windows',
+    [
+        dict(),
+        dict(window_size=[16, 16, 16, 8]),
+        dict(window_size=(6, 7, 5, 3), pretrained_window_sizes=[12, 12, 0, 6]),
+    ],
+)
 def test_equals_the_dense_network(size, windows):
     # Without padding, mmpretrain takes no map smaller than its window.
     pad = size != (256, 256)
     check(*pair(pad_small_map=pad, **windows), torch.randn(1 + pad, 3, *size))
 
 
-@pytest.mark.parametrize('extra', [
-    dict(arch=dict(ARCH, extra_norm_every_n_blocks=2)),
-    dict(use_abs_pos_embed=True, img_size=64),
-    dict(norm_cfg=None, patch_size=2, in_channels=1),
-    dict(patch_cfg=dict(norm_cfg=None), out_indices=(1, 3)),
-    dict(stage_cfgs=dict(downsample_cfg=dict(kernel_size=3, padding='same', use_post_norm=True))),
-    dict(stage_cfgs=dict(downsample_cfg=dict(bias=True))),  # norm first, as in mmpretrain
-    dict(stage_cfgs=[dict(window_size=5, pretrained_window_size=9), {},
-                     dict(extra_norm_every_n_blocks=3), dict(block_cfgs=[dict(ffn_ratio=2)])]),
-    dict(stage_cfgs=dict(block_cfgs=dict(attn_cfgs=dict(qkv_bias=False, cpb_mlp_hidden_dims=8)))),
-])
+@pytest.mark.parametrize(
+    'extra',
+    [
+        dict(arch=dict(ARCH, extra_norm_every_n_blocks=2)),
+        dict(use_abs_pos_embed=True, img_size=64),
+        dict(norm_cfg=None, patch_size=2, in_channels=1),
+        dict(patch_cfg=dict(norm_cfg=None), out_indices=(1, 3)),
+        dict(
+            stage_cfgs=dict(downsample_cfg=dict(kernel_size=3, padding='same', use_post_norm=True))
+        ),
+        dict(stage_cfgs=dict(downsample_cfg=dict(bias=True))),  # norm first, as in mmpretrain
+        dict(
+            stage_cfgs=[
+                dict(window_size=5, pretrained_window_size=9),
+                {},
+                dict(extra_norm_every_n_blocks=3),
+                dict(block_cfgs=[dict(ffn_ratio=2)]),
+            ]
+        ),
+        dict(
+            stage_cfgs=dict(block_cfgs=dict(attn_cfgs=dict(qkv_bias=False, cpb_mlp_hidden_dims=8)))
+        ),
+    ],
+)
 def test_variants(extra):
     image = torch.randn(3, extra.get('in_channels', 3), 100, 76)
     check(*pair(pad_small_map=True, **extra), image)
@@ -83,8 +102,15 @@ def test_extra_norms_end_all_forms(every):
 
 
 def test_gradients_with_extra_norms_and_checkpointing():
-    model = randomise(DynamicSwinV2(dict(ARCH, extra_norm_every_n_blocks=2), (0.7, 0.5, 0.3),
-                                    with_cp=True, drop_path_rate=0.2, out_indices=ALL)).train()
+    model = randomise(
+        DynamicSwinV2(
+            dict(ARCH, extra_norm_every_n_blocks=2),
+            (0.7, 0.5, 0.3),
+            with_cp=True,
+            drop_path_rate=0.2,
+            out_indices=ALL,
+        )
+    ).train()
     with torch.no_grad():  # nearly fair coins: both paths are taken
         for predictor in model.token_predictors:
             predictor.head[-1].bias.zero_()
@@ -103,11 +129,13 @@ def test_a_fast_path_starts_small_where_values_are_large():
 
 def test_keys_of_padding_in_float16():
     """Zero keys have no direction; the epsilon of float32 is zero in float16."""
-    prepared = SwinBlockV2(16, 2).attn.w_msa.prepare(torch.randn(1, 2, 6, 8).half(),
-                                                     torch.zeros(1, 2, 6, 8).half())
+    prepared = SwinBlockV2(16, 2).attn.w_msa.prepare(
+        torch.randn(1, 2, 6, 8).half(), torch.zeros(1, 2, 6, 8).half()
+    )
     assert all(x.dtype == torch.float16 and x.isfinite().all() for x in prepared)
-    torch.testing.assert_close(prepared[0].norm(dim=-1), torch.full((1, 2, 6), 10.0).half(),
-                               rtol=0.01, atol=0)
+    torch.testing.assert_close(
+        prepared[0].norm(dim=-1), torch.full((1, 2, 6), 10.0).half(), rtol=0.01, atol=0
+    )
 
 
 def test_frozen_stages():
@@ -115,17 +143,27 @@ def test_frozen_stages():
     for frozen in (-1, 0, 2, 3):
         dense, ours = pair(frozen_stages=frozen)
         dense.train(), ours.train()
-        assert ({n for n, p in ours.named_parameters() if p.requires_grad}
-                == {n for n, p in dense.named_parameters() if p.requires_grad})
+        assert {n for n, p in ours.named_parameters() if p.requires_grad} == {
+            n for n, p in dense.named_parameters() if p.requires_grad
+        }
 
 
 def test_layer_depth():
     """As mmpretrain's Swin, but that patch merging goes with the block after it."""
     model = DynamicSwinV2(dict(ARCH), 0.7)
-    depths = {name: model.get_layer_depth(f'backbone.{name}', 'backbone.')[0] for name in (
-        'patch_embed.norm.bias', 'stages.0.blocks.0.norm1.bias', 'stages.2.downsample.norm.bias',
-        'stages.2.blocks.0.norm1.bias', 'stages.2.blocks.1.fast_path.norm.bias',
-        'stages.3.blocks.0.norm1.bias', 'norm3.bias', 'token_predictors.0.norm.bias')}
+    depths = {
+        name: model.get_layer_depth(f'backbone.{name}', 'backbone.')[0]
+        for name in (
+            'patch_embed.norm.bias',
+            'stages.0.blocks.0.norm1.bias',
+            'stages.2.downsample.norm.bias',
+            'stages.2.blocks.0.norm1.bias',
+            'stages.2.blocks.1.fast_path.norm.bias',
+            'stages.3.blocks.0.norm1.bias',
+            'norm3.bias',
+            'token_predictors.0.norm.bias',
+        )
+    }
     assert list(depths.values()) == [0, 1, 3, 3, 4, 7, 8, 8]
 
 
@@ -136,19 +174,33 @@ def test_fewer_multiply_adds():
     assert count_macs(DynamicSwinV2('tiny', 0.7), image) / 1e9 == pytest.approx(5.354, abs=0.001)
 
 
-@pytest.mark.parametrize('kwargs,text', [
-    (dict(arch=dict(WIDTHS)), 'a dict needs exactly the keys embed_dims, .*extra_norm_every'),
-    (dict(arch=dict(ARCH, extra_norm_every_n_blocks=-1)),
-     'extra_norm_every_n_blocks=-1: must be a whole number >= 0'),
-    (dict(window_size=(8, 8, 8)), r'window_size=\(8, 8, 8\): needs one for each of the 4 stages'),
-    (dict(window_size=[8, 8, 8, 0]), 'window_size=0: must be a whole number >= 1'),
-    (dict(pretrained_window_sizes=[8, 8, 8]), r'pretrained_window_sizes=\[8, 8, 8\]: needs one'),
-    (dict(pretrained_window_sizes=[8, 8, 8, -1]), 'pretrained_window_sizes=-1: must be'),
-    (dict(qk_scale=0.5, embed_dims=16), 'DynamicSwinV2: unknown .*embed_dims=16, qk_scale=0.5'),
-    (dict(window=8), r'DynamicSwinV2: unknown argument\(s\) window=8'),
-    (dict(frozen_stages=4), 'frozen_stages=4: must lie in -1 .. 3'),
-    (dict(stage_cfgs=dict(every=3)), 'unknown keys every; known are .*extra_norm_every_n_blocks'),
-])
+@pytest.mark.parametrize(
+    'kwargs,text',
+    [
+        (dict(arch=dict(WIDTHS)), 'a dict needs exactly the keys embed_dims, .*extra_norm_every'),
+        (
+            dict(arch=dict(ARCH, extra_norm_every_n_blocks=-1)),
+            'extra_norm_every_n_blocks=-1: must be a whole number >= 0',
+        ),
+        (
+            dict(window_size=(8, 8, 8)),
+            r'window_size=\(8, 8, 8\): needs one for each of the 4 stages',
+        ),
+        (dict(window_size=[8, 8, 8, 0]), 'window_size=0: must be a whole number >= 1'),
+        (
+            dict(pretrained_window_sizes=[8, 8, 8]),
+            r'pretrained_window_sizes=\[8, 8, 8\]: needs one',
+        ),
+        (dict(pretrained_window_sizes=[8, 8, 8, -1]), 'pretrained_window_sizes=-1: must be'),
+        (dict(qk_scale=0.5, embed_dims=16), 'DynamicSwinV2: unknown .*embed_dims=16, qk_scale=0.5'),
+        (dict(window=8), r'DynamicSwinV2: unknown argument\(s\) window=8'),
+        (dict(frozen_stages=4), 'frozen_stages=4: must lie in -1 .. 3'),
+        (
+            dict(stage_cfgs=dict(every=3)),
+            'unknown keys every; known are .*extra_norm_every_n_blocks',
+        ),
+    ],
+)
 def test_bad_arguments(kwargs, text):
     with pytest.raises(ValueError, match=text):
         DynamicSwinV2(**{'arch': dict(ARCH), **kwargs})
@@ -174,12 +226,14 @@ def test_swap_of_a_config_and_its_checkpoint(name, tmp_path):
     sparsify(cfg, 0.7)
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=path)
     model = MODELS.build(cfg.model)
-    assert tuple(stage.blocks[0].attn.window_size for stage in model.backbone.stages) \
-        == CONFIGS[name]
+    assert (
+        tuple(stage.blocks[0].attn.window_size for stage in model.backbone.stages) == CONFIGS[name]
+    )
     model.backbone.init_weights()
     # load_from gives the same: all of the dense weights, and only sparse parts start new.
     keys = MODELS.build(dict(cfg.model)).load_state_dict(
-        load_from_anywhere(path)['state_dict'], strict=False)
+        load_from_anywhere(path)['state_dict'], strict=False
+    )
     assert keys.unexpected_keys == []
     assert all('token_predictors' in key or 'fast_path' in key for key in keys.missing_keys)
     assert cli.check_weights(model, path, 'checkpoint') == len(keys.missing_keys) > 0
@@ -194,16 +248,22 @@ def test_swap_of_a_config_and_its_checkpoint(name, tmp_path):
         assert relative_error(a, b) < 1e-5
 
 
-@pytest.mark.parametrize('ours,theirs,names', [
-    (DynamicSwinV2, DynamicSwin, ('Swin', 'DynamicSwinV2 .Swin-V2')),
-    (DynamicSwin, DynamicSwinV2, ('Swin-V2', 'DynamicSwin .Swin')),
-])
+@pytest.mark.parametrize(
+    'ours,theirs,names',
+    [
+        (DynamicSwinV2, DynamicSwin, ('Swin', 'DynamicSwinV2 .Swin-V2')),
+        (DynamicSwin, DynamicSwinV2, ('Swin-V2', 'DynamicSwin .Swin')),
+    ],
+)
 def test_swin_and_swin_v2_do_not_take_each_other(ours, theirs, names, tmp_path):
-    models = {cls: cls(arch=dict(ARCH if cls is DynamicSwinV2 else WIDTHS), keep_ratios=0.7)
-              for cls in (ours, theirs)}
+    models = {
+        cls: cls(arch=dict(ARCH if cls is DynamicSwinV2 else WIDTHS), keep_ratios=0.7)
+        for cls in (ours, theirs)
+    }
     path = str(tmp_path / 'a.pth')
-    torch.save(dict(state_dict={f'backbone.{k}': v
-                                for k, v in models[theirs].state_dict().items()}), path)
+    torch.save(
+        dict(state_dict={f'backbone.{k}': v for k, v in models[theirs].state_dict().items()}), path
+    )
     text = f'a checkpoint of {names[0]}, another arch than this {names[1]}.: family'
     models[ours].init_cfg = dict(type='Pretrained', checkpoint=path)
     with pytest.raises(ValueError, match='init_cfg.checkpoint=.*' + text):

@@ -1,4 +1,5 @@
 """Parity with the published programs, on tensors that they produced."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +10,16 @@ from dynsp_mm.checkpoints import convert_state_dict
 from dynsp_mm.training import keep_ratio_loss
 
 TOLERANCE = 1e-5
-EVAL = ['dynamic_swin_eval', 'dynamic_swin_eval_batch3', 'dynamic_convnext_eval',
-        'dynamic_convnext_eval_rect']
-TRAIN = [('dynamic_swin_train', 'dynamic_swin_eval_batch3'),
-         ('dynamic_convnext_train', 'dynamic_convnext_eval')]
+EVAL = [
+    'dynamic_swin_eval',
+    'dynamic_swin_eval_batch3',
+    'dynamic_convnext_eval',
+    'dynamic_convnext_eval_rect',
+]
+TRAIN = [
+    ('dynamic_swin_train', 'dynamic_swin_eval_batch3'),
+    ('dynamic_convnext_train', 'dynamic_convnext_eval'),
+]
 
 
 def stage_outputs(backbone, image):
@@ -25,8 +32,10 @@ def stage_outputs(backbone, image):
     if hasattr(backbone, 'patch_embed'):
         handles = [stage.register_forward_hook(keep) for stage in backbone.stages]
     else:  # the input of the next stage's downsampling, and the last block
-        handles = [layer.register_forward_pre_hook(lambda m, a: maps.append(a[0]))
-                   for layer in backbone.downsample_layers[1:]]
+        handles = [
+            layer.register_forward_pre_hook(lambda m, a: maps.append(a[0]))
+            for layer in backbone.downsample_layers[1:]
+        ]
         handles.append(backbone.stages[-1][-1].register_forward_hook(keep))
     backbone(image)
     for handle in handles:
@@ -43,8 +52,7 @@ def test_inference_equals_release(name):
     assert relative_error(logits, golden['logits']) < TOLERANCE
 
     assert len(log) == len(golden['slow_indices'])
-    for decision, slow, fast in zip(log.decisions, golden['slow_indices'],
-                                    golden['fast_indices']):
+    for decision, slow, fast in zip(log.decisions, golden['slow_indices'], golden['fast_indices']):
         keep = decision.keep.flatten(1)
         assert torch.equal(keep, torch.zeros_like(keep).scatter_(1, slow, True))
         assert torch.equal(~keep, torch.zeros_like(keep).scatter_(1, fast, True))
@@ -81,16 +89,22 @@ def test_training_equals_release(name, weights, deterministic_gumbel):
 
     teacher = golden['teacher_featmap']
     ours = features.permute(0, 2, 3, 1).reshape(teacher.shape)
-    loss = (F.cross_entropy(logits, golden['labels'])
-            + 10 * keep_ratio_loss(masks, [d.target for d in log.decisions])
-            + 0.5 * F.kl_div(logits.log_softmax(-1), golden['teacher_logits'].log_softmax(-1),
-                             log_target=True, reduction='batchmean')
-            + 0.5 * F.mse_loss(ours, teacher))
+    loss = (
+        F.cross_entropy(logits, golden['labels'])
+        + 10 * keep_ratio_loss(masks, [d.target for d in log.decisions])
+        + 0.5
+        * F.kl_div(
+            logits.log_softmax(-1),
+            golden['teacher_logits'].log_softmax(-1),
+            log_target=True,
+            reduction='batchmean',
+        )
+        + 0.5 * F.mse_loss(ours, teacher)
+    )
     assert abs(loss.item() / golden['loss'].item() - 1) < TOLERANCE
 
     loss.backward()
-    renamed = dict(convert_state_dict(
-        {k: v for k, v in source['state_dict'].items()}).mapped)
+    renamed = dict(convert_state_dict({k: v for k, v in source['state_dict'].items()}).mapped)
     norms = {renamed[k]: float(v) for k, v in golden['grad_norms'].items() if k in renamed}
     assert len(norms) == len(list(model.parameters()))
     largest = max(norms.values())

@@ -1,35 +1,44 @@
 """Properties of every registered backbone when it is sparse."""
+
 import copy
 
 import pytest
 import torch
 from golden import relative_error
 from mmengine.registry import MODELS
-from properties import (AUTOCAST_DTYPES, backward_through, check_dtype,
-                        check_nan_stays_in_its_image)
+from properties import AUTOCAST_DTYPES, backward_through, check_dtype, check_nan_stays_in_its_image
 
 from dynsp_mm import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, record_decisions
 
 ALL = (0, 1, 2, 3)
 SWIN = dict(arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
 SWIN_V2 = dict(arch=dict(SWIN['arch'], extra_norm_every_n_blocks=0))
-CONVNEXT = dict(arch=dict(depths=(1, 1, 4, 1), channels=(16, 32, 64, 128)),
-                gap_before_final_norm=False, layer_scale_init_value=1.0)
+CONVNEXT = dict(
+    arch=dict(depths=(1, 1, 4, 1), channels=(16, 32, 64, 128)),
+    gap_before_final_norm=False,
+    layer_scale_init_value=1.0,
+)
 SMALL = {
     'swin': (DynamicSwin, SWIN),
     'swin_mmdet_style': (DynamicSwin, SWIN['arch']),
     'swin_v2': (DynamicSwinV2, SWIN_V2),
     'convnext': (DynamicConvNeXt, CONVNEXT),
-    'convnext_v2': (DynamicConvNeXt,
-                    {**CONVNEXT, 'use_grn': True, 'layer_scale_init_value': 0.0}),
+    'convnext_v2': (DynamicConvNeXt, {**CONVNEXT, 'use_grn': True, 'layer_scale_init_value': 0.0}),
 }
 THRESHOLD = dict(type='threshold', threshold=0.5)
 
 
 def build(name, **kwargs):
     cls, args = SMALL[name]
-    model = cls(**{'keep_ratios': (0.7, 0.5, 0.3), 'out_indices': ALL, 'drop_path_rate': 0.0,
-                   **args, **kwargs})
+    model = cls(
+        **{
+            'keep_ratios': (0.7, 0.5, 0.3),
+            'out_indices': ALL,
+            'drop_path_rate': 0.0,
+            **args,
+            **kwargs,
+        }
+    )
     # Predictors that tell positions apart, so that selections are not degenerate.
     with torch.no_grad():
         for parameter in model.parameters():
@@ -68,8 +77,8 @@ def test_any_size_and_batch(name, selection, size, batch):
             assert torch.equal(decision.keep.flatten(1), decision.scores.exp() >= 0.5)
     with torch.no_grad():
         for i in range(batch):
-            for whole, alone in zip(together, model(image[i:i + 1])):
-                assert relative_error(whole[i:i + 1], alone) < 1e-5
+            for whole, alone in zip(together, model(image[i : i + 1])):
+                assert relative_error(whole[i : i + 1], alone) < 1e-5
 
 
 def test_ragged_budgets_differ(name):
@@ -162,7 +171,7 @@ def test_random_selection_follows_the_seed(name):
 
 def test_fast_path_everywhere(name):
     """A ratio too small for a single position keeps none."""
-    model = build(name, selection='random', keep_ratios=(1e-6, ) * 3)
+    model = build(name, selection='random', keep_ratios=(1e-6,) * 3)
     with record_decisions(model) as log:
         model.train()(torch.randn(1, 3, 64, 64))
         maps = model.eval()(torch.randn(1, 3, 64, 64))
@@ -188,7 +197,7 @@ def test_training_and_inference_agree_while_decisions_stand(name, keep):
 
 def test_training_and_inference_agree_on_one_mixed_decision(name, deterministic_gumbel):
     """With a single predictor the decision cannot change, so the forms agree on any mask."""
-    model = build(name, keep_ratios=(0.5, ), prune_blocks=(1, ), selection=THRESHOLD)
+    model = build(name, keep_ratios=(0.5,), prune_blocks=(1,), selection=THRESHOLD)
     image = torch.randn(2, 3, 64, 96)
     with torch.no_grad(), record_decisions(model) as log:
         model.token_predictors[0].head[-1].weight.mul_(0.05)  # scores short of saturation
@@ -211,8 +220,9 @@ def test_gradient_reaches_each_parameter(name):
             predictor.head[-1].weight.mul_(0.05)
     sum(m.square().mean() for m in model(torch.randn(2, 3, 64, 96))).backward()
     for key, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, \
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, (
             f'no gradient for {key}'
+        )
 
 
 @pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
@@ -226,8 +236,15 @@ def test_checkpointing_changes_nothing(name, mode, deterministic_gumbel, monkeyp
     monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', counted)
     plain, image = build(name).train(mode), torch.randn(2, 3, 64, 64)
     cls, args = SMALL[name]
-    saving = cls(**{'keep_ratios': (0.7, 0.5, 0.3), 'out_indices': ALL, 'drop_path_rate': 0.0,
-                    **args, 'with_cp': True}).train(mode)
+    saving = cls(
+        **{
+            'keep_ratios': (0.7, 0.5, 0.3),
+            'out_indices': ALL,
+            'drop_path_rate': 0.0,
+            **args,
+            'with_cp': True,
+        }
+    ).train(mode)
     saving.load_state_dict(plain.state_dict())
     gradients = []
     for model in (plain, saving):
@@ -245,8 +262,11 @@ def test_stochastic_depth(name):
     blocks = [block for stage in model.stages for block in getattr(stage, 'blocks', stage)]
     rates = [getattr(block.drop_path, 'drop_prob', 0.0) for block in blocks]
     assert rates == pytest.approx([0.6 * k / 6 for k in range(7)])
-    tokens = torch.randn(64, 16, model.stages[2][1].norm.normalized_shape[0]
-                         if hasattr(model, 'downsample_layers') else 64)
+    tokens = torch.randn(
+        64,
+        16,
+        model.stages[2][1].norm.normalized_shape[0] if hasattr(model, 'downsample_layers') else 64,
+    )
     block = blocks[3]
     mask = (torch.rand(64, 16, 1) < 0.5).float()
     block.drop_path.drop_prob = 0.999999
@@ -305,7 +325,7 @@ def test_dropout_of_swin_acts_in_training():
 
 
 def test_norm_eval():
-    args = dict(SWIN, norm_cfg=dict(type='BN'), out_indices=(3, ))
+    args = dict(SWIN, norm_cfg=dict(type='BN'), out_indices=(3,))
     for norm_eval in (True, False):
         model = DynamicSwin(**args, norm_eval=norm_eval).train()
         assert model.norm3.training != norm_eval and model.stages.training
@@ -374,16 +394,22 @@ def test_copies_and_state_dicts(name):
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
 def test_registered_for_all_libraries(type_, scope):
     import importlib
+
     registry = importlib.import_module(f'{scope}.registry').MODELS
     model = registry.build(dict(type=type_, arch='tiny', keep_ratios=0.7))
     assert type(model) is MODELS.get(type_)
     assert model.keep_ratios == (0.7, 0.5, 0.3)
 
 
-ARCHS = [('DynamicSwin', a) for a in ('tiny', 'small', 'base', 'large')] + \
-        [('DynamicConvNeXt', a) for a in ('tiny', 'small', 'base', 'large', 'xlarge')]
-PRUNE_BLOCKS = {('DynamicSwin', 'tiny'): (1, 2, 3), ('DynamicSwin', 'other'): (2, 4, 6),
-                ('DynamicConvNeXt', 'tiny'): (1, 2, 3), ('DynamicConvNeXt', 'other'): (3, 6, 9)}
+ARCHS = [('DynamicSwin', a) for a in ('tiny', 'small', 'base', 'large')] + [
+    ('DynamicConvNeXt', a) for a in ('tiny', 'small', 'base', 'large', 'xlarge')
+]
+PRUNE_BLOCKS = {
+    ('DynamicSwin', 'tiny'): (1, 2, 3),
+    ('DynamicSwin', 'other'): (2, 4, 6),
+    ('DynamicConvNeXt', 'tiny'): (1, 2, 3),
+    ('DynamicConvNeXt', 'other'): (3, 6, 9),
+}
 
 
 @pytest.mark.parametrize('type_,arch', ARCHS)

@@ -1,4 +1,5 @@
 """STViTSwin: parity with the published programs, structure, properties."""
+
 import importlib
 
 import pytest
@@ -6,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from golden import load, relative_error, release, stvit_input
 from mmengine.registry import MODELS
-from properties import (AUTOCAST_DTYPES, backward_through, check_dtype,
-                        check_nan_stays_in_its_image)
+from properties import AUTOCAST_DTYPES, backward_through, check_dtype, check_nan_stays_in_its_image
 
 from dynsp_mm import DynamicSwin, STViTSwin
 from dynsp_mm.analysis import count_macs, peak_memory
 from dynsp_mm.backbones.stvit_swin import block_role
 from dynsp_mm.checkpoints import convert_state_dict
-from dynsp_mm.layers import (GlobalBlock, InnerNeighbourhoodBlock, NeighbourhoodBlock, SwinBlock)
+from dynsp_mm.layers import GlobalBlock, InnerNeighbourhoodBlock, NeighbourhoodBlock, SwinBlock
 
 ALL = (0, 1, 2, 3)
 WIDTHS = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
@@ -26,8 +26,9 @@ SMALL = {
 
 
 def build(name='full', **kwargs):
-    model = STViTSwin(**{**WIDTHS, 'out_indices': ALL, 'drop_path_rate': 0.0, **SMALL[name],
-                         **kwargs})
+    model = STViTSwin(
+        **{**WIDTHS, 'out_indices': ALL, 'drop_path_rate': 0.0, **SMALL[name], **kwargs}
+    )
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -47,8 +48,13 @@ def name(request):
 def test_dense_prediction_equals_the_published_program(pad_mask, case):
     golden = load('stvit_dense')
     config, case = golden['config'], golden['cases'][case]
-    model = STViTSwin(embed_dims=config['embed_dim'], depths=config['depths'],
-                      num_heads=config['num_heads'], out_indices=ALL, pad_mask=pad_mask).eval()
+    model = STViTSwin(
+        embed_dims=config['embed_dim'],
+        depths=config['depths'],
+        num_heads=config['num_heads'],
+        out_indices=ALL,
+        pad_mask=pad_mask,
+    ).eval()
     model.load_state_dict(convert_state_dict(release('stvit_dense')).backbone, strict=True)
     with torch.no_grad():
         maps = model(stvit_input(case['input']))
@@ -62,9 +68,13 @@ def test_dense_prediction_equals_the_published_program(pad_mask, case):
 def test_classification_equals_the_published_program(index):
     golden = load('stvit_cls')
     config, case = golden['config'], golden['cases'][index]
-    model = STViTSwin(arch=dict(embed_dims=config['embed_dim'], depths=config['depths'],
-                                num_heads=config['num_heads']),
-                      form='classification', semantic_token2=case['semantic_token2']).eval()
+    model = STViTSwin(
+        arch=dict(
+            embed_dims=config['embed_dim'], depths=config['depths'], num_heads=config['num_heads']
+        ),
+        form='classification',
+        semantic_token2=case['semantic_token2'],
+    ).eval()
     conversion = convert_state_dict(release(f'stvit_cls-{index}'))
     model.load_state_dict(conversion.backbone, strict=True)
     head = [conversion.state_dict[f'head.fc.{part}'] for part in ('weight', 'bias')]
@@ -87,21 +97,38 @@ def test_roles():
     assert shifts == [0, 0, 0, 3]
     reaches = [block.reach for block in blocks if isinstance(block, NeighbourhoodBlock)]
     assert reaches == [14, 21, 3, 27] * 2
-    kinds = [SwinBlock, InnerNeighbourhoodBlock, GlobalBlock, NeighbourhoodBlock, GlobalBlock,
-             GlobalBlock]
+    kinds = [
+        SwinBlock,
+        InnerNeighbourhoodBlock,
+        GlobalBlock,
+        NeighbourhoodBlock,
+        GlobalBlock,
+        GlobalBlock,
+    ]
     blocks = build('classification').stages[2].blocks
     assert [type(block) for block in blocks] == kinds and blocks[1].reach == 10
-    assert all(isinstance(block, SwinBlock)
-               for i in (0, 1, 3) for block in build().stages[i].blocks)
+    assert all(
+        isinstance(block, SwinBlock) for i in (0, 1, 3) for block in build().stages[i].blocks
+    )
 
 
 def test_arguments_reach_the_blocks():
-    model = build(window_size=8, semantic_size=2, key_windows=(8, 12, 6),
-                  layer_scale_init_value=0.25, with_cp=True, drop_path_rate=0.8, qkv_bias=False,
-                  attn_drop_rate=0.3, drop_rate=0.1, mlp_ratio=2)
+    model = build(
+        window_size=8,
+        semantic_size=2,
+        key_windows=(8, 12, 6),
+        layer_scale_init_value=0.25,
+        with_cp=True,
+        drop_path_rate=0.8,
+        qkv_bias=False,
+        attn_drop_rate=0.3,
+        drop_rate=0.1,
+        mlp_ratio=2,
+    )
     blocks = model.stages[2].blocks
-    geometry = [(b.query_window, b.key_window, b.reach) for b in blocks
-                if isinstance(b, NeighbourhoodBlock)]
+    geometry = [
+        (b.query_window, b.key_window, b.reach) for b in blocks if isinstance(b, NeighbourhoodBlock)
+    ]
     assert geometry == [(2, 8, 8), (2, 8, 12), (2, 2, 2), (8, 2, 6)]
     for j, block in enumerate(blocks):
         assert block.with_cp
@@ -111,10 +138,12 @@ def test_arguments_reach_the_blocks():
             assert block.attn.proj_drop.p == 0.1 and block.ffn.feedforward_channels == 128
             assert block.layer_scale_1.mean().item() == pytest.approx(0.75, abs=0.05)
     assert STViTSwin('tiny', semantic_size=2).key_windows == (14, 21, 18)
-    assert STViTSwin('tiny').stages[2].blocks[1].layer_scale_2.unique().item() \
-        == pytest.approx(1e-5)
-    assert STViTSwin('t', semantic_stage=2, form='classification', window_size=8).key_windows \
-        == (11, )
+    assert STViTSwin('tiny').stages[2].blocks[1].layer_scale_2.unique().item() == pytest.approx(
+        1e-5
+    )
+    assert STViTSwin('t', semantic_stage=2, form='classification', window_size=8).key_windows == (
+        11,
+    )
 
 
 def test_shift_where_map_equals_window():
@@ -142,13 +171,25 @@ def test_parameters_and_multiply_adds():
     assert count_macs(model, image) / 1e9 <= 140
 
 
-@pytest.mark.parametrize('size', [(1, 96, 96), (8, 64, 64), (2, 128, 128), (1, 32, 1600),
-                                  (1, 160, 160), (1, 224, 224), (1, 127, 224), (1, 512, 512),
-                                  pytest.param((1, 800, 1344), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'size',
+    [
+        (1, 96, 96),
+        (8, 64, 64),
+        (2, 128, 128),
+        (1, 32, 1600),
+        (1, 160, 160),
+        (1, 224, 224),
+        (1, 127, 224),
+        (1, 512, 512),
+        pytest.param((1, 800, 1344), marks=pytest.mark.slow),
+    ],
+)
 def test_peak_memory_is_no_more_than_dense_swins(size):
     image = torch.zeros(size[0], 3, *size[1:])
-    ours, dense = (peak_memory(cls('small', out_indices=ALL), image)
-                   for cls in (STViTSwin, DynamicSwin))
+    ours, dense = (
+        peak_memory(cls('small', out_indices=ALL), image) for cls in (STViTSwin, DynamicSwin)
+    )
     assert 0 < ours <= dense
 
 
@@ -166,8 +207,8 @@ def test_any_size_and_batch(name, size, batch):
             assert m.shape == (batch, 16 * 2**i, *hw) and m.is_contiguous()
             stride *= 2
         for i in range(batch):
-            for whole, alone in zip(together, model(image[i:i + 1])):
-                assert relative_error(whole[i:i + 1], alone) < 1e-5
+            for whole, alone in zip(together, model(image[i : i + 1])):
+                assert relative_error(whole[i : i + 1], alone) < 1e-5
 
 
 def test_full_mask_hides_the_padding():
@@ -179,8 +220,10 @@ def test_full_mask_hides_the_padding():
         before = block(semantic, tokens)
         kv = block.attn.kv
         handle = kv.register_forward_hook(
-            lambda module, args, out: out + 7 if args[0].shape[0] == 1 and args[0].dim() == 2
-            else out)
+            lambda module, args, out: (
+                out + 7 if args[0].shape[0] == 1 and args[0].dim() == 2 else out
+            )
+        )
         after = block(semantic, tokens)
         handle.remove()
         assert torch.equal(before, after)
@@ -193,7 +236,7 @@ def test_gradient_reaches_each_parameter(name):
     for key, parameter in model.named_parameters():
         gradient = parameter.grad
         if key.endswith('attn.kv.bias'):  # the bias of keys shifts all logits alike
-            gradient = gradient[len(gradient) // 2:]
+            gradient = gradient[len(gradient) // 2 :]
         assert gradient is not None and gradient.abs().sum() > 0, f'no gradient for {key}'
 
 
@@ -252,8 +295,11 @@ def test_frozen_stages_and_norm_eval():
     assert all(p.grad is None for p in model.patch_embed.parameters())
     assert all(p.grad is None for p in model.stages[2].parameters())
     assert all(p.grad is not None for p in model.stages[3].parameters())
-    assert not any(m.training for m in build(norm_eval=True).train().patch_embed.modules()
-                   if isinstance(m, torch.nn.BatchNorm2d))
+    assert not any(
+        m.training
+        for m in build(norm_eval=True).train().patch_embed.modules()
+        if isinstance(m, torch.nn.BatchNorm2d)
+    )
     assert build().train().patch_embed.layers[0].bn.training
 
 
@@ -272,8 +318,9 @@ def test_semantic_token2_is_resized():
     model.init_weights()
     assert 0.01 < stage.semantic_token2.std() < 0.03
     assert torch.equal(stage._resized_token2((6, 6)).flatten(1, 2), stage.semantic_token2)
-    expected = F.interpolate(stage.semantic_token2.view(1, 6, 6, 64).permute(0, 3, 1, 2), (9, 3),
-                             mode='bicubic').permute(0, 2, 3, 1)
+    expected = F.interpolate(
+        stage.semantic_token2.view(1, 6, 6, 64).permute(0, 3, 1, 2), (9, 3), mode='bicubic'
+    ).permute(0, 2, 3, 1)
     assert torch.equal(stage._resized_token2((9, 3)), expected)
     other = STViTSwin(arch=WIDTHS, form='classification', semantic_token2=True, img_size=(448, 336))
     assert other.stages[2].token_grid == (12, 9)
@@ -295,29 +342,44 @@ def test_every_arch_runs(arch):
 
 
 # ------------------------------------------------------------------ bad input
-@pytest.mark.parametrize('kwargs,text', [
-    (dict(depths=(2, 2, 5, 2)), r'depths=\(2, 2, 5, 2\): stage 2 has 5 blocks, too few for one '
-     r'group of 6'),
-    (dict(arch='tiny', semantic_stage=1), 'stage 1 has 2 blocks, too few'),
-    (dict(arch='tiny', semantic_stage=4), 'semantic_stage=4: must be the index of a stage, 0 .. 3'),
-    (dict(semantic_size=8), 'semantic_size=8: a window of window_size=7 holds a grid of at most 7'),
-    (dict(semantic_size=0), 'semantic_size=0: must be a whole number >= 1'),
-    (dict(key_windows=(6, 21, 27)), r'key_windows=\(6, 21, 27\): entry 0 must be .* >= 7'),
-    (dict(key_windows=(14, 21, 2)), r'entry 2 must be .* >= 3'),
-    (dict(key_windows=(14, 21)), r"key_windows=\(14, 21\): form='dense_prediction' needs a tuple "
-     'of 3'),
-    (dict(key_windows=14), 'key_windows=14: .* needs a tuple of 3'),
-    (dict(key_windows=(14, 21.0, 27)), 'entry 1 must be a whole number'),
-    (dict(form='classification', key_windows=(14, 21, 27)), 'needs a tuple of 1'),
-    (dict(pad_mask='none'), "pad_mask='none': must be one of full, release"),
-    (dict(pad_mask=True), 'pad_mask=True: must be one of full, release'),
-    (dict(form='dense'), "form='dense': must be one of dense_prediction, classification"),
-    (dict(semantic_token2=True), "semantic_token2=True: only form='classification' has it"),
-    (dict(patch_size=2), 'patch_size=2: must be 4'),
-    (dict(patch_cfg=dict(kernel_size=7)), 'patch_cfg=.*: STViTSwin has a convolutional stem'),
-    (dict(layer_scale_init_value='small'), "layer_scale_init_value='small': must be a number"),
-    (dict(arch='giant'), "arch='giant': must be one of"),
-])
+@pytest.mark.parametrize(
+    'kwargs,text',
+    [
+        (
+            dict(depths=(2, 2, 5, 2)),
+            r'depths=\(2, 2, 5, 2\): stage 2 has 5 blocks, too few for one '
+            r'group of 6',
+        ),
+        (dict(arch='tiny', semantic_stage=1), 'stage 1 has 2 blocks, too few'),
+        (
+            dict(arch='tiny', semantic_stage=4),
+            'semantic_stage=4: must be the index of a stage, 0 .. 3',
+        ),
+        (
+            dict(semantic_size=8),
+            'semantic_size=8: a window of window_size=7 holds a grid of at most 7',
+        ),
+        (dict(semantic_size=0), 'semantic_size=0: must be a whole number >= 1'),
+        (dict(key_windows=(6, 21, 27)), r'key_windows=\(6, 21, 27\): entry 0 must be .* >= 7'),
+        (dict(key_windows=(14, 21, 2)), r'entry 2 must be .* >= 3'),
+        (
+            dict(key_windows=(14, 21)),
+            r"key_windows=\(14, 21\): form='dense_prediction' needs a tuple "
+            'of 3',
+        ),
+        (dict(key_windows=14), 'key_windows=14: .* needs a tuple of 3'),
+        (dict(key_windows=(14, 21.0, 27)), 'entry 1 must be a whole number'),
+        (dict(form='classification', key_windows=(14, 21, 27)), 'needs a tuple of 1'),
+        (dict(pad_mask='none'), "pad_mask='none': must be one of full, release"),
+        (dict(pad_mask=True), 'pad_mask=True: must be one of full, release'),
+        (dict(form='dense'), "form='dense': must be one of dense_prediction, classification"),
+        (dict(semantic_token2=True), "semantic_token2=True: only form='classification' has it"),
+        (dict(patch_size=2), 'patch_size=2: must be 4'),
+        (dict(patch_cfg=dict(kernel_size=7)), 'patch_cfg=.*: STViTSwin has a convolutional stem'),
+        (dict(layer_scale_init_value='small'), "layer_scale_init_value='small': must be a number"),
+        (dict(arch='giant'), "arch='giant': must be one of"),
+    ],
+)
 def test_arguments(kwargs, text):
     with pytest.raises(ValueError, match=text):
         STViTSwin(**kwargs)

@@ -1,4 +1,5 @@
 """benchmarks/run.py and its commands: each is one that its tool takes."""
+
 import fnmatch
 import importlib.util
 import json
@@ -15,7 +16,7 @@ from dynsp_mm import cli
 from dynsp_mm.candidates import Candidate
 
 ROOT = Path(__file__).parents[2]
-SMALL = '''
+SMALL = """
 networks:
   a: dynamic_convnext_atto
   b: dynamic_convnext_atto@drop_path_rate=0.1
@@ -32,7 +33,7 @@ results:
     title: three
     tool: profile_parts
     args: $a --device cuda
-'''
+"""
 
 
 def load(path, name):
@@ -55,35 +56,46 @@ def runner(monkeypatch, tmp_path):
     def run(command, cwd, env):
         assert cwd == tmp_path and env['PATH'] == os.environ['PATH']
         assert env.get('GLIBC_TUNABLES') == (
-            'glibc.malloc.top_pad=1' if 'benchmarks/first.json' in command else None)
+            'glibc.malloc.top_pad=1' if 'benchmarks/first.json' in command else None
+        )
         run_commands.append(command[1:])
         return subprocess.CompletedProcess(command, returned.pop(0) if returned else 0)
+
     monkeypatch.setattr(module.subprocess, 'run', run)
-    monkeypatch.setattr(module, 'read_commands', lambda read=module.read_commands: read(
-        tmp_path / 'benchmarks/commands.yml'))
+    monkeypatch.setattr(
+        module,
+        'read_commands',
+        lambda read=module.read_commands: read(tmp_path / 'benchmarks/commands.yml'),
+    )
 
     def main(*args):
         run_commands.clear()
         monkeypatch.setattr('sys.argv', ['run.py', *args])
         cli.run_tool(module.main)
         return [' '.join(command) for command in run_commands]
+
     main.module, main.returned = module, returned
 
     def write(name, suffixes=('csv', 'png'), **content):
         for suffix in suffixes:
             (tmp_path / f'benchmarks/{name}.{suffix}').write_text('')
         (tmp_path / f'benchmarks/{name}.json').write_text(json.dumps(content))
+
     main.write = write
     return main
 
 
 TOOLS = 'tools/analysis_tools'
-FIRST = (f'{TOOLS}/benchmark.py dynamic_convnext_atto dynamic_convnext_atto@sparse=0.7 --shape 64 '
-         '64 --json benchmarks/first.json --csv benchmarks/first.csv')
-GROWTH = [f'{TOOLS}/benchmark.py dynamic_convnext_atto@drop_path_rate=0.1 '
-          '--json benchmarks/growth-x.json --csv benchmarks/growth-x.csv',
-          f'{TOOLS}/plot_benchmark.py benchmarks/growth-x.json --against side '
-          '--out benchmarks/growth-x.png --name=b=dynamic_convnext_atto@drop_path_rate=0.1']
+FIRST = (
+    f'{TOOLS}/benchmark.py dynamic_convnext_atto dynamic_convnext_atto@sparse=0.7 --shape 64 '
+    '64 --json benchmarks/first.json --csv benchmarks/first.csv'
+)
+GROWTH = [
+    f'{TOOLS}/benchmark.py dynamic_convnext_atto@drop_path_rate=0.1 '
+    '--json benchmarks/growth-x.json --csv benchmarks/growth-x.csv',
+    f'{TOOLS}/plot_benchmark.py benchmarks/growth-x.json --against side '
+    '--out benchmarks/growth-x.png --name=b=dynamic_convnext_atto@drop_path_rate=0.1',
+]
 GPU = f'{TOOLS}/profile_parts.py dynamic_convnext_atto --device cuda --json benchmarks/gpu-x.json'
 
 
@@ -118,7 +130,8 @@ def test_some(runner, capsys):
     with pytest.raises(SystemExit):
         runner('first', 'second*')
     assert capsys.readouterr().err == (
-        "ERROR: no result is called 'second*'; --list shows those there are\n")
+        "ERROR: no result is called 'second*'; --list shows those there are\n"
+    )
 
 
 def test_list(runner, capsys):
@@ -126,8 +139,10 @@ def test_list(runner, capsys):
     assert runner('--list') == []
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
-        'first: one (there)', f'    GLIBC_TUNABLES=glibc.malloc.top_pad=1 python {FIRST}',
-        'growth-x: two']
+        'first: one (there)',
+        f'    GLIBC_TUNABLES=glibc.malloc.top_pad=1 python {FIRST}',
+        'growth-x: two',
+    ]
 
 
 def test_failures_do_not_end_the_run(runner, capsys):
@@ -141,8 +156,10 @@ def test_failures_do_not_end_the_run(runner, capsys):
 def test_the_commands_that_are_listed(monkeypatch):
     """Each result's commands are ones that the tools take, and its candidates exist."""
     module = load(ROOT / 'benchmarks/run.py', 'benchmarks_run')
-    tools = {name: load(ROOT / TOOLS / f'{name}.py', name)
-             for name in ('benchmark', 'profile_parts', 'plot_benchmark')}
+    tools = {
+        name: load(ROOT / TOOLS / f'{name}.py', name)
+        for name in ('benchmark', 'profile_parts', 'plot_benchmark')
+    }
     commands = module.read_commands()
     # The README names each result, or its group, such as `gpu-*`.
     described = re.findall(r'`([\w*-]+)`', (ROOT / 'benchmarks/README.md').read_text())

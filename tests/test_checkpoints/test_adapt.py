@@ -1,19 +1,25 @@
 """Loading into our backbones: what is repaired, what is an error."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 from golden import load, relative_error, release, stvit_input
 
 from dynsp_mm import DynamicSwin, STViTSwin
-from dynsp_mm.checkpoints import (fit_state_dict, load_from_anywhere, load_pretrained,
-                                  write_checkpoint)
+from dynsp_mm.checkpoints import (
+    fit_state_dict,
+    load_from_anywhere,
+    load_pretrained,
+    write_checkpoint,
+)
 
 STVIT = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
 
 
 def small(**kwargs):
-    return DynamicSwin(arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)),
-                       **kwargs)
+    return DynamicSwin(
+        arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)), **kwargs
+    )
 
 
 def test_loading_repairs_what_differs(tmp_path):
@@ -43,10 +49,15 @@ def test_errors_of_pretrained(tmp_path):
     torch.save(small().state_dict(), path)
     wide = DynamicSwin(arch=dict(embed_dims=32, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
     deep = DynamicSwin(arch=dict(embed_dims=16, depths=(1, 1, 5, 1), num_heads=(1, 1, 2, 4)))
-    for model, text in ((wide, r'channels 16 \(here 32\)'),
-                        (deep, r'depths \(1, 1, 4, 1\) \(here \(1, 1, 5, 1\)\)')):
-        with pytest.raises(ValueError, match='checkpoint of Swin, another arch than this '
-                                             r'DynamicSwin \(Swin\): ' + text):
+    for model, text in (
+        (wide, r'channels 16 \(here 32\)'),
+        (deep, r'depths \(1, 1, 4, 1\) \(here \(1, 1, 5, 1\)\)'),
+    ):
+        with pytest.raises(
+            ValueError,
+            match='checkpoint of Swin, another arch than this '
+            r'DynamicSwin \(Swin\): ' + text,
+        ):
             load_pretrained(model, path)
     with pytest.raises(ValueError, match=r"init_cfg.checkpoint='no.pth' cannot be loaded"):
         load_pretrained(small(), 'no.pth')
@@ -60,8 +71,11 @@ def test_errors_of_pretrained(tmp_path):
 def test_an_incomplete_checkpoint_is_an_error():
     state_dict = small().state_dict()
     del state_dict['stages.2.blocks.1.ffn.layers.1.bias']
-    with pytest.raises(ValueError, match=r'1 tensors that this DynamicSwin \(Swin\) needs are not '
-                                         'there, such as stages.2.blocks.1.ffn.layers.1.bias'):
+    with pytest.raises(
+        ValueError,
+        match=r'1 tensors that this DynamicSwin \(Swin\) needs are not '
+        'there, such as stages.2.blocks.1.ffn.layers.1.bias',
+    ):
         fit_state_dict(state_dict, small())
     # Output norms that a classifier does not have, and sparse parts, may be missing.
     fit = fit_state_dict(small().state_dict(), small(keep_ratios=0.7, out_indices=(0, 3)))
@@ -99,20 +113,28 @@ def test_what_the_runner_loads(tmp_path):
         write_checkpoint(ours, 'test', path)
         loaded = load_from_anywhere(path)
         assert set(loaded['state_dict']) == set(ours)
-    torch.save(dict(state_dict=ours, ema_state_dict={'steps': torch.tensor(1)}), path := str(
-        tmp_path / 'ema.pth'))
+    torch.save(
+        dict(state_dict=ours, ema_state_dict={'steps': torch.tensor(1)}),
+        path := str(tmp_path / 'ema.pth'),
+    )
     assert 'ema_state_dict' in load_from_anywhere(path)  # for the hook that averages weights
 
 
 def test_a_sparse_checkpoint_is_no_stvit():
-    with pytest.raises(ValueError, match=r'a checkpoint of STViT-R Swin, another arch than this '
-                       r'DynamicSwin \(Swin\): family STViT-R Swin \(here Swin\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'a checkpoint of STViT-R Swin, another arch than this '
+        r'DynamicSwin \(Swin\): family STViT-R Swin \(here Swin\)',
+    ):
         fit_state_dict(STViTSwin(**STVIT).state_dict(), DynamicSwin(**STVIT))
 
 
 def test_another_shape_is_named():
-    with pytest.raises(ValueError, match='ffn.layers.0.0.weight has shape .64, 16., this '
-                                         r'DynamicSwin \(Swin\) needs \(32, 16\)'):
+    with pytest.raises(
+        ValueError,
+        match='ffn.layers.0.0.weight has shape .64, 16., this '
+        r'DynamicSwin \(Swin\) needs \(32, 16\)',
+    ):
         fit_state_dict(small().state_dict(), small(mlp_ratio=2))
 
 
@@ -132,8 +154,10 @@ def test_dense_swin_starts_stvit():
     assert torch.equal(torch.cat([attention.q.weight, attention.kv.weight]), qkv.weight)
     assert torch.equal(torch.cat([attention.q.bias, attention.kv.bias]), qkv.bias)
     assert torch.equal(attention.proj.weight, dense.stages[2].blocks[3].attn.w_msa.proj.weight)
-    assert torch.equal(model.stages[2].blocks[0].attn.w_msa.qkv.weight,
-                       dense.stages[2].blocks[0].attn.w_msa.qkv.weight)
+    assert torch.equal(
+        model.stages[2].blocks[0].attn.w_msa.qkv.weight,
+        dense.stages[2].blocks[0].attn.w_msa.qkv.weight,
+    )
 
 
 def test_semantic_token2_of_another_size():
@@ -157,10 +181,16 @@ def test_a_release_is_named_in_a_config(suffix, tmp_path):
         torch.save(dict(model=weights, epoch=299), path)
     else:
         from safetensors.torch import save_file
+
         save_file(weights, path)
-    model = STViTSwin(embed_dims=config['embed_dim'], depths=config['depths'],
-                      num_heads=config['num_heads'], out_indices=(0, 1, 2, 3), pad_mask='release',
-                      init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    model = STViTSwin(
+        embed_dims=config['embed_dim'],
+        depths=config['depths'],
+        num_heads=config['num_heads'],
+        out_indices=(0, 1, 2, 3),
+        pad_mask='release',
+        init_cfg=dict(type='Pretrained', checkpoint=str(path)),
+    )
     model.init_weights()
     with torch.no_grad():
         maps = model.eval()(stvit_input(case['input']))

@@ -1,12 +1,19 @@
 """State dicts of every source under our names; nothing is lost on the way."""
+
 import pytest
 import torch
 from golden import release
 
 import dynsp_mm
 from dynsp_mm import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
-from dynsp_mm.checkpoints import (backbone_config, convert_state_dict, find_arch, find_source,
-                                  fit_state_dict, unwrap)
+from dynsp_mm.checkpoints import (
+    backbone_config,
+    convert_state_dict,
+    find_arch,
+    find_source,
+    fit_state_dict,
+    unwrap,
+)
 
 NEW = ('score_predictor', 'fastmlp', 'fast_path')
 SWIN = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
@@ -21,33 +28,68 @@ def dense(name):
 
 # What a file may hold -> the source that it is recognised as, and the backbone that takes it.
 SOURCES = {
-    'dynamic_swin': ('DynamicSwin release', 'DynamicSwin',
-                     lambda: release('dynamic_swin_eval')),
-    'dynamic_convnext': ('DynamicConvNeXt release', 'DynamicConvNeXt',
-                         lambda: release('dynamic_convnext_eval')),
+    'dynamic_swin': ('DynamicSwin release', 'DynamicSwin', lambda: release('dynamic_swin_eval')),
+    'dynamic_convnext': (
+        'DynamicConvNeXt release',
+        'DynamicConvNeXt',
+        lambda: release('dynamic_convnext_eval'),
+    ),
     'official_swin': ('official Swin', 'DynamicSwin', lambda: dense('dynamic_swin_eval')),
-    'official_convnext': ('official ConvNeXt', 'DynamicConvNeXt',
-                          lambda: dense('dynamic_convnext_eval')),
+    'official_convnext': (
+        'official ConvNeXt',
+        'DynamicConvNeXt',
+        lambda: dense('dynamic_convnext_eval'),
+    ),
     'stvit_detection': ('STViT-R release', 'STViTSwin', lambda: release('stvit_dense')),
     'stvit_token2': ('STViT-R release', 'STViTSwin', lambda: release('stvit_cls-0')),
     'stvit_cls': ('STViT-R release', 'STViTSwin', lambda: release('stvit_cls-1')),
-    'openmmlab_swin': ('OpenMMLab Swin', 'DynamicSwin',
-                       lambda: DynamicSwin(**SWIN, out_indices=ALL).state_dict()),
-    'openmmlab_swin_v2': ('OpenMMLab Swin', 'DynamicSwinV2', lambda: DynamicSwinV2(
-        SWIN_V2, out_indices=ALL, qkv_bias=False).state_dict()),
-    'openmmlab_convnext': ('OpenMMLab ConvNeXt', 'DynamicConvNeXt', lambda: DynamicConvNeXt(
-        arch=CONVNEXT, out_indices=ALL, gap_before_final_norm=False).state_dict()),
-    'own_swin': ('OpenMMLab Swin', 'DynamicSwin',
-                 lambda: DynamicSwin(**SWIN, keep_ratios=0.7).state_dict()),
-    'own_swin_v2': ('OpenMMLab Swin', 'DynamicSwinV2',
-                    lambda: DynamicSwinV2(SWIN_V2, keep_ratios=0.7).state_dict()),
-    'own_token2': ('OpenMMLab Swin', 'STViTSwin', lambda: STViTSwin(
-        arch=SWIN, form='classification', semantic_token2=True).state_dict()),
-    'window_5_and_positions': ('OpenMMLab Swin', 'DynamicSwin', lambda: DynamicSwin(
-        **SWIN, window_size=5, use_abs_pos_embed=True, pretrain_img_size=96).state_dict()),
+    'openmmlab_swin': (
+        'OpenMMLab Swin',
+        'DynamicSwin',
+        lambda: DynamicSwin(**SWIN, out_indices=ALL).state_dict(),
+    ),
+    'openmmlab_swin_v2': (
+        'OpenMMLab Swin',
+        'DynamicSwinV2',
+        lambda: DynamicSwinV2(SWIN_V2, out_indices=ALL, qkv_bias=False).state_dict(),
+    ),
+    'openmmlab_convnext': (
+        'OpenMMLab ConvNeXt',
+        'DynamicConvNeXt',
+        lambda: DynamicConvNeXt(
+            arch=CONVNEXT, out_indices=ALL, gap_before_final_norm=False
+        ).state_dict(),
+    ),
+    'own_swin': (
+        'OpenMMLab Swin',
+        'DynamicSwin',
+        lambda: DynamicSwin(**SWIN, keep_ratios=0.7).state_dict(),
+    ),
+    'own_swin_v2': (
+        'OpenMMLab Swin',
+        'DynamicSwinV2',
+        lambda: DynamicSwinV2(SWIN_V2, keep_ratios=0.7).state_dict(),
+    ),
+    'own_token2': (
+        'OpenMMLab Swin',
+        'STViTSwin',
+        lambda: STViTSwin(arch=SWIN, form='classification', semantic_token2=True).state_dict(),
+    ),
+    'window_5_and_positions': (
+        'OpenMMLab Swin',
+        'DynamicSwin',
+        lambda: DynamicSwin(
+            **SWIN, window_size=5, use_abs_pos_embed=True, pretrain_img_size=96
+        ).state_dict(),
+    ),
     'own_stvit': ('OpenMMLab Swin', 'STViTSwin', lambda: STViTSwin(**SWIN).state_dict()),
-    'own_convnext_v2': ('OpenMMLab ConvNeXt', 'DynamicConvNeXt', lambda: DynamicConvNeXt(
-        arch=CONVNEXT, keep_ratios=0.7, use_grn=True, layer_scale_init_value=0.).state_dict()),
+    'own_convnext_v2': (
+        'OpenMMLab ConvNeXt',
+        'DynamicConvNeXt',
+        lambda: DynamicConvNeXt(
+            arch=CONVNEXT, keep_ratios=0.7, use_grn=True, layer_scale_init_value=0.0
+        ).state_dict(),
+    ),
 }
 
 
@@ -60,8 +102,10 @@ def source(request):
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 def test_every_key_is_accounted_for(source, prefix):
     which, name, kind, state_dict = source
-    others = {'neck.convs.0.weight': torch.ones(2),
-              'roi_head.bbox_head.0.fc_cls.bias': torch.ones(1)}
+    others = {
+        'neck.convs.0.weight': torch.ones(2),
+        'roi_head.bbox_head.0.fc_cls.bias': torch.ones(1),
+    }
     whole = {prefix + k: v for k, v in state_dict.items()}
     if prefix:
         whole.update(others)
@@ -101,12 +145,14 @@ def test_values_come_through():
     width = old.shape[1] // 4
     new = got['backbone.stages.0.downsample.reduction.weight']
     # Top right neighbour: third quarter in the official order, second of each four in ours.
-    assert torch.equal(new[:, 1::4], old[:, 2 * width:3 * width])
+    assert torch.equal(new[:, 1::4], old[:, 2 * width : 3 * width])
     stvit = release('stvit_dense')
     got = convert_state_dict(stvit).state_dict
-    for old, new in (('2.blocks.0.attn.proj', '2.blocks.0.attn.w_msa.proj'),
-                     ('2.blocks.7.attn.proj', '2.blocks.7.attn.proj'),
-                     ('2.blocks.11.attn.kv', '2.blocks.11.attn.kv')):
+    for old, new in (
+        ('2.blocks.0.attn.proj', '2.blocks.0.attn.w_msa.proj'),
+        ('2.blocks.7.attn.proj', '2.blocks.7.attn.proj'),
+        ('2.blocks.11.attn.kv', '2.blocks.11.attn.kv'),
+    ):
         assert torch.equal(got[f'backbone.stages.{new}.weight'], stvit[f'layers.{old}.weight'])
 
 
@@ -114,9 +160,13 @@ def test_small_rules():
     """Buffers of OpenMMLab's files, names of old classifiers, positions of official Swin."""
     state_dict = DynamicSwin(**SWIN).state_dict()
     block = 'stages.1.blocks.0.attn.w_msa.'
-    extra = {block + 'relative_position_index': torch.zeros(1), block + 'attn_mask': torch.zeros(1),
-             'stages.1.blocks.0.attn_mask': torch.zeros(1),  # as mmseg's converter leaves it
-             'mask_token': torch.zeros(1), 'norm.weight': state_dict.pop('norm3.weight')}
+    extra = {
+        block + 'relative_position_index': torch.zeros(1),
+        block + 'attn_mask': torch.zeros(1),
+        'stages.1.blocks.0.attn_mask': torch.zeros(1),  # as mmseg's converter leaves it
+        'mask_token': torch.zeros(1),
+        'norm.weight': state_dict.pop('norm3.weight'),
+    }
     result = convert_state_dict({**state_dict, **extra})
     assert {old for old, _ in result.dropped} == set(extra) - {'norm.weight'}
     assert torch.equal(result.backbone['norm3.weight'], extra['norm.weight'])
@@ -126,16 +176,20 @@ def test_small_rules():
 
 
 def test_architecture_is_read_off():
-    for kind, cls in (('Swin', DynamicSwin), ('Swin-V2', DynamicSwinV2),
-                      ('STViT-R Swin', STViTSwin)):
+    for kind, cls in (
+        ('Swin', DynamicSwin),
+        ('Swin-V2', DynamicSwinV2),
+        ('STViT-R Swin', STViTSwin),
+    ):
         for name in ('tiny', 'small', 'base'):
             arch = find_arch(cls(name).state_dict())
             assert arch.name == f'{kind} {name}'
     assert find_arch(DynamicConvNeXt('base').state_dict()).name == 'ConvNeXt base'
     small, tiny = (find_arch(DynamicSwin(a).state_dict()) for a in ('small', 'tiny'))
     assert small.differences(tiny) == ['depths (2, 2, 18, 2) (here (2, 2, 6, 2))']
-    assert small._replace(num_heads=(2, 4, 8, 16)).differences(small) \
-        == ['heads (2, 4, 8, 16) (here (3, 6, 12, 24))']
+    assert small._replace(num_heads=(2, 4, 8, 16)).differences(small) == [
+        'heads (2, 4, 8, 16) (here (3, 6, 12, 24))'
+    ]
     assert find_arch({}) is None
     assert find_arch(DynamicSwin(**SWIN).state_dict()).name == 'Swin'
     with pytest.raises(ValueError, match='is the checkpoint complete'):
@@ -144,16 +198,28 @@ def test_architecture_is_read_off():
 
 def test_bad_state_dicts():
     state_dict = release('dynamic_convnext_eval')
-    with pytest.raises(ValueError, match=r'DynamicConvNeXt release: 1 unknown key\(s\): '
-                                         'stages.0.0.surprise'):
+    with pytest.raises(
+        ValueError,
+        match=r'DynamicConvNeXt release: 1 unknown key\(s\): '
+        'stages.0.0.surprise',
+    ):
         convert_state_dict({**state_dict, 'stages.0.0.surprise': torch.zeros(1)})
     with pytest.raises(ValueError, match=r'2 unknown key\(s\): backbone.x'):
-        convert_state_dict({**{'backbone.' + k: v for k, v in state_dict.items()},
-                            'backbone.x': torch.zeros(1), 'backbone.y': torch.zeros(1)})
+        convert_state_dict(
+            {
+                **{'backbone.' + k: v for k, v in state_dict.items()},
+                'backbone.x': torch.zeros(1),
+                'backbone.y': torch.zeros(1),
+            }
+        )
     # Another family's keys with OpenMMLab's names.
     with pytest.raises(ValueError, match='unknown key.*temperature'):
-        convert_state_dict({**DynamicSwin(**SWIN).state_dict(),
-                            'stages.0.blocks.0.attn.w_msa.temperature': torch.zeros(1)})
+        convert_state_dict(
+            {
+                **DynamicSwin(**SWIN).state_dict(),
+                'stages.0.blocks.0.attn.w_msa.temperature': torch.zeros(1),
+            }
+        )
     with pytest.raises(ValueError, match='unknown kind of checkpoint .keys such as conv1.weight'):
         convert_state_dict({'conv1.weight': torch.zeros(1)})
     swin = release('dynamic_swin_eval')
@@ -163,9 +229,14 @@ def test_bad_state_dicts():
 
 def test_unwrap():
     tensors = dict(a=torch.zeros(1))
-    for wrapped in (tensors, dict(state_dict=tensors), dict(model=tensors, epoch=1),
-                    dict(model_ema=tensors), {'module.a': tensors['a']},
-                    dict(ema_state_dict={'module.a': tensors['a'], 'steps': 3})):
+    for wrapped in (
+        tensors,
+        dict(state_dict=tensors),
+        dict(model=tensors, epoch=1),
+        dict(model_ema=tensors),
+        {'module.a': tensors['a']},
+        dict(ema_state_dict={'module.a': tensors['a'], 'steps': 3}),
+    ):
         assert list(unwrap(wrapped)) == ['a']
     both = dict(model=tensors, model_ema=dict(b=torch.zeros(1)))
     assert list(unwrap(both)) == ['a'] and list(unwrap(both, 'model_ema')) == ['b']

@@ -1,4 +1,5 @@
 """Files of every kind that is met: read without running code, written whole or not at all."""
+
 import argparse
 import collections
 import http.server
@@ -18,11 +19,10 @@ from properties import needs_safe_globals
 from safetensors.torch import load_file, save_file
 
 from dynsp_mm import DynamicSwin
-from dynsp_mm.checkpoints import (read_checkpoint, read_checkpoint_anywhere, unwrap,
-                                  write_checkpoint)
+from dynsp_mm.checkpoints import read_checkpoint, read_checkpoint_anywhere, unwrap, write_checkpoint
 from dynsp_mm.checkpoints.files import Ignored
 
-WEIGHTS = dict(a=torch.arange(6.).view(2, 3), b=torch.ones(2, dtype=torch.long))
+WEIGHTS = dict(a=torch.arange(6.0).view(2, 3), b=torch.ones(2, dtype=torch.long))
 
 
 def same(state_dict):
@@ -56,10 +56,18 @@ def test_what_releases_hold_beside_weights(tmp_path, config_node, monkeypatch):
     hub.update_info('iter', dict(count=np.int64(3), shape=np.arange(3)))
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
     path = tmp_path / 'a.pth'
-    torch.save(dict(
-        state_dict=collections.OrderedDict(WEIGHTS), args=namespace, config=config_node,
-        message_hub=hub.state_dict(), optimizer=optimizer.state_dict(), epoch=3,
-        meta=dict(cfg='text', classes=('a', 'b'), seed=None, time=1.5)), path)
+    torch.save(
+        dict(
+            state_dict=collections.OrderedDict(WEIGHTS),
+            args=namespace,
+            config=config_node,
+            message_hub=hub.state_dict(),
+            optimizer=optimizer.state_dict(),
+            epoch=3,
+            meta=dict(cfg='text', classes=('a', 'b'), seed=None, time=1.5),
+        ),
+        path,
+    )
     monkeypatch.delitem(sys.modules, 'yacs.config')
     checkpoint = read_checkpoint(path)
     same(unwrap(checkpoint))
@@ -85,13 +93,18 @@ def test_a_hostile_file_is_refused(form, tmp_path):
     elif form == 'in weights':
         torch.save(dict(state_dict=dict(WEIGHTS), meta=dict(hook=evil)), path)
     else:
-        torch.save(dict(state_dict=WEIGHTS, x=evil), path,
-                   _use_new_zipfile_serialization=form == 'zip')
+        torch.save(
+            dict(state_dict=WEIGHTS, x=evil), path, _use_new_zipfile_serialization=form == 'zip'
+        )
     for read in (read_checkpoint, read_checkpoint_anywhere):
         with pytest.raises(ValueError, match='evil.pth was not read: it holds'):
             read(str(path))
-    model = DynamicSwin(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4),
-                        init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    model = DynamicSwin(
+        embed_dims=16,
+        depths=(1, 1, 4, 1),
+        num_heads=(1, 1, 2, 4),
+        init_cfg=dict(type='Pretrained', checkpoint=str(path)),
+    )
     with pytest.raises(ValueError, match='cannot be loaded'):
         model.init_weights()
     assert not ran.exists()
@@ -113,15 +126,17 @@ def test_damaged_files(name, tmp_path):
         read_checkpoint(path)
     write_checkpoint(WEIGHTS, 'test', path)
     whole = path.read_bytes()
-    for content in (whole[:len(whole) // 2], whole[:20], b'', b'no checkpoint at all'):
+    for content in (whole[: len(whole) // 2], whole[:20], b'', b'no checkpoint at all'):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f'{name} (is damaged|was not read)'):
             read_checkpoint(str(path))
 
 
 def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    for name, load in (('a.pth', lambda p: torch.load(p, weights_only=True)['state_dict']),
-                       ('a.safetensors', load_file)):
+    for name, load in (
+        ('a.pth', lambda p: torch.load(p, weights_only=True)['state_dict']),
+        ('a.safetensors', load_file),
+    ):
         path = tmp_path / 'new' / name
         write_checkpoint(WEIGHTS, 'test', path)
         same(load(path))
@@ -133,8 +148,11 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        for where, how, kind in (('writing', fail, OSError), ('replacing', fail, OSError),
-                                 ('writing', interrupt, KeyboardInterrupt)):
+        for where, how, kind in (
+            ('writing', fail, OSError),
+            ('replacing', fail, OSError),
+            ('writing', interrupt, KeyboardInterrupt),
+        ):
             with monkeypatch.context() as patch:
                 if where == 'writing':
                     patch.setattr('torch.save', how)
@@ -149,6 +167,7 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def umask():
     import os
+
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -169,7 +188,8 @@ def test_downloads(tmp_path, monkeypatch):
             self.requests.append(self.path)
 
     server = http.server.ThreadingHTTPServer(
-        ('127.0.0.1', 0), partial(Handler, directory=str(served)))
+        ('127.0.0.1', 0), partial(Handler, directory=str(served))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f'http://127.0.0.1:{server.server_port}'
     try:
@@ -183,7 +203,9 @@ def test_downloads(tmp_path, monkeypatch):
     finally:
         server.shutdown()
     assert not (tmp_path / 'ran').exists()
-    assert sorted(p.name for p in (tmp_path / 'hub/checkpoints').iterdir()) \
-        == ['evil.pth', 'weights.pth']
+    assert sorted(p.name for p in (tmp_path / 'hub/checkpoints').iterdir()) == [
+        'evil.pth',
+        'weights.pth',
+    ]
     with pytest.raises(ValueError, match='nowhere://x cannot be had'):
         read_checkpoint_anywhere('nowhere://x')

@@ -1,4 +1,5 @@
 """The ImageNet configs are the published recipe, and start from whole dense classifiers."""
+
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ from dynsp_mm import cli
 from dynsp_mm.training.new_parts import is_new
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-VARIANTS = [(family, size, keep) for family, keeps in (('dyswin', [0.7]),
-                                                       ('dyconvnext', [0.7, 0.9]))
-            for size in 'tsb' for keep in keeps]
+VARIANTS = [
+    (family, size, keep)
+    for family, keeps in (('dyswin', [0.7]), ('dyconvnext', [0.7, 0.9]))
+    for size in 'tsb'
+    for keep in keeps
+]
 TYPES = dict(dyswin='DynamicSwin', dyconvnext='DynamicConvNeXt')
 ARCHS = dict(t='tiny', s='small', b='base')
 
@@ -36,13 +40,18 @@ def test_is_the_published_recipe(family, size, keep):
     config = Config.fromfile(path_of(family, size, keep))
     backbone, head = config.model.backbone, config.model.head
     assert (backbone.type, backbone.arch, backbone.keep_ratios) == (
-        TYPES[family], ARCHS[size], keep)
+        TYPES[family],
+        ARCHS[size],
+        keep,
+    )
     assert backbone.drop_path_rate == (0.5 if size == 'b' else 0.2)
     assert backbone.mixing == 'two_stream'  # as the authors trained
     assert head.num_classes == 1000 and head.in_channels == (1024 if size == 'b' else 768)
     assert (head.loss.type, head.loss.label_smooth_val) == ('LabelSmoothLoss', 0.1)
     assert [(augment.type, augment.alpha) for augment in config.model.train_cfg.augments] == [
-        ('Mixup', 0.8), ('CutMix', 1.0)]
+        ('Mixup', 0.8),
+        ('CutMix', 1.0),
+    ]
 
     wrapper = config.optim_wrapper
     assert wrapper.optimizer == dict(type='AdamW', lr=4e-3, weight_decay=0.05)
@@ -58,7 +67,8 @@ def test_is_the_published_recipe(family, size, keep):
     assert [dict(hook) for hook in config.custom_hooks] == [
         dict(type='SparseTrainingHook', teacher=config.load_from),
         dict(type='HoldPretrainedHook', epochs=5),
-        dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
+        dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL'),
+    ]
     assert config.custom_imports.imports == ['dynsp_mm']
 
     dataset = config.train_dataloader.dataset
@@ -83,7 +93,8 @@ def small(family):
     config = Config.fromfile(path_of(family, 't'))
     config.model.backbone.arch = dict(
         dyswin=dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4]),
-        dyconvnext=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]))[family]
+        dyconvnext=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]),
+    )[family]
     config.model.head.in_channels = 128
     config.model.data_preprocessor = config.data_preprocessor
     return config
@@ -111,9 +122,18 @@ def test_trains_on_mixed_images(family):
     np.random.seed(0)
     kinds = set()
     for _ in range(6):
-        data = model.data_preprocessor(default_collate([
-            dict(inputs=torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8),
-                 data_samples=DataSample().set_gt_label(label)) for label in range(4)]), True)
+        data = model.data_preprocessor(
+            default_collate(
+                [
+                    dict(
+                        inputs=torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8),
+                        data_samples=DataSample().set_gt_label(label),
+                    )
+                    for label in range(4)
+                ]
+            ),
+            True,
+        )
         scores = torch.stack([sample.gt_score for sample in data['data_samples']])
         torch.testing.assert_close(scores.sum(1), torch.ones(4))
         kinds.add(scores.count_nonzero(1).max().item())

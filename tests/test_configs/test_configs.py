@@ -1,4 +1,5 @@
 """Every config of ours loads in a bare interpreter, builds, and trains one step."""
+
 import importlib
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from dynsp_mm.swap_check import dummy_batch
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
-MASK_RCNN = [path for path in CONFIGS if path.stem.startswith('maskrcnn_dy')
-             and not path.stem.endswith('_teacher')]
+MASK_RCNN = [
+    path
+    for path in CONFIGS
+    if path.stem.startswith('maskrcnn_dy') and not path.stem.endswith('_teacher')
+]
 SCALE = dict(t='tiny', s='small', b='base')
 
 
@@ -27,9 +31,14 @@ def load(path):
 
 
 # The larger sizes of a recipe take long; those that keep 0.9 are the networks of the others.
-@pytest.fixture(params=[
-    pytest.param(path, marks=pytest.mark.slow if {'b', 'l'} & {*path.stem.split('_')} else ())
-    for path in CONFIGS if '_r09_' not in path.stem], ids=lambda path: path.stem)
+@pytest.fixture(
+    params=[
+        pytest.param(path, marks=pytest.mark.slow if {'b', 'l'} & {*path.stem.split('_')} else ())
+        for path in CONFIGS
+        if '_r09_' not in path.stem
+    ],
+    ids=lambda path: path.stem,
+)
 def config(request):
     return load(request.param)
 
@@ -37,9 +46,14 @@ def config(request):
 def test_all_are_there():
     names = {path.stem for path in CONFIGS}
     assert names >= {f'maskrcnn_{f}_{s}' for f in ('dyswin', 'dyconvnext') for s in 'tsb'}
-    assert names >= {'cascade_maskrcnn_stvit_swin_s', 'cascade_maskrcnn_stvit_swin_b',
-                     'maskrcnn_stvit_swin_t', 'upernet_stvit_swin_s_ade20k',
-                     'cls_stvit_swin_s_in1k', 'cls_stvit_swin_b_in1k'}
+    assert names >= {
+        'cascade_maskrcnn_stvit_swin_s',
+        'cascade_maskrcnn_stvit_swin_b',
+        'maskrcnn_stvit_swin_t',
+        'upernet_stvit_swin_s_ade20k',
+        'cls_stvit_swin_s_in1k',
+        'cls_stvit_swin_b_in1k',
+    }
 
 
 def test_metafile_lists_them():
@@ -49,10 +63,13 @@ def test_metafile_lists_them():
     assert set(listed) == {path.stem for path in CONFIGS if not path.stem.endswith('_demo')}
     for name, model in listed.items():
         assert Path(ROOT, model.config).is_file() and Path(model.config).stem == name
-    metrics = {task.task: dict(task.metrics) for task in
-               listed['cascade_maskrcnn_stvit_swin_b'].results}
-    assert metrics == {'Object Detection': {'box AP': 52.2},
-                       'Instance Segmentation': {'mask AP': 45.2}}
+    metrics = {
+        task.task: dict(task.metrics) for task in listed['cascade_maskrcnn_stvit_swin_b'].results
+    }
+    assert metrics == {
+        'Object Detection': {'box AP': 52.2},
+        'Instance Segmentation': {'mask AP': 45.2},
+    }
     text = (ROOT / 'configs/metafile.yml').read_text()
     figures = [line for line in text.splitlines() if ' AP: ' in line or 'Accuracy: ' in line]
     assert len(figures) == 15 and all(line.endswith('# published') for line in figures)
@@ -60,10 +77,16 @@ def test_metafile_lists_them():
 
 def test_loads_without_our_help(tmp_path):
     """As the libraries' own tools do: nothing imported dynsp_mm before."""
-    code = ('import sys; from mmengine.config import Config\n'
-            'for path in sys.argv[1:]: print(Config.fromfile(path).model.backbone.type)')
-    done = subprocess.run([sys.executable, '-c', code, *map(str, CONFIGS)], capture_output=True,
-                          text=True, cwd=tmp_path)
+    code = (
+        'import sys; from mmengine.config import Config\n'
+        'for path in sys.argv[1:]: print(Config.fromfile(path).model.backbone.type)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, *map(str, CONFIGS)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == len(CONFIGS)
 
@@ -79,7 +102,7 @@ def test_sparse_detectors_inherit_what_they_promise(path):
     if rest:
         return
     assert backbone.init_cfg.type == 'Pretrained'
-    assert (SCALE[size] in backbone.init_cfg.checkpoint)
+    assert SCALE[size] in backbone.init_cfg.checkpoint
     assert config.train_dataloader.dataset.data_root == 'data/coco/'
     assert config.train_cfg.max_epochs == 12
     assert config.param_scheduler[1].milestones == [8, 11]
@@ -182,6 +205,7 @@ def test_published_swin_names_are_recognised():
 
 def test_demo_config_names_the_generated_classes():
     from dynsp_mm.demo.synthetic_coco import CLASSES, PALETTE
+
     metainfo = Config.fromfile(ROOT / 'configs/maskrcnn_dyswin_t_demo.py').metainfo
     assert tuple(metainfo.classes) == CLASSES
     assert [tuple(color) for color in metainfo.palette] == [tuple(color) for color in PALETTE]

@@ -1,4 +1,5 @@
 """Detection configs beside Mask R-CNN: what they take from mmdet."""
+
 import pytest
 import torch
 from config_files import load
@@ -8,8 +9,9 @@ from dynsp_mm import DynamicSwin
 
 SCALE = dict(t='tiny', s='small', b='base', l='large')
 WIDTH = dict(t=96, s=96, b=128, l=192)
-CASCADES = [f'cascade_maskrcnn_{family}_{size}' for family in ('dyswin', 'dyconvnext')
-            for size in 'tsb']
+CASCADES = [
+    f'cascade_maskrcnn_{family}_{size}' for family in ('dyswin', 'dyconvnext') for size in 'tsb'
+]
 RETINANETS = [f'retinanet_dyswin_{size}' for size in 'tsb']
 
 
@@ -41,22 +43,27 @@ def test_cascade_with_swin_differs_from_stvit_in_the_backbone(size, drop_path):
     if size != 't':
         published = load(f'cascade_maskrcnn_stvit_swin_{size}')
         assert {key for key in config if config[key] != published.get(key)} == {
-            'model', 'custom_hooks', 'pretrained'}
+            'model',
+            'custom_hooks',
+            'pretrained',
+        }
         config.model.backbone = published.model.backbone
         assert config.model == published.model
     assert config.train_cfg.max_epochs == 36 and config.param_scheduler[1].milestones == [27, 33]
 
 
-@pytest.mark.parametrize('size,drop_path,rate,layers', [
-    ('t', 0.4, 0.7, 6), ('s', 0.6, 0.7, 12), ('b', 0.7, 0.8, 12)])
+@pytest.mark.parametrize(
+    'size,drop_path,rate,layers', [('t', 0.4, 0.7, 6), ('s', 0.6, 0.7, 12), ('b', 0.7, 0.8, 12)]
+)
 def test_cascade_with_convnext_is_the_published_recipe(size, drop_path, rate, layers):
     config = load(f'cascade_maskrcnn_dyconvnext_{size}')
     assert config.model.backbone.drop_path_rate == drop_path
     wrapper = config.optim_wrapper
     assert wrapper.type == 'AmpOptimWrapper' and wrapper.optimizer.lr == 2e-4
     assert wrapper.constructor == 'LearningRateDecayOptimizerConstructor'
-    assert wrapper.paramwise_cfg == dict(decay_rate=rate, decay_type='layer_wise',
-                                         num_layers=layers)
+    assert wrapper.paramwise_cfg == dict(
+        decay_rate=rate, decay_type='layer_wise', num_layers=layers
+    )
 
 
 @pytest.mark.parametrize('name', RETINANETS)
@@ -71,15 +78,19 @@ def test_retinanet_starts_at_the_second_stage(name):
 def test_rtmdet_keeps_its_own_hooks():
     config = load('rtmdet_dyswin_b')
     assert [hook['type'] for hook in config.custom_hooks] == [
-        'EMAHook', 'PipelineSwitchHook', 'SparseTrainingHook']
+        'EMAHook',
+        'PipelineSwitchHook',
+        'SparseTrainingHook',
+    ]
     switch = config.custom_hooks[1]
     assert switch.switch_epoch == 90 and switch.switch_pipeline == config.train_pipeline_stage2
 
 
 def test_moving_averages_follow_a_sparse_backbone():
     """As RTMDet's hook keeps them, buffers included, whatever sizes of image have come by."""
-    backbone = DynamicSwin(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4],
-                           keep_ratios=0.7)
+    backbone = DynamicSwin(
+        embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4], keep_ratios=0.7
+    )
     averages = ExponentialMovingAverage(backbone, momentum=0.5, update_buffers=True)
     averages.update_parameters(backbone)  # the first copies
     for size in (64, 96):

@@ -1,4 +1,5 @@
 """A config whose dense counterpart a library has is that one, swapped, and nothing else."""
+
 import pytest
 from config_files import load, plain
 from mmengine.optim import build_optim_wrapper
@@ -12,18 +13,24 @@ BASES = {
     'retinanet_dyswin_t': 'mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py',
     'dino_dyswin_l': 'mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py',
     'rtmdet_dyswin_b': 'mmdet::rtmdet/rtmdet_l_swin_b_4xb32-100e_coco.py',
-    'mask2former_dyswin_t_ade20k':
-        'mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py',
-    'mask2former_dyswin_s_ade20k':
-        'mmseg::mask2former/mask2former_swin-s_8xb2-160k_ade20k-512x512.py',
-    'mask2former_dyswin_b_ade20k':
-        'mmseg::mask2former/mask2former_swin-b-in1k-384x384-pre_8xb2-160k_ade20k-640x640.py',
-    **{f'cascade_maskrcnn_dyconvnext_{size}': 'mmdet::convnext/cascade-mask-rcnn_convnext-'
-       f'{size}-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py' for size in 'ts'},
-    **{f'upernet_dyswin_{size[0]}_ade20k': f'mmseg::swin/swin-{size}-patch4-window7-in1k-pre_'
-       'upernet_8xb2-160k_ade20k-512x512.py' for size in ('tiny', 'small', 'base')},
-    **{f'upernet_dyconvnext_{size[0]}_ade20k': f'mmseg::convnext/convnext-{size}_upernet_8xb2-'
-       'amp-160k_ade20k-512x512.py' for size in ('tiny', 'small', 'base')},
+    'mask2former_dyswin_t_ade20k': 'mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py',
+    'mask2former_dyswin_s_ade20k': 'mmseg::mask2former/mask2former_swin-s_8xb2-160k_ade20k-512x512.py',
+    'mask2former_dyswin_b_ade20k': 'mmseg::mask2former/mask2former_swin-b-in1k-384x384-pre_8xb2-160k_ade20k-640x640.py',
+    **{
+        f'cascade_maskrcnn_dyconvnext_{size}': 'mmdet::convnext/cascade-mask-rcnn_convnext-'
+        f'{size}-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
+        for size in 'ts'
+    },
+    **{
+        f'upernet_dyswin_{size[0]}_ade20k': f'mmseg::swin/swin-{size}-patch4-window7-in1k-pre_'
+        'upernet_8xb2-160k_ade20k-512x512.py'
+        for size in ('tiny', 'small', 'base')
+    },
+    **{
+        f'upernet_dyconvnext_{size[0]}_ade20k': f'mmseg::convnext/convnext-{size}_upernet_8xb2-'
+        'amp-160k_ade20k-512x512.py'
+        for size in ('tiny', 'small', 'base')
+    },
 }
 
 
@@ -35,8 +42,9 @@ def test_only_the_backbone_and_its_hook_are_new(name):
     config = plain(load(name))
     expected, imports = plain(expected), config['custom_imports']['imports']
     # mmpretrain.models was there for the dense ConvNeXt.
-    assert imports == [module for module in expected['custom_imports']['imports']
-                       if module != 'mmpretrain.models']
+    assert imports == [
+        module for module in expected['custom_imports']['imports'] if module != 'mmpretrain.models'
+    ]
     expected['custom_imports']['imports'] = imports
     assert config == expected
 

@@ -1,4 +1,5 @@
 """Segmentation configs: what they take from mmseg, whole and sliding inference, mIoU."""
+
 import importlib
 import re
 import subprocess
@@ -23,9 +24,12 @@ DEPTH = dict(dyswin=dict(t=6, s=18, b=18), dyconvnext=dict(t=9, s=27, b=27))
 
 def test_all_are_there():
     names = {path.stem for path in CONFIGS}
-    assert names == {f'{head}_{family}_{size}_ade20k' for head in ('upernet', 'fpn')
-                     for family in TYPES for size in 'tsb'} | {
-                         f'mask2former_dyswin_{size}_ade20k' for size in 'tsb'}
+    assert names == {
+        f'{head}_{family}_{size}_ade20k'
+        for head in ('upernet', 'fpn')
+        for family in TYPES
+        for size in 'tsb'
+    } | {f'mask2former_dyswin_{size}_ade20k' for size in 'tsb'}
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -66,8 +70,7 @@ def test_upernet_with_convnext_is_the_published_recipe(size, drop_path, layers):
     wrapper = config.optim_wrapper
     assert wrapper.type == 'AmpOptimWrapper' and wrapper.optimizer.lr == 1e-4
     assert wrapper.constructor == 'LearningRateDecayOptimizerConstructor'
-    assert wrapper.paramwise_cfg == dict(decay_rate=0.9, decay_type='stage_wise',
-                                         num_layers=layers)
+    assert wrapper.paramwise_cfg == dict(decay_rate=0.9, decay_type='stage_wise', num_layers=layers)
 
 
 @pytest.mark.parametrize('size', 'tsb')
@@ -98,15 +101,20 @@ def test_mask2former_keeps_the_rates_of_the_backbone():
 # ------------------------------------------------------------------ whole and slide
 SMALL = dict(
     dyswin=dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4], init_cfg=None),
-    dyconvnext=dict(arch=dict(_delete_=True, depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]),
-                    init_cfg=None))
-HEADS = dict(decode_head=dict(in_channels=[16, 32, 64, 128], channels=16),
-             auxiliary_head=dict(in_channels=64, channels=16))
+    dyconvnext=dict(
+        arch=dict(_delete_=True, depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), init_cfg=None
+    ),
+)
+HEADS = dict(
+    decode_head=dict(in_channels=[16, 32, 64, 128], channels=16),
+    auxiliary_head=dict(in_channels=64, channels=16),
+)
 
 
 def build(name, **model):
     """A config's model with the small backbone and other parts changed."""
     from mmseg.registry import MODELS
+
     importlib.import_module('mmseg.models')
     init_default_scope('mmseg')
     config = load(name)
@@ -125,9 +133,10 @@ def segmentor():
 def segment(model, image):
     """Scores (150, H, W) of one image and the decisions on the way."""
     from mmseg.structures import SegDataSample
+
     sample = SegDataSample(metainfo=dict(img_shape=image.shape[1:], ori_shape=image.shape[1:]))
     with torch.no_grad(), record_decisions(model) as log:
-        result, = model.test_step(dict(inputs=[image], data_samples=[sample]))
+        (result,) = model.test_step(dict(inputs=[image], data_samples=[sample]))
     height, width = image.shape[1:]
     assert result.pred_sem_seg.data.shape == (1, height, width)
     assert result.seg_logits.data.shape == (150, height, width)
@@ -149,11 +158,11 @@ def test_each_sliding_window_has_its_own_decisions(segmentor):
     expected, count = torch.zeros_like(scores), torch.zeros(96, 128)
     segmentor.test_cfg.update(mode='whole')
     for i, (y, x) in enumerate(corners):
-        window, alone = segment(segmentor, image[:, y:y + 64, x:x + 64])
-        for slid, own, ratio in zip(decisions[3 * i:], alone, (0.7, 0.5, 0.3)):
+        window, alone = segment(segmentor, image[:, y : y + 64, x : x + 64])
+        for slid, own, ratio in zip(decisions[3 * i :], alone, (0.7, 0.5, 0.3)):
             assert torch.equal(slid.keep, own.keep) and int(own.keep.sum()) == int(16 * ratio)
-        expected[:, y:y + 64, x:x + 64] += window
-        count[y:y + 64, x:x + 64] += 1
+        expected[:, y : y + 64, x : x + 64] += window
+        count[y : y + 64, x : x + 64] += 1
     assert torch.allclose(scores, expected / count, atol=1e-5)
     # The windows do not all keep the same places.
     assert len({tuple(d.keep.flatten().tolist()) for d in decisions[::3]}) > 1
@@ -168,8 +177,11 @@ def test_one_window_over_all_is_the_whole_image(segmentor):
 
 
 def test_mask2former_slides_without_padding():
-    model = build('mask2former_dyswin_t_ade20k', data_preprocessor=dict(test_cfg=None),
-                  decode_head=dict(in_channels=[16, 32, 64, 128], num_queries=5))
+    model = build(
+        'mask2former_dyswin_t_ade20k',
+        data_preprocessor=dict(test_cfg=None),
+        decode_head=dict(in_channels=[16, 32, 64, 128], num_queries=5),
+    )
     image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
     _, decisions = segment(model, image)
     assert [decision.hw for decision in decisions] == [(4, 6)] * 3
@@ -179,7 +191,7 @@ def test_mask2former_slides_without_padding():
 
 
 # ------------------------------------------------------------------ the tools
-DERIVED = '''
+DERIVED = """
 _base_ = '{root}/configs/upernet_dyconvnext_t_ade20k.py'
 model = dict(backbone={backbone}, data_preprocessor=dict(size=(64, 64)),
              decode_head=dict({decode}, num_classes=3),
@@ -195,7 +207,7 @@ val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
 test_dataloader = val_dataloader
 train_cfg = dict(max_iters=3, val_interval=3)
 default_hooks = dict(logger=dict(interval=1))
-'''
+"""
 
 
 @pytest.mark.slow
@@ -209,23 +221,44 @@ def test_the_tools_report_miou(tmp_path):
         cv2.imwrite(str(tmp_path / f'images/{i}.jpg'), np.stack([labels * 100] * 3, -1))
         cv2.imwrite(str(tmp_path / f'annotations/{i}.png'), labels + 1)
     config, work_dir = tmp_path / 'config.py', tmp_path / 'work'
-    config.write_text(DERIVED.format(
-        root=ROOT, data=tmp_path, backbone=SMALL['dyconvnext'],
-        **{key: ', '.join(f'{k}={v}' for k, v in HEADS[f'{key}_head'].items())
-           for key in ('decode', 'auxiliary')}))
+    config.write_text(
+        DERIVED.format(
+            root=ROOT,
+            data=tmp_path,
+            backbone=SMALL['dyconvnext'],
+            **{
+                key: ', '.join(f'{k}={v}' for k, v in HEADS[f'{key}_head'].items())
+                for key in ('decode', 'auxiliary')
+            },
+        )
+    )
 
     def tool(name, *args):
-        done = subprocess.run([sys.executable, ROOT / 'tools' / name, *args], capture_output=True,
-                              text=True, cwd=tmp_path)
+        done = subprocess.run(
+            [sys.executable, ROOT / 'tools' / name, *args],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         found = re.findall(r'mIoU: ([\d.]+)', done.stdout + done.stderr)
         return done.stdout + done.stderr, float(found[-1])
 
-    log, trained = tool('train.py', config, '--work-dir', work_dir, '--cfg-options',
-                        'optim_wrapper.type=OptimWrapper')
+    log, trained = tool(
+        'train.py',
+        config,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        'optim_wrapper.type=OptimWrapper',
+    )
     assert log.count('loss_keep_ratio') == 3
     arguments = ('test.py', config, work_dir / 'iter_3.pth', '--work-dir', work_dir / 'test')
     assert tool(*arguments)[1] == trained
-    _, slid = tool(*arguments, '--cfg-options', 'model.test_cfg.crop_size=(32,32)',
-                   'model.test_cfg.stride=(16,16)')
+    _, slid = tool(
+        *arguments,
+        '--cfg-options',
+        'model.test_cfg.crop_size=(32,32)',
+        'model.test_cfg.stride=(16,16)',
+    )
     assert 0 <= slid <= 100

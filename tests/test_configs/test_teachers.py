@@ -1,4 +1,5 @@
 """Configs that start from a dense model and keep it as their teacher."""
+
 import copy
 
 import pytest
@@ -13,7 +14,8 @@ from dynsp_mm.training.new_parts import is_new
 NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*_teacher.py'))
 SMALL = dict(
     dyswin=dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4]),
-    dyconvnext=dict(arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128])))
+    dyconvnext=dict(arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128])),
+)
 CHANNELS = [16, 32, 64, 128]
 
 
@@ -22,14 +24,16 @@ def test_all_are_there():
         *(f'maskrcnn_{name}_teacher' for name in ('dyswin_t', 'dyswin_s', 'dyconvnext_t')),
         *(f'cascade_maskrcnn_dyswin_{size}_teacher' for size in 'tsb'),
         *(f'cascade_maskrcnn_dyconvnext_{size}_teacher' for size in 'ts'),
-        *(f'upernet_{family}_{size}_ade20k_teacher' for family in SMALL for size in 'tsb')}
+        *(f'upernet_{family}_{size}_ade20k_teacher' for family in SMALL for size in 'tsb'),
+    }
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_differs_from_the_config_without_a_teacher_as_promised(name):
     config, base = load(name), load(name.removesuffix('_teacher'))
     assert [plain(hook) for hook in config.custom_hooks] == [
-        dict(type='SparseTrainingHook', teacher=config.load_from)]
+        dict(type='SparseTrainingHook', teacher=config.load_from)
+    ]
     assert config.load_from.startswith('https://') and config.load_from.endswith('.pth')
     base.model.backbone.init_cfg = None
     assert plain(config.model) == plain(base.model)
@@ -48,8 +52,10 @@ def test_differs_from_the_config_without_a_teacher_as_promised(name):
     else:
         assert config.train_cfg.max_epochs == 12 == config.param_scheduler[-1].end
         assert config.param_scheduler[-1].milestones == [8, 11]
-    assert all(line in (ROOT / f'configs/{name}.py').read_text() for line in (
-        f'tools/dist_train.sh configs/{name}.py 8', '--from-dense FILE'))
+    assert all(
+        line in (ROOT / f'configs/{name}.py').read_text()
+        for line in (f'tools/dist_train.sh configs/{name}.py 8', '--from-dense FILE')
+    )
 
 
 def small(name):
@@ -70,9 +76,14 @@ def small(name):
     return config
 
 
-@pytest.mark.parametrize('name', ['upernet_dyswin_t_ade20k_teacher',
-                                  'upernet_dyconvnext_t_ade20k_teacher',
-                                  'maskrcnn_dyconvnext_t_teacher'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'upernet_dyswin_t_ade20k_teacher',
+        'upernet_dyconvnext_t_ade20k_teacher',
+        'maskrcnn_dyconvnext_t_teacher',
+    ],
+)
 def test_a_dense_checkpoint_is_start_and_teacher(name, tmp_path):
     config = small(name)
     dense = copy.deepcopy(config.model)
@@ -83,12 +94,14 @@ def test_a_dense_checkpoint_is_start_and_teacher(name, tmp_path):
     assert config.load_from == config.custom_hooks[0].teacher == checkpoint
     student = MODELS.build(config.model)
     missing, unexpected = student.load_state_dict(
-        torch.load(checkpoint)['state_dict'], strict=False)
+        torch.load(checkpoint)['state_dict'], strict=False
+    )
     assert missing and all(is_new(key) for key in missing) and not unexpected
-    hook = SparseTrainingHook(**{key: value for key, value in config.custom_hooks[0].items()
-                                 if key != 'type'})
+    hook = SparseTrainingHook(
+        **{key: value for key, value in config.custom_hooks[0].items() if key != 'type'}
+    )
     hook.attach(student.train(), config)
-    assert hook.distillation.map_weights == (0.5, ) * 4
+    assert hook.distillation.map_weights == (0.5,) * 4
     assert hook.distillation.logit_weight == (0.5 if 'upernet' in name else 0)
     if config.optim_wrapper.type == 'AmpOptimWrapper':
         config.optim_wrapper = dict(config.optim_wrapper, type='OptimWrapper')
@@ -96,6 +109,13 @@ def test_a_dense_checkpoint_is_start_and_teacher(name, tmp_path):
     groups = build_optim_wrapper(student, config.optim_wrapper).optimizer.param_groups
     lr = config.optim_wrapper.optimizer.lr
     assert groups[-1]['lr'] == pytest.approx(lr)  # the new parts come last
-    assert max(group['lr'] for group in groups if not any(
-        parameter is new for key, new in student.named_parameters() if is_new(key)
-        for parameter in group['params'])) == pytest.approx(0.2 * lr)
+    assert max(
+        group['lr']
+        for group in groups
+        if not any(
+            parameter is new
+            for key, new in student.named_parameters()
+            if is_new(key)
+            for parameter in group['params']
+        )
+    ) == pytest.approx(0.2 * lr)

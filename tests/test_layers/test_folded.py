@@ -1,4 +1,5 @@
 """Folded forms compute what the modules compute."""
+
 import copy
 import pickle
 import threading
@@ -9,23 +10,39 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_state_dict
-from torch.nn.modules.module import (register_module_forward_hook,
-                                     register_module_forward_pre_hook)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-import dynsp_mm  # noqa: F401
+import dynsp_mm
 from dynsp_mm.analysis import held_memory
-from dynsp_mm.layers import (ConvNeXtBlock, Foldable, PatchMerging, WindowAttention,
-                             reference_forms, run_stage)
+from dynsp_mm.layers import (
+    ConvNeXtBlock,
+    Foldable,
+    PatchMerging,
+    WindowAttention,
+    reference_forms,
+    run_stage,
+)
 from dynsp_mm.ops import KERNELS, parts
 from dynsp_mm.recording import record_decisions
 
-SWIN = dict(type='DynamicSwin', out_indices=(0, 1, 2, 3),
-            arch=dict(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 2, 4)))
-CONVNEXT = dict(type='DynamicConvNeXt', out_indices=(0, 1, 2, 3), gap_before_final_norm=False,
-                arch=dict(depths=[1, 1, 4, 1], channels=[16, 16, 32, 40]),
-                layer_scale_init_value=0.5)
-STVIT = dict(type='STViTSwin', out_indices=(0, 1, 2, 3), layer_scale_init_value=0.3,
-             arch=dict(embed_dims=16, depths=(1, 1, 7, 1), num_heads=(1, 2, 2, 4)))
+SWIN = dict(
+    type='DynamicSwin',
+    out_indices=(0, 1, 2, 3),
+    arch=dict(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 2, 4)),
+)
+CONVNEXT = dict(
+    type='DynamicConvNeXt',
+    out_indices=(0, 1, 2, 3),
+    gap_before_final_norm=False,
+    arch=dict(depths=[1, 1, 4, 1], channels=[16, 16, 32, 40]),
+    layer_scale_init_value=0.5,
+)
+STVIT = dict(
+    type='STViTSwin',
+    out_indices=(0, 1, 2, 3),
+    layer_scale_init_value=0.3,
+    arch=dict(embed_dims=16, depths=(1, 1, 7, 1), num_heads=(1, 2, 2, 4)),
+)
 SPARSE = (0.7, 0.5, 0.3)
 BACKENDS = ('eager', 'onednn')
 # Even, odd with padding in every stage, smaller than a window.
@@ -52,8 +69,9 @@ def build(config, **changes):
 
 def relative_error(maps, expected):
     # max() of Python would not see NaN.
-    return float(torch.stack([(a - b).abs().max() / b.abs().max()
-                              for a, b in zip(maps, expected)]).max())
+    return float(
+        torch.stack([(a - b).abs().max() / b.abs().max() for a, b in zip(maps, expected)]).max()
+    )
 
 
 def folded_and_plain(model, image):
@@ -64,25 +82,36 @@ def folded_and_plain(model, image):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('config', [
-    {**SWIN, 'keep_ratios': None},
-    {**SWIN, 'keep_ratios': SPARSE},
-    {**SWIN, 'keep_ratios': (1.0, 0.5, 1e-6)},  # all slow, both, all fast
-    {**SWIN, 'keep_ratios': SPARSE, 'qkv_bias': False, 'qk_scale': 0.3, 'pad_small_map': True},
-    {**SWIN, 'keep_ratios': SPARSE, 'window_size': [4, 5, 6, 3], 'mlp_ratio': 2.5},
-    {**SWIN, 'keep_ratios': SPARSE, 'selection': dict(type='threshold', threshold=0.945)},
-    {**CONVNEXT, 'keep_ratios': None},
-    {**CONVNEXT, 'keep_ratios': SPARSE},
-    {**CONVNEXT, 'keep_ratios': SPARSE, 'layer_scale_init_value': 0.0},
-    STVIT,
-    {**STVIT, 'pad_mask': 'release'},
-    {**STVIT, 'form': 'classification', 'semantic_token2': True},
-], ids=lambda c: '-'.join(str(v) for k, v in c.items() if k not in (
-    'type', 'arch', 'out_indices', 'gap_before_final_norm')) or c['type'])
+@pytest.mark.parametrize(
+    'config',
+    [
+        {**SWIN, 'keep_ratios': None},
+        {**SWIN, 'keep_ratios': SPARSE},
+        {**SWIN, 'keep_ratios': (1.0, 0.5, 1e-6)},  # all slow, both, all fast
+        {**SWIN, 'keep_ratios': SPARSE, 'qkv_bias': False, 'qk_scale': 0.3, 'pad_small_map': True},
+        {**SWIN, 'keep_ratios': SPARSE, 'window_size': [4, 5, 6, 3], 'mlp_ratio': 2.5},
+        {**SWIN, 'keep_ratios': SPARSE, 'selection': dict(type='threshold', threshold=0.945)},
+        {**CONVNEXT, 'keep_ratios': None},
+        {**CONVNEXT, 'keep_ratios': SPARSE},
+        {**CONVNEXT, 'keep_ratios': SPARSE, 'layer_scale_init_value': 0.0},
+        STVIT,
+        {**STVIT, 'pad_mask': 'release'},
+        {**STVIT, 'form': 'classification', 'semantic_token2': True},
+    ],
+    ids=lambda c: (
+        '-'.join(
+            str(v)
+            for k, v in c.items()
+            if k not in ('type', 'arch', 'out_indices', 'gap_before_final_norm')
+        )
+        or c['type']
+    ),
+)
 def test_equals_the_modules(config, backend):
     model = build(config).prepare_for_inference(backend)
-    assert all(module._form is not None for module in model.modules()
-               if isinstance(module, Foldable))
+    assert all(
+        module._form is not None for module in model.modules() if isinstance(module, Foldable)
+    )
     for batch, height, width in SIZES:
         image = torch.randn(batch, 3, height, width)
         maps, expected = folded_and_plain(model, image)
@@ -91,14 +120,20 @@ def test_equals_the_modules(config, backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('config', [{**SWIN, 'keep_ratios': SPARSE, 'window_size': 4},
-                                    {**CONVNEXT, 'keep_ratios': SPARSE},
-                                    {**STVIT, 'window_size': 4}], ids=lambda c: c['type'])
+@pytest.mark.parametrize(
+    'config',
+    [
+        {**SWIN, 'keep_ratios': SPARSE, 'window_size': 4},
+        {**CONVNEXT, 'keep_ratios': SPARSE},
+        {**STVIT, 'window_size': 4},
+    ],
+    ids=lambda c: c['type'],
+)
 @pytest.mark.parametrize('chunk', [20, None])
 def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
     """However many rows are taken at a time: a map has several pieces of different lengths."""
-    class Kernels(KERNELS[backend]):
 
+    class Kernels(KERNELS[backend]):
         def __init__(self, device):
             super().__init__(device)
             self.chunk = chunk
@@ -110,6 +145,7 @@ def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
             pieces = parts(length, size)
             cuts.setdefault((module, size), []).append([p.stop - p.start for p in pieces])
             return pieces
+
         return cut
 
     monkeypatch.setitem(KERNELS, backend, Kernels)
@@ -157,12 +193,21 @@ def computes_half_precision():
     return True
 
 
-@pytest.mark.parametrize('config', [{**SWIN, 'keep_ratios': SPARSE},
-                                    {**CONVNEXT, 'keep_ratios': SPARSE}, STVIT],
-                         ids=lambda c: c['type'])
-@pytest.mark.parametrize('dtype,backend,limit', [
-    (torch.float64, 'eager', 1e-12), (torch.bfloat16, 'auto', 0.03),
-    (torch.bfloat16, 'eager', 0.03), (torch.float16, 'eager', 0.004)], ids=str)
+@pytest.mark.parametrize(
+    'config',
+    [{**SWIN, 'keep_ratios': SPARSE}, {**CONVNEXT, 'keep_ratios': SPARSE}, STVIT],
+    ids=lambda c: c['type'],
+)
+@pytest.mark.parametrize(
+    'dtype,backend,limit',
+    [
+        (torch.float64, 'eager', 1e-12),
+        (torch.bfloat16, 'auto', 0.03),
+        (torch.bfloat16, 'eager', 0.03),
+        (torch.float16, 'eager', 0.004),
+    ],
+    ids=str,
+)
 def test_dtypes(config, dtype, backend, limit):
     """Against the modules in float32 or more, with the same weights and image."""
     if dtype == torch.float16 and not computes_half_precision():
@@ -174,8 +219,9 @@ def test_dtypes(config, dtype, backend, limit):
     exact = copy.deepcopy(model).to(torch.promote_types(dtype, torch.float32))
     image = torch.randn(1, 3, 96, 96, dtype=dtype)
     model.prepare_for_inference(backend)
-    assert all(module._form is not None for module in model.modules()
-               if isinstance(module, Foldable))
+    assert all(
+        module._form is not None for module in model.modules() if isinstance(module, Foldable)
+    )
     with torch.no_grad():
         maps, expected = model(image), exact(image.to(exact.norm3.weight.dtype))
     assert all(a.dtype == dtype for a in maps)
@@ -194,20 +240,28 @@ def test_images_do_not_influence_each_other():
             torch.testing.assert_close(a[1], b[1])
 
 
-@pytest.mark.parametrize('config,left', [
-    ({**SWIN, 'act_cfg': dict(type='ReLU')}, 'SwinBlock'),
-    ({**CONVNEXT, 'act_cfg': dict(type='ReLU')}, 'ConvNeXtBlock'),
-    ({**CONVNEXT, 'act_cfg': dict(type='GELU', approximate='tanh')}, 'ConvNeXtBlock'),
-    ({**CONVNEXT, 'use_grn': True}, 'ConvNeXtBlock'),
-    ({**STVIT, 'act_cfg': dict(type='ReLU')}, 'GlobalBlock'),
-    (dict(type='DynamicSwinV2', window_size=4, arch=dict(SWIN['arch'], extra_norm_every_n_blocks=0),
-          out_indices=(0, 1, 2, 3)),
-     'SwinBlockV2'),
-])
+@pytest.mark.parametrize(
+    'config,left',
+    [
+        ({**SWIN, 'act_cfg': dict(type='ReLU')}, 'SwinBlock'),
+        ({**CONVNEXT, 'act_cfg': dict(type='ReLU')}, 'ConvNeXtBlock'),
+        ({**CONVNEXT, 'act_cfg': dict(type='GELU', approximate='tanh')}, 'ConvNeXtBlock'),
+        ({**CONVNEXT, 'use_grn': True}, 'ConvNeXtBlock'),
+        ({**STVIT, 'act_cfg': dict(type='ReLU')}, 'GlobalBlock'),
+        (
+            dict(
+                type='DynamicSwinV2',
+                window_size=4,
+                arch=dict(SWIN['arch'], extra_norm_every_n_blocks=0),
+                out_indices=(0, 1, 2, 3),
+            ),
+            'SwinBlockV2',
+        ),
+    ],
+)
 def test_what_has_no_form_runs_as_it_is(config, left):
     model = build(config).prepare_for_inference()
-    assert any(type(module).__name__ == left and module._form is None
-               for module in model.modules())
+    assert any(type(module).__name__ == left and module._form is None for module in model.modules())
     maps, expected = folded_and_plain(model, torch.randn(2, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
@@ -219,6 +273,7 @@ class Marked(Exception):
 @pytest.fixture
 def marked(monkeypatch):
     """A prepared backbone whose folded blocks raise."""
+
     def run(*args):
         raise Marked
 
@@ -242,10 +297,17 @@ def test_autocast_runs_the_modules(marked):
         marked(torch.randn(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize('change', [
-    lambda m: m.train(), lambda m: m.double().float(), lambda m: m.load_state_dict(m.state_dict()),
-    lambda m: m.discard_prepared(), lambda m: m.requires_grad_(False).to('cpu')],
-    ids=['train', 'dtype', 'load', 'discard', 'device'])
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda m: m.train(),
+        lambda m: m.double().float(),
+        lambda m: m.load_state_dict(m.state_dict()),
+        lambda m: m.discard_prepared(),
+        lambda m: m.requires_grad_(False).to('cpu'),
+    ],
+    ids=['train', 'dtype', 'load', 'discard', 'device'],
+)
 def test_is_dropped_when_weights_may_change(marked, change):
     change(marked)
     assert all(m._form is None for m in marked.modules() if isinstance(m, Foldable))
@@ -264,15 +326,27 @@ def test_copies_are_plain(marked):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('config', [
-    {**SWIN, 'keep_ratios': SPARSE}, {**CONVNEXT, 'keep_ratios': SPARSE}, STVIT,
-    {**STVIT, 'form': 'classification'}, {**SWIN, 'keep_ratios': None, 'act_cfg': dict(type='ReLU')}
-], ids=lambda c: '-'.join(str(c.get(k, '')) for k in ('type', 'form', 'act_cfg')))
+@pytest.mark.parametrize(
+    'config',
+    [
+        {**SWIN, 'keep_ratios': SPARSE},
+        {**CONVNEXT, 'keep_ratios': SPARSE},
+        STVIT,
+        {**STVIT, 'form': 'classification'},
+        {**SWIN, 'keep_ratios': None, 'act_cfg': dict(type='ReLU')},
+    ],
+    ids=lambda c: '-'.join(str(c.get(k, '')) for k in ('type', 'form', 'act_cfg')),
+)
 def test_released_weights_are_held_once(config, backend):
     model, other = build(config), torch.randn(2, 3, 101, 75)
     before = held_memory(model)
-    linear = sum(part.weight.nbytes for module in model.modules() if isinstance(module, Foldable)
-                 for part in module.modules() if isinstance(part, torch.nn.Linear))
+    linear = sum(
+        part.weight.nbytes
+        for module in model.modules()
+        if isinstance(module, Foldable)
+        for part in module.modules()
+        if isinstance(part, torch.nn.Linear)
+    )
     with torch.no_grad():
         expected = model(other)
         twice = held_memory(model.prepare_for_inference(backend))
@@ -284,33 +358,63 @@ def test_released_weights_are_held_once(config, backend):
     assert once < twice
 
 
-@pytest.mark.parametrize('use', [
-    lambda m, x: m(x), lambda m, x: m.train(), lambda m, x: m.state_dict(),
-    lambda m, x: get_state_dict(m), lambda m, x: copy.deepcopy(m), lambda m, x: pickle.dumps(m),
-    lambda m, x: m.double(), lambda m, x: m.discard_prepared(),
-    lambda m, x: m.prepare_for_inference(), lambda m, x: m.prepare_for_inference('eager', True),
-    lambda m, x: m.load_state_dict(build(SWIN, keep_ratios=SPARSE).state_dict()),
-    lambda m, x: torch.no_grad()(reference_forms()(m))(x),
-    lambda m, x: torch.no_grad()(torch.autocast('cpu', torch.bfloat16)(m))(x),
-    lambda m, x: m.stages[0].blocks[0]._replicate_for_data_parallel(),
-    lambda m, x: m.stages[0].blocks[0].ffn.state_dict(),
-    lambda m, x: m.stages[0].blocks[0].ffn(torch.zeros(1, 16))],
-    ids=['gradients', 'train', 'state_dict', 'mmengine', 'deepcopy', 'pickle', 'cast', 'discard',
-         'prepare', 'release', 'load', 'reference', 'autocast', 'replica', 'part', 'layer'])
+@pytest.mark.parametrize(
+    'use',
+    [
+        lambda m, x: m(x),
+        lambda m, x: m.train(),
+        lambda m, x: m.state_dict(),
+        lambda m, x: get_state_dict(m),
+        lambda m, x: copy.deepcopy(m),
+        lambda m, x: pickle.dumps(m),
+        lambda m, x: m.double(),
+        lambda m, x: m.discard_prepared(),
+        lambda m, x: m.prepare_for_inference(),
+        lambda m, x: m.prepare_for_inference('eager', True),
+        lambda m, x: m.load_state_dict(build(SWIN, keep_ratios=SPARSE).state_dict()),
+        lambda m, x: torch.no_grad()(reference_forms()(m))(x),
+        lambda m, x: torch.no_grad()(torch.autocast('cpu', torch.bfloat16)(m))(x),
+        lambda m, x: m.stages[0].blocks[0]._replicate_for_data_parallel(),
+        lambda m, x: m.stages[0].blocks[0].ffn.state_dict(),
+        lambda m, x: m.stages[0].blocks[0].ffn(torch.zeros(1, 16)),
+    ],
+    ids=[
+        'gradients',
+        'train',
+        'state_dict',
+        'mmengine',
+        'deepcopy',
+        'pickle',
+        'cast',
+        'discard',
+        'prepare',
+        'release',
+        'load',
+        'reference',
+        'autocast',
+        'replica',
+        'part',
+        'layer',
+    ],
+)
 def test_what_needs_released_weights_says_so(use):
     model, image = build(SWIN, keep_ratios=SPARSE), torch.randn(1, 3, 64, 64)
     model.prepare_for_inference(release_weights=True)
     assert model.stages[0].blocks[0].ffn.layers[1].weight.isnan().all()
-    kept = {name: tensor.clone() for name, tensor in model.named_parameters()
-            if not tensor.isnan().any()}
+    kept = {
+        name: tensor.clone()
+        for name, tensor in model.named_parameters()
+        if not tensor.isnan().any()
+    }
     with torch.no_grad():
         expected = model(image)
     with pytest.raises(RuntimeError, match='were released by prepare_for_inference'):
         use(model, image)
     # Nothing was changed before it was refused.
     assert not any(module.training for module in model.modules())
-    assert len(kept) > 50 and all(torch.equal(model.get_parameter(name), tensor)
-                                  for name, tensor in kept.items())
+    assert len(kept) > 50 and all(
+        torch.equal(model.get_parameter(name), tensor) for name, tensor in kept.items()
+    )
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(model(image), expected))
 
@@ -344,6 +448,7 @@ def test_what_cannot_be_prepared_releases_nothing(monkeypatch):
         if len(calls) > 11:
             raise MemoryError
         return pack(*args)
+
     monkeypatch.setattr(KERNELS['eager'], 'pack', fail)
     with pytest.raises(MemoryError):
         model.prepare_for_inference('eager', release_weights=True)
@@ -378,8 +483,12 @@ def test_state_dict_does_not_change():
 
 def test_new_weights_need_new_forms():
     model = build(CONVNEXT, keep_ratios=SPARSE).prepare_for_inference()
-    model.load_state_dict({key: value + 0.01 if value.is_floating_point() else value
-                           for key, value in model.state_dict().items()})
+    model.load_state_dict(
+        {
+            key: value + 0.01 if value.is_floating_point() else value
+            for key, value in model.state_dict().items()
+        }
+    )
     model.prepare_for_inference()
     maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
@@ -388,19 +497,30 @@ def test_new_weights_need_new_forms():
 def watch(module, seen):
     """Keeps what goes into a module and what comes out, each with a copy."""
     module.register_forward_pre_hook(lambda m, args: seen.append((args[0], args[0].clone())))
-    module.register_forward_hook(lambda m, args, out: torch.is_tensor(out)
-                                 and seen.append((out, out.clone())) or None)
+    module.register_forward_hook(
+        lambda m, args, out: torch.is_tensor(out) and seen.append((out, out.clone())) or None
+    )
 
 
 @pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
-@pytest.mark.parametrize('choose', [
-    lambda m, stages: getattr(m, 'downsample_layers', m.stages),
-    lambda m, stages: [stage[0] for stage in stages],
-    lambda m, stages: [stage[-1] for stage in stages], lambda m, stages: [stages[2][1]],
-    lambda m, stages: m.token_predictors, lambda m, stages: [m.token_predictors[1].norm],
-    lambda m, stages: [block.depthwise_conv for stage in stages for block in stage
-                       if isinstance(block, ConvNeXtBlock)]],
-    ids=['stages', 'first', 'last', 'second', 'predictors', 'norm', 'conv'])
+@pytest.mark.parametrize(
+    'choose',
+    [
+        lambda m, stages: getattr(m, 'downsample_layers', m.stages),
+        lambda m, stages: [stage[0] for stage in stages],
+        lambda m, stages: [stage[-1] for stage in stages],
+        lambda m, stages: [stages[2][1]],
+        lambda m, stages: m.token_predictors,
+        lambda m, stages: [m.token_predictors[1].norm],
+        lambda m, stages: [
+            block.depthwise_conv
+            for stage in stages
+            for block in stage
+            if isinstance(block, ConvNeXtBlock)
+        ],
+    ],
+    ids=['stages', 'first', 'last', 'second', 'predictors', 'norm', 'conv'],
+)
 def test_hooks_see_maps_that_stay(config, choose):
     """Blocks write their output over their input where nobody else has it."""
     model, seen = build(config, keep_ratios=SPARSE).prepare_for_inference(), []
@@ -414,8 +534,9 @@ def test_hooks_see_maps_that_stay(config, choose):
     assert all(torch.equal(held, copied) for held, copied in seen)
 
 
-@pytest.mark.parametrize('register', [register_module_forward_hook,
-                                      register_module_forward_pre_hook])
+@pytest.mark.parametrize(
+    'register', [register_module_forward_hook, register_module_forward_pre_hook]
+)
 def test_hooks_of_all_modules_see_maps_that_stay(register):
     model, seen = build(CONVNEXT, keep_ratios=SPARSE).prepare_for_inference(), []
 
@@ -423,6 +544,7 @@ def test_hooks_of_all_modules_see_maps_that_stay(register):
         if isinstance(module, ConvNeXtBlock):
             held = args[0] if out is None else out
             seen.append((held, held.clone()))
+
     handle = register(see)
     try:
         with torch.no_grad():
@@ -444,7 +566,6 @@ class Wrapped(torch.nn.Module):
 
 
 class Skip(torch.nn.Module):
-
     def forward(self, x, hw, decision=None):
         return x
 
@@ -455,7 +576,7 @@ def test_wrapped_blocks_keep_their_input(config, skip):
     model = build(config, keep_ratios=SPARSE)
     for stage in model.stages:
         blocks = getattr(stage, 'blocks', stage)
-        for index in (0, 2) if len(blocks) > 2 else (0, ):
+        for index in (0, 2) if len(blocks) > 2 else (0,):
             norm = next(m for m in blocks[index].modules() if isinstance(m, torch.nn.LayerNorm))
             blocks[index] = Skip() if skip else Wrapped(blocks[index], norm.normalized_shape[0])
     maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
@@ -478,8 +599,9 @@ def test_a_stage_leaves_its_input(config):
 def test_blocks_overwrite_only_what_they_may(config):
     block = build(config, keep_ratios=None).prepare_for_inference().stages[1]
     block = getattr(block, 'blocks', block)[0]
-    x = torch.randn(2, block(torch.zeros(1, 72, 32 if config is SWIN else 16), (9, 8)).shape[2],
-                    72).transpose(1, 2)  # the memory of a channels-first map
+    x = torch.randn(
+        2, block(torch.zeros(1, 72, 32 if config is SWIN else 16), (9, 8)).shape[2], 72
+    ).transpose(1, 2)  # the memory of a channels-first map
     before = x.clone()
     with torch.no_grad():
         out = block(x, (9, 8))
@@ -492,19 +614,18 @@ def test_blocks_overwrite_only_what_they_may(config):
 
 
 class DoubledLinear(torch.nn.Linear):
-
     def forward(self, x):
         return 2 * super().forward(x)
 
 
 class DoubledNorm(torch.nn.LayerNorm):
-
     def forward(self, x):
         return 2 * super().forward(x)
 
 
-@pytest.mark.parametrize('name,part', [('norm2', DoubledNorm(16)),
-                                       ('ffn.layers.1', DoubledLinear(64, 16))])
+@pytest.mark.parametrize(
+    'name,part', [('norm2', DoubledNorm(16)), ('ffn.layers.1', DoubledLinear(64, 16))]
+)
 def test_layers_that_are_more_than_their_weights_run(name, part):
     model = build(SWIN, keep_ratios=None)
     block = model.stages[0].blocks[0]
@@ -515,32 +636,42 @@ def test_layers_that_are_more_than_their_weights_run(name, part):
     assert relative_error(maps, expected) < 1e-5
 
 
-@pytest.mark.parametrize('config,name', [
-    (CONVNEXT, 'stages.2.1.norm'), (CONVNEXT, 'stages.2.1.fast_path.norm'),
-    (CONVNEXT, 'token_predictors.0.norm'), (SWIN, 'stages.2.blocks.1.norm1'),
-    (SWIN, 'stages.2.blocks.1.fast_path.norm'), (STVIT, 'stages.2.blocks.1.norm1'),
-    (STVIT, 'stages.2.blocks.5.norm2')])
+@pytest.mark.parametrize(
+    'config,name',
+    [
+        (CONVNEXT, 'stages.2.1.norm'),
+        (CONVNEXT, 'stages.2.1.fast_path.norm'),
+        (CONVNEXT, 'token_predictors.0.norm'),
+        (SWIN, 'stages.2.blocks.1.norm1'),
+        (SWIN, 'stages.2.blocks.1.fast_path.norm'),
+        (STVIT, 'stages.2.blocks.1.norm1'),
+        (STVIT, 'stages.2.blocks.5.norm2'),
+    ],
+)
 def test_other_norms_run(config, name):
     model = build(config, **{} if config is STVIT else dict(keep_ratios=SPARSE))
     parent, _, child = name.rpartition('.')
     part = model.get_submodule(parent)
-    setattr(part, child, torch.nn.LayerNorm(getattr(part, child).normalized_shape,
-                                            elementwise_affine=False))
+    setattr(
+        part,
+        child,
+        torch.nn.LayerNorm(getattr(part, child).normalized_shape, elementwise_affine=False),
+    )
     maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
 def test_attention_of_a_subclass_runs():
     class Flat(WindowAttention):
-
         def position_bias(self):
             return torch.zeros_like(self.relative_position_bias_table)
 
         def prepare(self, q, k):
             return 2 * q, k
 
-    model = build(SWIN, keep_ratios=None, stage_cfgs=dict(block_cfgs=dict(
-        attn_cfgs=dict(attention=Flat)))).prepare_for_inference()
+    model = build(
+        SWIN, keep_ratios=None, stage_cfgs=dict(block_cfgs=dict(attn_cfgs=dict(attention=Flat)))
+    ).prepare_for_inference()
     assert model.stages[0].blocks[0]._form is None
     maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
@@ -565,8 +696,13 @@ def test_small_scales_keep_gradients_in_reduced_precision(dtype):
         with torch.autocast('cpu', dtype, enabled=enabled):
             out = block(x, (8, 8))
         (2.0**13 * (out.float() * direction).sum()).backward()  # as gradients are scaled
-        grads.append([block.pointwise_conv1.weight.grad.clone(),
-                      block.pointwise_conv2.weight.grad.clone(), block.gamma.grad.clone()])
+        grads.append(
+            [
+                block.pointwise_conv1.weight.grad.clone(),
+                block.pointwise_conv2.weight.grad.clone(),
+                block.gamma.grad.clone(),
+            ]
+        )
     for exact, reduced in zip(*grads):
         assert (reduced - exact).norm() < 0.05 * exact.norm()
 
@@ -583,8 +719,10 @@ def test_optimizer_steps_drop_the_form():
 
 def test_other_tensors_in_place_of_weights_drop_the_form():
     image = torch.randn(1, 3, 64, 64)
-    other = {name: 2 * tensor if tensor.is_floating_point() else tensor
-             for name, tensor in build(SWIN, keep_ratios=None).state_dict().items()}
+    other = {
+        name: 2 * tensor if tensor.is_floating_point() else tensor
+        for name, tensor in build(SWIN, keep_ratios=None).state_dict().items()
+    }
     model = build(SWIN, keep_ratios=None).prepare_for_inference()
     with torch.no_grad():
         called = torch.func.functional_call(model, other, (image,))
@@ -595,8 +733,14 @@ def test_other_tensors_in_place_of_weights_drop_the_form():
     maps, expected = folded_and_plain(model, image)
     assert relative_error(maps, expected) < 1e-5
     model.prepare_for_inference()
-    model.stages[2].load_state_dict({name[len('stages.2.'):]: tensor for name, tensor
-                                     in other.items() if name.startswith('stages.2.')}, assign=True)
+    model.stages[2].load_state_dict(
+        {
+            name[len('stages.2.') :]: tensor
+            for name, tensor in other.items()
+            if name.startswith('stages.2.')
+        },
+        assign=True,
+    )
     maps, expected = folded_and_plain(model, image)
     assert relative_error(maps, expected) < 1e-5
     model.load_state_dict(other)
@@ -604,13 +748,17 @@ def test_other_tensors_in_place_of_weights_drop_the_form():
         assert all(torch.equal(a, b) for a, b in zip(called, model(image)))
 
 
-@pytest.mark.parametrize('config,name', [(SWIN, 'stages.2.blocks.1.ffn.layers.1'),
-                                         (SWIN, 'stages.0.blocks.0.attn.w_msa.qkv'),
-                                         (CONVNEXT, 'stages.2.1.pointwise_conv2')])
+@pytest.mark.parametrize(
+    'config,name',
+    [
+        (SWIN, 'stages.2.blocks.1.ffn.layers.1'),
+        (SWIN, 'stages.0.blocks.0.attn.w_msa.qkv'),
+        (CONVNEXT, 'stages.2.1.pointwise_conv2'),
+    ],
+)
 @pytest.mark.parametrize('shows_weight', [False, True])
 def test_adapters_in_place_of_linear_layers_run(config, name, shows_weight):
     class Adapter(torch.nn.Module):
-
         def __init__(self, layer):
             super().__init__()
             self.base_layer = layer
@@ -675,8 +823,17 @@ def test_stem_with_another_norm_runs_as_it_is():
     assert model.patch_embed._form is None and model.stages[0].blocks[0]._form is not None
 
 
-@pytest.mark.parametrize('cfg', [dict(kernel_size=3, stride=2), dict(dilation=2), dict(stride=1),
-                                 dict(padding=0), dict(use_post_norm=True), dict(norm_cfg=None)])
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        dict(kernel_size=3, stride=2),
+        dict(dilation=2),
+        dict(stride=1),
+        dict(padding=0),
+        dict(use_post_norm=True),
+        dict(norm_cfg=None),
+    ],
+)
 def test_other_patch_merging_runs_as_it_is(cfg):
     merging = PatchMerging(8, 16, **{'kernel_size': 2, **cfg}).eval()
     assert not merging.fold(KERNELS['eager'](torch.device('cpu')))

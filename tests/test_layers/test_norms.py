@@ -7,7 +7,7 @@ def test_layer_norm_2d_is_layer_norm_over_channels():
     norm = LayerNorm2d(6, eps=1e-3)
     torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
     x = torch.randn(2, 6, 3, 5)
-    expected = torch.nn.functional.layer_norm(x.movedim(1, -1), (6, ), norm.weight, norm.bias, 1e-3)
+    expected = torch.nn.functional.layer_norm(x.movedim(1, -1), (6,), norm.weight, norm.bias, 1e-3)
     torch.testing.assert_close(norm(x), expected.movedim(-1, 1))
 
 

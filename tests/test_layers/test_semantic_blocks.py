@@ -1,9 +1,15 @@
 """What the blocks record is what they compute."""
+
 import pytest
 import torch
 
-from dynsp_mm.layers import (ConvStem, CrossAttention, GlobalBlock, InnerNeighbourhoodBlock,
-                             NeighbourhoodBlock)
+from dynsp_mm.layers import (
+    ConvStem,
+    CrossAttention,
+    GlobalBlock,
+    InnerNeighbourhoodBlock,
+    NeighbourhoodBlock,
+)
 from dynsp_mm.ops import pool_windows
 
 C = 8
@@ -16,13 +22,16 @@ def blocks(hw):
     semantic = pool_windows(image, 7, 3)
     return dict(
         generate=(NeighbourhoodBlock(3, 7, 14, **COMMON), (semantic, image)),
-        release=(NeighbourhoodBlock(3, 7, 14, **COMMON),
-                 (semantic, image, tuple(-side % 7 for side in hw))),
+        release=(
+            NeighbourhoodBlock(3, 7, 14, **COMMON),
+            (semantic, image, tuple(-side % 7 for side in hw)),
+        ),
         local=(NeighbourhoodBlock(3, 3, 3, **COMMON), (semantic, semantic)),
         recover=(NeighbourhoodBlock(7, 3, 27, **COMMON), (image, semantic)),
-        self=(GlobalBlock(**COMMON), (semantic, )),
+        self=(GlobalBlock(**COMMON), (semantic,)),
         refine=(GlobalBlock(**COMMON), (semantic + 1, semantic, image)),
-        inner=(InnerNeighbourhoodBlock(3, 7, 10, **COMMON), (semantic, image)))
+        inner=(InnerNeighbourhoodBlock(3, 7, 10, **COMMON), (semantic, image)),
+    )
 
 
 KINDS = tuple(blocks((14, 14)))
@@ -60,14 +69,20 @@ def forward_with_marked_value(block, args, keys, position):
     def mark(module, inputs, output):
         tokens = inputs[0].shape[-2]
         values = output[..., C:].zero_()
-        last_map = (inputs[0].dim() == 4 and inputs[0].shape[1:3] == keys.shape[1:3]
-                    and not (isinstance(block, InnerNeighbourhoodBlock) and not seen))
+        last_map = (
+            inputs[0].dim() == 4
+            and inputs[0].shape[1:3] == keys.shape[1:3]
+            and not (isinstance(block, InnerNeighbourhoodBlock) and not seen)
+        )
         seen.append(1)
         if last_map:
             values[:, position[0], position[1], 0] = 1
         elif inputs[0].dim() == 3:  # global: the last map's tokens are last
-            values[:, tokens - keys.shape[1] * keys.shape[2]
-                   + position[0] * keys.shape[2] + position[1], 0] = 1
+            values[
+                :,
+                tokens - keys.shape[1] * keys.shape[2] + position[0] * keys.shape[2] + position[1],
+                0,
+            ] = 1
         return torch.cat([output[..., :C], values], -1)
 
     handle = block.attn.kv.register_forward_hook(mark)
@@ -83,8 +98,10 @@ def forward_with_marked_value(block, args, keys, position):
 @pytest.mark.parametrize('kind', KINDS)
 def test_checkpointing_changes_nothing(kind, hw):
     block, args = blocks(hw)[kind]
-    args = [arg.requires_grad_() if isinstance(arg, torch.Tensor) and arg.is_leaf else arg
-            for arg in args]
+    args = [
+        arg.requires_grad_() if isinstance(arg, torch.Tensor) and arg.is_leaf else arg
+        for arg in args
+    ]
     gradients = []
     for block.with_cp in (False, True):
         block.zero_grad()

@@ -9,8 +9,9 @@ from dynsp_mm.ops.backend import resolve_backend
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda', 0)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-OPERATORS = dict(_linear_pointwise=None, _reorder_linear_weight=None,
-                 _is_mkldnn_bf16_supported=lambda: True)
+OPERATORS = dict(
+    _linear_pointwise=None, _reorder_linear_weight=None, _is_mkldnn_bf16_supported=lambda: True
+)
 
 
 class Machine:
@@ -59,7 +60,11 @@ def refused(name, device, dtype):
 
 def test_automatic(machine):
     assert [resolve_backend('auto', CPU, dtype) for dtype in DTYPES] == [
-        'onednn', 'eager', 'onednn', 'eager']
+        'onednn',
+        'eager',
+        'onednn',
+        'eager',
+    ]
     # Triton by name only, before it is measured.
     assert {resolve_backend('auto', CUDA, dtype) for dtype in DTYPES} == {'eager'}
     assert resolve_backend('auto', torch.device('meta'), torch.float32) == 'eager'
@@ -78,23 +83,28 @@ def test_unknown_name(name):
     with pytest.raises(ValueError) as error:
         resolve_backend(name, CPU, torch.float32)
     assert str(error.value) == (
-        f"backend={name!r}: must be one of 'auto', 'eager', 'onednn', 'triton'")
+        f"backend={name!r}: must be one of 'auto', 'eager', 'onednn', 'triton'"
+    )
 
 
 def test_another_device(machine):
-    with pytest.raises(ValueError, match="^backend='triton': needs a CUDA device, the tensors are "
-                                         'on cpu$'):
+    with pytest.raises(
+        ValueError, match="^backend='triton': needs a CUDA device, the tensors are on cpu$"
+    ):
         resolve_backend('triton', CPU, torch.float32)
-    with pytest.raises(ValueError, match="^backend='onednn': needs the CPU, the tensors are on "
-                                         'cuda:0$'):
+    with pytest.raises(
+        ValueError, match="^backend='onednn': needs the CPU, the tensors are on cuda:0$"
+    ):
         resolve_backend('onednn', CUDA, torch.float32)
 
 
 def test_another_dtype(machine):
     assert refused('triton', CUDA, torch.float64) == (
-        'needs float32, float16 or bfloat16, the tensors are float64')
+        'needs float32, float16 or bfloat16, the tensors are float64'
+    )
     assert refused('onednn', CPU, torch.float16) == (
-        'needs float32 or bfloat16, the tensors are float16')
+        'needs float32 or bfloat16, the tensors are float16'
+    )
 
 
 def test_without_triton(machine):
@@ -111,10 +121,12 @@ def test_old_gpu(machine):
     machine.gpu((7, 5))
     assert resolve_backend('triton', CUDA, torch.float16) == 'triton'
     assert refused('triton', CUDA, torch.bfloat16) == (
-        'bfloat16 needs compute capability 8.0, cuda:0 has 7.5')
+        'bfloat16 needs compute capability 8.0, cuda:0 has 7.5'
+    )
     machine.gpu((6, 1))
     assert refused('triton', CUDA, torch.float32) == (
-        'float32 needs compute capability 7.0, cuda:0 has 6.1')
+        'float32 needs compute capability 7.0, cuda:0 has 6.1'
+    )
 
 
 def test_interpreter(machine):
@@ -127,12 +139,20 @@ def test_interpreter(machine):
         resolve_backend('triton', CPU, torch.float32)
 
 
-@pytest.mark.parametrize('settings, reason', [
-    (dict(available=False), 'this PyTorch is built without oneDNN'),
-    (dict(enabled=False), 'torch.backends.mkldnn is switched off'),
-    *((dict(operators={key: value for key, value in OPERATORS.items() if key != name}),
-       f'this PyTorch has no torch.ops.mkldnn.{name}')
-      for name in ('_linear_pointwise', '_reorder_linear_weight'))])
+@pytest.mark.parametrize(
+    'settings, reason',
+    [
+        (dict(available=False), 'this PyTorch is built without oneDNN'),
+        (dict(enabled=False), 'torch.backends.mkldnn is switched off'),
+        *(
+            (
+                dict(operators={key: value for key, value in OPERATORS.items() if key != name}),
+                f'this PyTorch has no torch.ops.mkldnn.{name}',
+            )
+            for name in ('_linear_pointwise', '_reorder_linear_weight')
+        ),
+    ],
+)
 def test_without_onednn(machine, settings, reason):
     machine.onednn(**settings)
     assert refused('onednn', CPU, torch.float32) == reason
@@ -147,7 +167,8 @@ def test_bfloat16_of_the_processor(machine, supported):
     machine.onednn(operators=operators)
     assert resolve_backend('onednn', CPU, torch.float32) == 'onednn'
     assert refused('onednn', CPU, torch.bfloat16) == (
-        'oneDNN computes no bfloat16 on this processor')
+        'oneDNN computes no bfloat16 on this processor'
+    )
 
 
 def test_this_machine(monkeypatch):

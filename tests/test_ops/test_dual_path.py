@@ -16,7 +16,7 @@ def fast_path(x):
 @pytest.mark.parametrize('share', [0.0, 0.37, 1.0])
 def test_each_position_takes_its_path(share, dtype):
     tokens, residual = torch.randn(30, 8, dtype=dtype), torch.randn(30, 8, dtype=dtype)
-    keep = (torch.rand(2, 15) < share)
+    keep = torch.rand(2, 15) < share
     before = residual.clone()
     out = dual_path(tokens, residual, *split_positions(keep), slow_path, fast_path)
     rows = torch.arange(30)

@@ -1,4 +1,5 @@
 """Neighbourhood attention against a plain reference that cuts first and projects every copy."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ def reference(queries, tokens, kv, own, reach, mask=None):
     for b in range(B):
         for i in range(gh):
             for j in range(gw):
-                cut = padded[b, i * own:i * own + reach, j * own:j * own + reach].flatten(0, 1)
+                cut = padded[b, i * own : i * own + reach, j * own : j * own + reach].flatten(0, 1)
                 k, v = kv(cut).view(-1, 2, HEADS, C // HEADS).permute(1, 2, 0, 3)
                 q = queries[b, i, j].view(n, HEADS, -1).transpose(0, 1)
                 logits = q @ k.transpose(1, 2) * 0.5
@@ -41,13 +42,14 @@ def test_equals_cutting_first(own, reach, size, corner, copies, monkeypatch):
     kv = torch.nn.Linear(C, 2 * C)
     if corner:
         corner = tuple(-side % own for side in size)
-    whole = (ops.neighbourhood_span(own, reach), ) * 2
+    whole = (ops.neighbourhood_span(own, reach),) * 2
     mask = ops.neighbourhood_mask(size, grid, whole, corner, tokens.device)
     expected = reference(queries, tokens, kv, own, reach, mask)
     spans = whole
     if corner is None:  # what is masked everywhere is not even cut
-        spans = tuple(ops.neighbourhood_span(own, reach, count, length)
-                      for count, length in zip(grid, size))
+        spans = tuple(
+            ops.neighbourhood_span(own, reach, count, length) for count, length in zip(grid, size)
+        )
         mask = ops.neighbourhood_mask(size, grid, spans, corner, tokens.device)
     args = (queries.view(-1, n, C), kv(tokens), kv.bias, grid, spans, HEADS, 0.5, mask)
     torch.testing.assert_close(ops.neighbourhood_attention(*args), expected)
@@ -70,8 +72,9 @@ def test_spans():
             whole = ops.neighbourhood_span(own, reach)
             trimmed = ops.neighbourhood_span(own, reach, count, length)
             for i in range(count):
-                inside = [p for p in range(whole.start(i), whole.start(i) + reach)
-                          if 0 <= p < length]
+                inside = [
+                    p for p in range(whole.start(i), whole.start(i) + reach) if 0 <= p < length
+                ]
                 kept = range(trimmed.start(i), trimmed.start(i) + trimmed.reach)
                 assert set(inside) <= set(kept)
 
@@ -79,25 +82,27 @@ def test_spans():
 def test_images_and_dropout_do_not_mix():
     tokens, queries = torch.randn(3, 15, 9, C), torch.randn(3 * 6, 4, C)
     kv = torch.cat([tokens, tokens], -1)
-    args = (torch.zeros(2 * C), (3, 2), (ops.neighbourhood_span(7, 14), ) * 2, HEADS, 0.5)
+    args = (torch.zeros(2 * C), (3, 2), (ops.neighbourhood_span(7, 14),) * 2, HEADS, 0.5)
     whole = ops.neighbourhood_attention(queries, kv, *args)
     for i in range(3):
-        alone = ops.neighbourhood_attention(queries[i * 6:i * 6 + 6], kv[i:i + 1], *args)
-        torch.testing.assert_close(whole[i * 6:i * 6 + 6], alone)
-    assert not torch.allclose(
-        whole, ops.neighbourhood_attention(queries, kv, *args, dropout=0.5))
+        alone = ops.neighbourhood_attention(queries[i * 6 : i * 6 + 6], kv[i : i + 1], *args)
+        torch.testing.assert_close(whole[i * 6 : i * 6 + 6], alone)
+    assert not torch.allclose(whole, ops.neighbourhood_attention(queries, kv, *args, dropout=0.5))
 
 
 @pytest.mark.parametrize('size', [(14, 14), (15, 19), (1, 8)])
 def test_full_mask_is_the_map(size):
     grid = tuple(-(-side // 7) for side in size)
-    mask = ops.neighbourhood_mask(size, grid, (ops.neighbourhood_span(7, 21), ) * 2, None,
-                                  torch.device('cpu'))
+    mask = ops.neighbourhood_mask(
+        size, grid, (ops.neighbourhood_span(7, 21),) * 2, None, torch.device('cpu')
+    )
     inside = torch.zeros(grid[0] * 7 + 14, grid[1] * 7 + 14, dtype=torch.bool)
-    inside[7:7 + size[0], 7:7 + size[1]] = True
+    inside[7 : 7 + size[0], 7 : 7 + size[1]] = True
     for w in range(grid[0] * grid[1]):
         i, j = divmod(w, grid[1])
-        assert torch.equal(mask[w, 0, 0].view(21, 21), inside[i * 7:i * 7 + 21, j * 7:j * 7 + 21])
+        assert torch.equal(
+            mask[w, 0, 0].view(21, 21), inside[i * 7 : i * 7 + 21, j * 7 : j * 7 + 21]
+        )
 
 
 def released(grid, rows, columns, own, reach):
@@ -114,8 +119,9 @@ def released(grid, rows, columns, own, reach):
 def test_mask_of_the_release(rows, columns, own, reach):
     grid = (2, 3)
     size = (grid[0] * own, grid[1] * own) if own == 3 else (14 - rows, 21 - columns)
-    mask = ops.neighbourhood_mask(size, grid, (ops.neighbourhood_span(own, reach), ) * 2,
-                                  (rows, columns), torch.device('cpu'))
+    mask = ops.neighbourhood_mask(
+        size, grid, (ops.neighbourhood_span(own, reach),) * 2, (rows, columns), torch.device('cpu')
+    )
     logits = torch.randn(6, reach**2)
     expected = (logits.double() + released(grid, rows, columns, own, reach)).softmax(-1)
     if mask is None:
@@ -127,7 +133,7 @@ def test_mask_of_the_release(rows, columns, own, reach):
 
 def test_nothing_masked_is_no_mask():
     cpu = torch.device('cpu')
-    small, large = ((ops.neighbourhood_span(*pair), ) * 2 for pair in ((3, 3), (7, 14)))
+    small, large = ((ops.neighbourhood_span(*pair),) * 2 for pair in ((3, 3), (7, 14)))
     assert ops.neighbourhood_mask((6, 9), (2, 3), small, None, cpu) is None
     assert ops.neighbourhood_mask((14, 14), (2, 2), large, (0, 0), cpu) is None
     with torch.inference_mode():
@@ -145,10 +151,10 @@ def test_pooling(window, side, size):
     assert got.shape == (2, padded.shape[1] // window * side, padded.shape[2] // window * side, 4)
     for i in range(0, padded.shape[1], window):
         for j in range(0, padded.shape[2], window):
-            cut = padded[:, i:i + window, j:j + window].permute(0, 3, 1, 2)
+            cut = padded[:, i : i + window, j : j + window].permute(0, 3, 1, 2)
             expected = F.adaptive_max_pool2d(cut, side).permute(0, 2, 3, 1)
             r, c = i // window * side, j // window * side
-            assert torch.equal(got[:, r:r + side, c:c + side], expected)
+            assert torch.equal(got[:, r : r + side, c : c + side], expected)
 
 
 def test_inner_neighbourhoods():
@@ -161,11 +167,11 @@ def test_inner_neighbourhoods():
             own = range(7 * i, min(7 * i + 7, length))
             covered = range(start, min(start + 10, length))
             assert set(own) <= set(covered) and len(covered) == min(10, length)
-    kv = torch.arange(2 * 15 * 6.).view(2, 15, 6, 1)
+    kv = torch.arange(2 * 15 * 6.0).view(2, 15, 6, 1)
     cut = ops.cut_inner_neighbourhoods(kv, (3, 1), 7, 10)
     assert cut.shape == (6, 60, 1)
     for window, start in enumerate((0, 5, 5)):
-        assert torch.equal(cut[3 + window, :, 0], kv[1, start:start + 10].flatten())
+        assert torch.equal(cut[3 + window, :, 0], kv[1, start : start + 10].flatten())
 
 
 def test_weights_come_to_their_places():

@@ -7,8 +7,10 @@ TOPK = Selection()
 
 
 @pytest.mark.parametrize('batch', [1, 2, 3])
-@pytest.mark.parametrize('count,ratio,kept', [(196, 0.7, 137), (196, 0.5, 98), (196, 0.3, 58),
-                                              (4, 0.2, 0), (5, 1.0, 5), (1, 0.5, 0)])
+@pytest.mark.parametrize(
+    'count,ratio,kept',
+    [(196, 0.7, 137), (196, 0.5, 98), (196, 0.3, 58), (4, 0.2, 0), (5, 1.0, 5), (1, 0.5, 0)],
+)
 def test_topk_keeps_the_highest_scores(batch, count, ratio, kept):
     scores = torch.randn(batch, count)
     keep = keep_map(scores, ratio, TOPK)
@@ -21,15 +23,14 @@ def test_topk_keeps_the_highest_scores(batch, count, ratio, kept):
 def test_topk_follows_a_permutation():
     scores = torch.randn(2, 50)
     order = torch.randperm(50)
-    assert torch.equal(keep_map(scores, 0.4, TOPK)[:, order],
-                       keep_map(scores[:, order], 0.4, TOPK))
+    assert torch.equal(keep_map(scores, 0.4, TOPK)[:, order], keep_map(scores[:, order], 0.4, TOPK))
 
 
 def test_images_do_not_influence_each_other():
     scores = torch.randn(3, 40)
     together = keep_map(scores, 0.3, TOPK)
     for i in range(3):
-        assert torch.equal(together[i:i + 1], keep_map(scores[i:i + 1], 0.3, TOPK))
+        assert torch.equal(together[i : i + 1], keep_map(scores[i : i + 1], 0.3, TOPK))
 
 
 def test_ties_and_nan_keep_the_budget():
@@ -43,11 +44,11 @@ def test_topk_is_the_beginning_of_a_stable_sort(batch, count, ratio):
         scores = torch.randint(5, (batch, count)).float()
         special = torch.rand(batch, count) < 0.2
         values = torch.tensor([float('nan'), float('inf'), -float('inf')])
-        scores[special] = values[torch.randint(3, (int(special.sum()), ))]
+        scores[special] = values[torch.randint(3, (int(special.sum()),))]
         # To a sort, what is not a number is as large as infinity here: the first comes first.
         order = scores.nan_to_num(nan=float('inf')).argsort(dim=1, descending=True, stable=True)
         expected = torch.zeros(batch, count, dtype=torch.bool)
-        expected.scatter_(1, order[:, :int(count * ratio)], True)
+        expected.scatter_(1, order[:, : int(count * ratio)], True)
         assert torch.equal(keep_map(scores, ratio, Selection()), expected)
 
 
@@ -76,9 +77,17 @@ def test_gumbel_mask_is_hard_and_differentiable():
     assert abs(gumbel_keep_mask(sure).mean().item() - 0.982) < 0.01
 
 
-@pytest.mark.parametrize('value', ['best', dict(type='topk', k=3), dict(threshold=0.5), 3,
-                                   dict(type='threshold', threshold=1.0),
-                                   dict(type='threshold', threshold='0.5')])
+@pytest.mark.parametrize(
+    'value',
+    [
+        'best',
+        dict(type='topk', k=3),
+        dict(threshold=0.5),
+        3,
+        dict(type='threshold', threshold=1.0),
+        dict(type='threshold', threshold='0.5'),
+    ],
+)
 def test_bad_selection(value):
     with pytest.raises(ValueError, match='selection'):
         Selection.parse(value)

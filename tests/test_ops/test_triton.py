@@ -2,6 +2,7 @@
 
 Whether Triton interprets kernels is settled for a whole process when it is imported.
 """
+
 import importlib.util
 import os
 import re
@@ -14,8 +15,9 @@ import torch
 
 from dynsp_mm.ops.backend import has_interpreter
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec('triton') is None,
-                                reason='triton is not installed')
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec('triton') is None, reason='triton is not installed'
+)
 
 
 def run(name, interpret):
@@ -24,10 +26,23 @@ def run(name, interpret):
     if interpret:
         environment['TRITON_INTERPRET'] = '1'
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
-         # Of the interpreter itself, about numpy.
-         '-W', 'ignore:Conversion of an array:DeprecationWarning', Path(__file__).with_name(name)],
-        env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        [
+            sys.executable,
+            '-m',
+            'pytest',
+            '-q',
+            '-p',
+            'no:cacheprovider',
+            # Of the interpreter itself, about numpy.
+            '-W',
+            'ignore:Conversion of an array:DeprecationWarning',
+            Path(__file__).with_name(name),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert re.fullmatch(r'\d+ passed in .*', done.stdout.splitlines()[-1]), done.stdout[-2000:]
 

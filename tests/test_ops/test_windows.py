@@ -3,8 +3,15 @@ import math
 import pytest
 import torch
 
-from dynsp_mm.ops import (cyclic_shift_mask, log_offsets, partition_windows, plan_windows,
-                          relative_position_index, reverse_windows, window_attention)
+from dynsp_mm.ops import (
+    cyclic_shift_mask,
+    log_offsets,
+    partition_windows,
+    plan_windows,
+    relative_position_index,
+    reverse_windows,
+    window_attention,
+)
 
 
 @pytest.mark.parametrize('hw', [(7, 7), (14, 21), (8, 20), (3, 5), (1, 1), (50, 76)])
@@ -69,18 +76,20 @@ def test_log_offsets_stand_where_the_index_points(window, unit_window):
             assert float(table[index[i, j], axis]) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize('hw,window,shift', [
-    ((14, 21), 7, 0), ((14, 21), 7, 3), ((9, 13), 4, 2), ((16, 9), 7, 3), ((3, 5), 7, 3)])
+@pytest.mark.parametrize(
+    'hw,window,shift',
+    [((14, 21), 7, 0), ((14, 21), 7, 3), ((9, 13), 4, 2), ((16, 9), 7, 3), ((3, 5), 7, 3)],
+)
 @pytest.mark.parametrize('batch', [1, 3])
 def test_plan_has_the_windows_of_a_shifted_map(hw, window, shift, batch):
     plan, n = plan_windows(batch, hw, window, shift, torch.device('cpu')), window**2
     tokens = batch * hw[0] * hw[1]
     assert torch.equal(torch.cat([plan.inner, plan.border]).sort().values, torch.arange(tokens))
-    numbers = torch.arange(1., tokens + 1).view(batch, *hw, 1)
+    numbers = torch.arange(1.0, tokens + 1).view(batch, *hw, 1)
     windows = partition_windows(numbers, window, shift).squeeze(-1)
     border = torch.zeros(len(plan.mask) * n)
-    border[plan.places] = plan.border + 1.
-    inner = (plan.inner + 1.).view(-1, n)
+    border[plan.places] = plan.border + 1.0
+    inner = (plan.inner + 1.0).view(-1, n)
     expected = sorted(map(tuple, windows.tolist()))
     assert sorted(map(tuple, inner.tolist() + border.view(-1, n).tolist())) == expected
     if shift:

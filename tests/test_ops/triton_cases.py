@@ -1,4 +1,5 @@
 """The kernels against eager PyTorch; test_triton.py runs this file in a process of its own."""
+
 import os
 
 import pytest
@@ -8,8 +9,13 @@ from mmengine.registry import MODELS
 
 import dynsp_mm  # noqa: F401
 from dynsp_mm.ops.backend import resolve_backend
-from dynsp_mm.ops.triton import (bias_gelu, gather_layer_norm, launch, scale_scatter_add,
-                                 scale_scatter_add_)
+from dynsp_mm.ops.triton import (
+    bias_gelu,
+    gather_layer_norm,
+    launch,
+    scale_scatter_add,
+    scale_scatter_add_,
+)
 
 DEVICE = 'cpu' if os.environ.get('TRITON_INTERPRET') == '1' else 'cuda'
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -57,20 +63,36 @@ def random_rows(K, M):
 
 def layer_norm_case(C, K, dtype=torch.float32, gather=True):
     M = K + 7 if gather else K
-    return (kernel_layer_norm, eager_layer_norm, random_rows(K, M) if gather else None,
-            [3 * random(M, C, dtype=dtype) + 1, random(C, dtype=dtype), random(C, dtype=dtype)])
+    return (
+        kernel_layer_norm,
+        eager_layer_norm,
+        random_rows(K, M) if gather else None,
+        [3 * random(M, C, dtype=dtype) + 1, random(C, dtype=dtype), random(C, dtype=dtype)],
+    )
 
 
 def bias_gelu_case(C, K, dtype=torch.float32, gather=True):
-    return (kernel_bias_gelu, eager_bias_gelu, None,
-            [2 * random(K, C, dtype=dtype), random(C, dtype=dtype)])
+    return (
+        kernel_bias_gelu,
+        eager_bias_gelu,
+        None,
+        [2 * random(K, C, dtype=dtype), random(C, dtype=dtype)],
+    )
 
 
 def scatter_add_case(C, K, dtype=torch.float32, gather=True):
     M = K + 7 if gather else K
-    return (scale_scatter_add, eager_scatter_add, random_rows(K, M) if gather else None,
-            [random(M, C, dtype=dtype), random(K, C, dtype=dtype), random(C, dtype=dtype),
-             random(C, dtype=dtype)])
+    return (
+        scale_scatter_add,
+        eager_scatter_add,
+        random_rows(K, M) if gather else None,
+        [
+            random(M, C, dtype=dtype),
+            random(K, C, dtype=dtype),
+            random(C, dtype=dtype),
+            random(C, dtype=dtype),
+        ],
+    )
 
 
 CASES = [layer_norm_case, bias_gelu_case, scatter_add_case]
@@ -79,8 +101,9 @@ CASES = [layer_norm_case, bias_gelu_case, scatter_add_case]
 def run(function, rows, inputs, grad, needed=None):
     """Output, and gradients of the inputs whose numbers are in ``needed`` (all)."""
     needed = range(len(inputs)) if needed is None else needed
-    inputs = [x if x is None else x.detach().requires_grad_(i in needed)
-              for i, x in enumerate(inputs)]
+    inputs = [
+        x if x is None else x.detach().requires_grad_(i in needed) for i, x in enumerate(inputs)
+    ]
     first, *others = inputs
     out = function(first, rows, *others)
     if grad is not None:
@@ -137,8 +160,9 @@ def test_as_many_programs_as_blocks(case, monkeypatch):
 def test_without_some_vectors(case, without):
     kernel, eager, rows, inputs = case(20, 9)
     vectors = {i for i, x in enumerate(inputs) if x.dim() == 1}
-    compare(kernel, eager, rows,
-            [None if i in without & vectors else x for i, x in enumerate(inputs)])
+    compare(
+        kernel, eager, rows, [None if i in without & vectors else x for i, x in enumerate(inputs)]
+    )
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -162,15 +186,15 @@ def test_parameters_of_another_dtype(case):
 @pytest.mark.parametrize('case', CASES)
 def test_inputs_that_are_not_contiguous(case):
     kernel, eager, rows, inputs = case(20, 9)
-    inputs = [x.t().contiguous().t() if x.dim() == 2 else x.repeat_interleave(2)[::2]
-              for x in inputs]
+    inputs = [
+        x.t().contiguous().t() if x.dim() == 2 else x.repeat_interleave(2)[::2] for x in inputs
+    ]
     assert not any(x.is_contiguous() for x in inputs)
     rows = None if rows is None else rows.repeat_interleave(2)[::2]
     compare(kernel, eager, rows, inputs)
     # The gradient of a sum is one number, expanded.
     one = inputs[0].new_ones(()).expand_as(kernel(inputs[0], rows, *inputs[1:]))
-    assert_same(run(kernel, rows, inputs, one),
-                run(eager, rows, [x.double() for x in inputs], one))
+    assert_same(run(kernel, rows, inputs, one), run(eager, rows, [x.double() for x in inputs], one))
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -229,7 +253,6 @@ def test_no_rows_no_launch():
     """A GPU refuses a grid without programs; the interpreter does not mind."""
 
     class Kernel:
-
         def __getitem__(self, grid):
             raise AssertionError(grid)
 
@@ -263,14 +286,29 @@ def test_bad_input():
         scale_scatter_add_(x, None, x, vector[None])
 
 
-@pytest.mark.parametrize('config', [
-    dict(type='DynamicSwin', keep_ratios=(0.7, 0.5, 0.3),
-         arch=dict(embed_dims=8, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 2))),
-    dict(type='DynamicConvNeXt', keep_ratios=(0.7, 0.5, 1e-6), gap_before_final_norm=False,
-         layer_scale_init_value=0.5, arch=dict(depths=[1, 1, 4, 1], channels=[8, 12, 16, 20])),
-    dict(type='STViTSwin', layer_scale_init_value=0.5,
-         arch=dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 2))),
-], ids=lambda config: config['type'])
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(
+            type='DynamicSwin',
+            keep_ratios=(0.7, 0.5, 0.3),
+            arch=dict(embed_dims=8, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 2)),
+        ),
+        dict(
+            type='DynamicConvNeXt',
+            keep_ratios=(0.7, 0.5, 1e-6),
+            gap_before_final_norm=False,
+            layer_scale_init_value=0.5,
+            arch=dict(depths=[1, 1, 4, 1], channels=[8, 12, 16, 20]),
+        ),
+        dict(
+            type='STViTSwin',
+            layer_scale_init_value=0.5,
+            arch=dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 2)),
+        ),
+    ],
+    ids=lambda config: config['type'],
+)
 def test_prepared_backbones(config, monkeypatch):
     """The folded forms with these kernels compute what the modules compute."""
     launched = []
@@ -279,6 +317,7 @@ def test_prepared_backbones(config, monkeypatch):
     def note(self, compiled, *args):
         launched.append((compiled.fn.__module__.rpartition('.')[2], compiled.fn.__name__))
         launch_(self, compiled, *args)
+
     monkeypatch.setattr(launch.Blocks, 'launch', note)
     model = MODELS.build({**config, 'out_indices': (0, 1, 2, 3)}).to(DEVICE).eval()
     with torch.no_grad():
@@ -290,7 +329,8 @@ def test_prepared_backbones(config, monkeypatch):
         expected = model(image)
         assert not launched
         maps = model.prepare_for_inference('triton')(image)
-    assert set(launched) == {(kernel, '_forward')
-                             for kernel in ('layer_norm', 'bias_gelu', 'scatter_add')}
+    assert set(launched) == {
+        (kernel, '_forward') for kernel in ('layer_norm', 'bias_gelu', 'scatter_add')
+    }
     for a, b in zip(maps, expected):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

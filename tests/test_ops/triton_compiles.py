@@ -1,4 +1,5 @@
 """The kernels compile for GPUs that need not be there; test_triton.py runs this file."""
+
 import pytest
 import torch
 import triton
@@ -7,8 +8,12 @@ from triton.compiler import ASTSource
 
 from dynsp_mm.ops.triton import bias_gelu, gather_layer_norm, launch, scale_scatter_add
 
-POINTERS = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16',
-            torch.int64: '*i64'}
+POINTERS = {
+    torch.float32: '*fp32',
+    torch.float16: '*fp16',
+    torch.bfloat16: '*bf16',
+    torch.int64: '*i64',
+}
 
 
 class Compiler:
@@ -34,28 +39,34 @@ class Compiler:
             else:
                 signature[name] = 'i32' if isinstance(value, int) else 'fp32'
             if isinstance(value, torch.Tensor) or (name == 'C' and value % 16 == 0):
-                attributes[(i, )] = [['tt.divisibility', 16]]
+                attributes[(i,)] = [['tt.divisibility', 16]]
         source = ASTSource(kernel, signature, constants, attributes)
         binary = triton.compile(source, self.target, dict(num_warps=blocks.warps))
         assert binary.asm['cubin']
         self.compiled.append(f'{kernel.__module__.split(".")[-1]}{kernel.__name__}')
 
 
-@pytest.mark.parametrize('C, dtype, capability', [
-    (1, torch.float32, 90), (96, torch.float16, 80), (770, torch.bfloat16, 90)])
+@pytest.mark.parametrize(
+    'C, dtype, capability',
+    [(1, torch.float32, 90), (96, torch.float16, 80), (770, torch.bfloat16, 90)],
+)
 def test_compiles(C, dtype, capability, monkeypatch, tmp_path):
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
     compiler = Compiler(capability)
-    monkeypatch.setattr(launch.Blocks, 'launch',
-                        lambda blocks, *args: compiler.launch(blocks, *args))
+    monkeypatch.setattr(
+        launch.Blocks, 'launch', lambda blocks, *args: compiler.launch(blocks, *args)
+    )
     x = torch.zeros(40, C, dtype=dtype, requires_grad=True)
     vector = torch.zeros(C, dtype=dtype, requires_grad=True)
     rows = torch.arange(30)
     gather_layer_norm(x, rows, vector, vector).sum().backward()
     bias_gelu(x, vector).sum().backward()
     scale_scatter_add(x, rows, x[:30], vector, vector).sum().backward()
-    names = [f'{module}_{direction}' for module in ('layer_norm', 'bias_gelu', 'scatter_add')
-             for direction in ('forward', 'backward')]
+    names = [
+        f'{module}_{direction}'
+        for module in ('layer_norm', 'bias_gelu', 'scatter_add')
+        for direction in ('forward', 'backward')
+    ]
     assert compiler.compiled == names
     # Without rows and vectors, and without a gradient of the tokens.
     gather_layer_norm(x).sum().backward()

@@ -1,4 +1,5 @@
 """What comes out of an archive, and what must not."""
+
 import io
 import stat
 import tarfile
@@ -7,8 +8,7 @@ import zipfile
 import pytest
 from tiny_sets import add, image, write_tar, write_zip
 
-from dynsp_mm.preparation.archives import (ArchiveError, copy_members, leads_outside,
-                                           open_archive)
+from dynsp_mm.preparation.archives import ArchiveError, copy_members, leads_outside, open_archive
 
 FILES = {f'a/{i}.jpg': image(str(i)) for i in range(5)}
 
@@ -36,8 +36,9 @@ def test_leads_outside():
     assert not leads_outside('a/..b/c..') and leads_outside('a\0b')
 
 
-@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
-                                  tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    'kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
 def test_refuses_links_and_devices_of_tar(kind, tmp_path):
     path = tmp_path / 'archive.tar'
     with tarfile.open(path, 'w') as archive:
@@ -65,7 +66,7 @@ def test_truncated_is_one_error(write, share, tmp_path):
     if write is write_tar:  # tar fills up with zeros, which nobody misses
         content = content.rstrip(b'\0')
     path = tmp_path / 'archive'
-    path.write_bytes(content[:int(share * len(content))])
+    path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ArchiveError, match=f'archive {path} is damaged or not completely'):
         read(path)
 

@@ -1,4 +1,5 @@
 """Checking and unpacking whole data sets, on tiny archives of the published form."""
+
 import json
 import os
 import shutil
@@ -8,9 +9,24 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_sets import (CLASS_IMAGES, MAKE, VAL_LABELS, WNIDS, ade_archives, coco_archives,
-                       image, imagenet_archives, names, nested, tiny, train_images, tree,
-                       val_images, write_tar, write_zip)
+from tiny_sets import (
+    CLASS_IMAGES,
+    MAKE,
+    VAL_LABELS,
+    WNIDS,
+    ade_archives,
+    coco_archives,
+    image,
+    imagenet_archives,
+    names,
+    nested,
+    tiny,
+    train_images,
+    tree,
+    val_images,
+    write_tar,
+    write_zip,
+)
 
 from dynsp_mm.preparation import DATA_SETS, ArchiveError, prepare
 
@@ -27,7 +43,7 @@ def run(key, root, archives=(), **kwargs):
 def line(report, part):
     """(status, detail) of a part."""
     row = next(row for row in report.splitlines() if row.startswith(f'  {part} '))
-    status, _, detail = row[2 + len(part):].strip().partition(' ')
+    status, _, detail = row[2 + len(part) :].strip().partition(' ')
     return status, detail.strip()
 
 
@@ -41,12 +57,16 @@ def coco(tmp_path):
 
 # layout
 
+
 def test_coco(tmp_path):
     root = tmp_path / 'deep' / 'coco'
     complete, report = run('coco', root, [coco_archives(tmp_path / 'archives', panoptic=True)])
     assert complete
-    expected = {f'{kind}_{split}.json' for kind in ('instances', 'captions', 'panoptic')
-                for split in ('train2017', 'val2017')}
+    expected = {
+        f'{kind}_{split}.json'
+        for kind in ('instances', 'captions', 'panoptic')
+        for split in ('train2017', 'val2017')
+    }
     expected = {f'annotations/{name}' for name in expected}
     for split, count in (('train2017', 4), ('val2017', 2)):
         expected |= {f'{split}/{name}' for name in names(count)}
@@ -55,7 +75,9 @@ def test_coco(tmp_path):
     assert tree(root)['val2017/000000000002.jpg'] == image('000000000002.jpg')
     assert line(report, 'train2017') == ('present', '4 images')
     assert line(report, 'annotations/instances_val2017.json') == (
-        'present', '2 images, 1 annotations, 1 categories')
+        'present',
+        '2 images, 1 annotations, 1 categories',
+    )
     assert 'train2017: 25 %\ntrain2017: 50 %\ntrain2017: 75 %\ntrain2017: 100 %\n' in report
 
     before = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
@@ -70,15 +92,21 @@ def test_ade20k(tmp_path):
     complete, report = run('ade20k', root, [ade_archives(tmp_path / 'archives')])
     assert complete
     assert line(report, 'annotations/validation') == ('present', '2 images')
-    expected = {f'{kind}/{split}/{name}' for kind, suffix in (
-        ('images', '.jpg'), ('annotations', '.png')) for split, count in (
-        ('training', 4), ('validation', 2)) for name in names(count, suffix)}
+    expected = {
+        f'{kind}/{split}/{name}'
+        for kind, suffix in (('images', '.jpg'), ('annotations', '.png'))
+        for split, count in (('training', 4), ('validation', 2))
+        for name in names(count, suffix)
+    }
     assert set(tree(root)) == expected | {'objectInfo150.txt', 'sceneCategories.txt'}
 
 
 def check_imagenet(root):
-    expected = {f'train/{wnid}/{name}': content for wnid in WNIDS
-                for name, content in train_images(wnid).items()}
+    expected = {
+        f'train/{wnid}/{name}': content
+        for wnid in WNIDS
+        for name, content in train_images(wnid).items()
+    }
     for (name, content), label in zip(val_images().items(), VAL_LABELS):
         expected[f'val/{WNIDS[label]}/{name}'] = content
     assert tree(root) == expected
@@ -104,19 +132,23 @@ def test_mmpretrain_reads_it(tmp_path):
 
     def labels(root, split):
         data = datasets.ImageNet(data_root=str(root), split=split, metainfo=dict(classes=WNIDS))
-        return {os.path.basename(data[i]['img_path']): int(data[i]['gt_label'])
-                for i in range(len(data))}
+        return {
+            os.path.basename(data[i]['img_path']): int(data[i]['gt_label'])
+            for i in range(len(data))
+        }
 
     expected = dict(zip(val_images(), VAL_LABELS))
     assert labels(root, 'val') == expected
     assert labels(root, 'train') == {
-        name: i for i, wnid in enumerate(WNIDS) for name in train_images(wnid)}
+        name: i for i, wnid in enumerate(WNIDS) for name in train_images(wnid)
+    }
 
     # With a list in meta/, that is what it reads; so the images lie where the list says.
     root = tmp_path / 'listed'
     (root / 'meta').mkdir(parents=True)
     (root / 'meta' / 'val.txt').write_text(
-        ''.join(f'{name} {label}\n' for name, label in expected.items()))
+        ''.join(f'{name} {label}\n' for name, label in expected.items())
+    )
     (archives / 'caffe_ilsvrc12.tar.gz').unlink()
     complete, report = run('imagenet', root, [archives])
     assert complete and line(report, 'val') == ('present', '4 images, by meta/val.txt')
@@ -128,6 +160,7 @@ def test_mmpretrain_reads_it(tmp_path):
 
 # what is missing
 
+
 @pytest.mark.parametrize('key', MAKE)
 def test_nothing_there(key, tmp_path):
     lines = []
@@ -137,15 +170,17 @@ def test_nothing_there(key, tmp_path):
         if not part.optional:
             assert line(report + ' ', part.path)[0] == 'missing'
             assert f'download {part.archive.url} (' in report
-    assert lines[-1] == (f'Then run: python tools/prepare_data.py {key} --root {tmp_path}/none '
-                         '--archives FOLDER')
+    assert lines[-1] == (
+        f'Then run: python tools/prepare_data.py {key} --root {tmp_path}/none --archives FOLDER'
+    )
     assert not (tmp_path / 'none').exists()
 
 
 def test_default_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert prepare('ade20k', tiny('ade20k'), None, [ade_archives(tmp_path / 'archives')],
-                   log=lambda text: None)
+    assert prepare(
+        'ade20k', tiny('ade20k'), None, [ade_archives(tmp_path / 'archives')], log=lambda text: None
+    )
     assert (tmp_path / 'data/ade/ADEChallengeData2016/images/training').is_dir()
 
 
@@ -169,8 +204,10 @@ def test_what_exists_is_never_changed(tmp_path):
     assert line(report, 'val2017') == ('present', '2 images')
     assert 'train2017: mend it, or move it away (what exists is never changed)' in report
     assert line(report, 'annotations/instances_train2017.json') == (
-        'incomplete', '4 of the 4 images that it lists are not in train2017, such as '
-        '000000000001.jpg (if those are lost, move train2017 away and unpack it anew)')
+        'incomplete',
+        '4 of the 4 images that it lists are not in train2017, such as '
+        '000000000001.jpg (if those are lost, move train2017 away and unpack it anew)',
+    )
 
 
 def test_subset_must_agree(coco):
@@ -194,12 +231,20 @@ def test_subset_must_agree(coco):
     content['annotations'].append(dict(id=2, image_id=77))
     (coco / part).write_text(json.dumps(content))
     assert line(run('coco', coco, allow_subset=True)[1], part) == (
-        'incomplete', '1 annotations belong to no image that it lists')
+        'incomplete',
+        '1 annotations belong to no image that it lists',
+    )
 
 
-@pytest.mark.parametrize('content, problem', [
-    ('{"images": ', 'is not JSON: line 1'), ('[]', 'is not in COCO format'),
-    ('{"images": []}', "'annotations' is no list"), ('{"images": [1]}', "'images' is no list")])
+@pytest.mark.parametrize(
+    'content, problem',
+    [
+        ('{"images": ', 'is not JSON: line 1'),
+        ('[]', 'is not in COCO format'),
+        ('{"images": []}', "'annotations' is no list"),
+        ('{"images": [1]}', "'images' is no list"),
+    ],
+)
 def test_broken_annotations(content, problem, coco):
     part = 'annotations/instances_val2017.json'
     (coco / part).write_text(content)
@@ -218,8 +263,9 @@ def test_subset_of_ade20k_needs_its_label_maps(tmp_path):
     (root / 'annotations/training' / names(4, '.png')[3]).unlink()
     complete, report = run('ade20k', root, allow_subset=True)
     assert not complete and line(report, 'images/training') == (
-        'incomplete', '1 images have no label map in annotations/training, such as '
-        '000000000004.jpg')
+        'incomplete',
+        '1 images have no label map in annotations/training, such as 000000000004.jpg',
+    )
 
 
 def test_classes_of_imagenet(tmp_path):
@@ -228,8 +274,9 @@ def test_classes_of_imagenet(tmp_path):
     shutil.rmtree(root / 'val' / WNIDS[1])
     complete, report = run('imagenet', root, allow_subset=True)
     assert not complete
-    assert f'its classes are not those of train: {WNIDS[1]} is only in one' in line(
-        report, 'val')[1]
+    assert (
+        f'its classes are not those of train: {WNIDS[1]} is only in one' in line(report, 'val')[1]
+    )
     shutil.rmtree(root / 'train' / WNIDS[1])
     assert 'expected 3 classes, found 2; expected 9' in line(run('imagenet', root)[1], 'train')[1]
     complete, report = run('imagenet', root, allow_subset=True)
@@ -248,6 +295,7 @@ def test_classes_of_imagenet(tmp_path):
 
 # links
 
+
 def test_root_and_parts_may_be_links(tmp_path):
     disk, root = tmp_path / 'disk', tmp_path / 'coco'
     (disk / 'coco').mkdir(parents=True)
@@ -260,6 +308,7 @@ def test_root_and_parts_may_be_links(tmp_path):
 
 
 # bad archives
+
 
 def refused(key, root, archives, match, **kwargs):
     with pytest.raises(ValueError, match=match) as caught:
@@ -286,17 +335,24 @@ def test_damage_within_leaves_no_part(tmp_path):
 
     archives = imagenet_archives(tmp_path / 'archives')
     inner = nested(write_tar, train_images(WNIDS[1])).rstrip(b'\0')[:-30]
-    path = write_tar(archives / 'ILSVRC2012_img_train.tar', {
-        f'{WNIDS[0]}.tar': nested(write_tar, train_images(WNIDS[0])), f'{WNIDS[1]}.tar': inner,
-        f'{WNIDS[2]}.tar': inner})
+    path = write_tar(
+        archives / 'ILSVRC2012_img_train.tar',
+        {
+            f'{WNIDS[0]}.tar': nested(write_tar, train_images(WNIDS[0])),
+            f'{WNIDS[1]}.tar': inner,
+            f'{WNIDS[2]}.tar': inner,
+        },
+    )
     refused('imagenet', tmp_path / 'imagenet', archives, f'archive {path} is damaged')
     assert tree(tmp_path / 'imagenet') == {}
 
 
 def test_hostile_entry_in_an_inner_tar(tmp_path):
     archives = imagenet_archives(tmp_path / 'archives')
-    write_tar(archives / 'ILSVRC2012_img_train.tar', {
-        f'{wnid}.tar': nested(write_tar, {'../../evil.JPEG': b'x'}) for wnid in WNIDS})
+    write_tar(
+        archives / 'ILSVRC2012_img_train.tar',
+        {f'{wnid}.tar': nested(write_tar, {'../../evil.JPEG': b'x'}) for wnid in WNIDS},
+    )
     refused('imagenet', tmp_path / 'imagenet', archives, f'{WNIDS[0]}.tar: entry .* leads out')
     assert tree(tmp_path / 'imagenet') == {} and not list(tmp_path.rglob('evil*'))
 
@@ -304,9 +360,14 @@ def test_hostile_entry_in_an_inner_tar(tmp_path):
 @pytest.mark.parametrize('name', ['../../evil', 'n0144076'])
 def test_hostile_class_name(name, tmp_path):
     archives = imagenet_archives(tmp_path / 'archives')
-    write_tar(archives / 'caffe_ilsvrc12.tar.gz', {
-        'synsets.txt': f'{name}\n'.encode() * 3,
-        'val.txt': b''.join(f'{file} 0\n'.encode() for file in val_images())}, 'w:gz')
+    write_tar(
+        archives / 'caffe_ilsvrc12.tar.gz',
+        {
+            'synsets.txt': f'{name}\n'.encode() * 3,
+            'val.txt': b''.join(f'{file} 0\n'.encode() for file in val_images()),
+        },
+        'w:gz',
+    )
     refused('imagenet', tmp_path / 'imagenet', archives, 'is not the published one: .* no class')
     assert not list(tmp_path.rglob('evil*'))
 
@@ -315,14 +376,24 @@ def test_wrong_or_smaller_archive(tmp_path):
     archives = coco_archives(tmp_path / 'archives')
     files = {f'val2017/{names(1)[0]}': b'x'}
     path = write_zip(archives / 'val2017.zip', files)
-    refused('coco', tmp_path / 'coco', archives, f'archive {path} holds 1 images for val2017, the '
-            'published one 2: download it again, or accept it with --allow-subset')
+    refused(
+        'coco',
+        tmp_path / 'coco',
+        archives,
+        f'archive {path} holds 1 images for val2017, the '
+        'published one 2: download it again, or accept it with --allow-subset',
+    )
     run('coco', tmp_path / 'coco', [archives], allow_subset=True)
     assert len(tree(tmp_path / 'coco' / 'val2017')) == 1
     shutil.rmtree(tmp_path / 'coco')
     shutil.copy(archives / 'train2017.zip', path)
-    error = refused('coco', tmp_path / 'coco', archives, f'archive {path} holds no images for '
-                    'val2017', allow_subset=True)
+    error = refused(
+        'coco',
+        tmp_path / 'coco',
+        archives,
+        f'archive {path} holds no images for val2017',
+        allow_subset=True,
+    )
     assert isinstance(error, ArchiveError) and not (tmp_path / 'coco').exists()
     write_tar(archives / 'caffe_ilsvrc12.tar.gz', {'synsets.txt': b'n00000000'}, 'w:gz')
     imagenet_archives(archives, labels=None)
@@ -333,10 +404,15 @@ def test_too_little_space(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     archives = coco_archives(tmp_path / 'archives')
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=3000))
-    refused('coco', tmp_path / 'coco', archives, r'unpacking takes 0.000 GB, but only 0.000 GB are '
-            f'free at {tmp_path}; nothing was unpacked')
+    refused(
+        'coco',
+        tmp_path / 'coco',
+        archives,
+        r'unpacking takes 0.000 GB, but only 0.000 GB are '
+        f'free at {tmp_path}; nothing was unpacked',
+    )
     assert not (tmp_path / 'coco').exists()
-    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=10 ** 5))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=10**5))
     assert run('coco', tmp_path / 'coco', [archives])[0]
 
 
@@ -348,12 +424,15 @@ def test_bad_arguments(tmp_path):
 
 # interruption
 
+
 class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize('key, part, percent', [
-    ('coco', 'train2017', 50), ('ade20k', 'images/training', 50), ('imagenet', 'train', 66)])
+@pytest.mark.parametrize(
+    'key, part, percent',
+    [('coco', 'train2017', 50), ('ade20k', 'images/training', 50), ('imagenet', 'train', 66)],
+)
 def test_goes_on_after_an_interruption(key, part, percent, tmp_path):
     root, archives = tmp_path / 'root', MAKE[key](tmp_path / 'archives')
 
@@ -384,20 +463,26 @@ def test_goes_on_after_an_interruption(key, part, percent, tmp_path):
 
 def test_killed_process(tmp_path):
     archives, root = imagenet_archives(tmp_path / 'archives'), tmp_path / 'imagenet'
-    code = ('import os, signal\n'
-            'from tiny_sets import tiny\n'
-            'from dynsp_mm.preparation import archives, prepare\n'
-            'copied = []\n'
-            'def copy(source, target, length, original=archives.shutil.copyfileobj):\n'
-            '    target.write(source.read(7)); target.flush()\n'
-            '    copied.append(1)\n'
-            '    if len(copied) == 5: os.kill(os.getpid(), signal.SIGKILL)\n'
-            '    target.write(source.read())\n'
-            'archives.shutil.copyfileobj = copy\n'
-            f'prepare("imagenet", tiny("imagenet"), {str(root)!r}, [{str(archives)!r}])\n')
+    code = (
+        'import os, signal\n'
+        'from tiny_sets import tiny\n'
+        'from dynsp_mm.preparation import archives, prepare\n'
+        'copied = []\n'
+        'def copy(source, target, length, original=archives.shutil.copyfileobj):\n'
+        '    target.write(source.read(7)); target.flush()\n'
+        '    copied.append(1)\n'
+        '    if len(copied) == 5: os.kill(os.getpid(), signal.SIGKILL)\n'
+        '    target.write(source.read())\n'
+        'archives.shutil.copyfileobj = copy\n'
+        f'prepare("imagenet", tiny("imagenet"), {str(root)!r}, [{str(archives)!r}])\n'
+    )
     path = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
-    done = subprocess.run([sys.executable, '-c', code], env=dict(os.environ, PYTHONPATH=path),
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        env=dict(os.environ, PYTHONPATH=path),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = tree(root)
     assert len(left) == 5 and min(map(len, left.values())) == 7  # the last one is cut off

@@ -1,4 +1,5 @@
 """Archives in the published form, with a handful of images, and tables that expect as many."""
+
 import io
 import json
 import tarfile
@@ -57,19 +58,27 @@ def names(count, suffix='.jpg'):
 
 
 def coco_json(count):
-    return json.dumps(dict(
-        images=[dict(id=i, file_name=name) for i, name in enumerate(names(count))],
-        annotations=[dict(id=1, image_id=0, category_id=1)],
-        categories=[dict(id=1, name='cat')])).encode()
+    return json.dumps(
+        dict(
+            images=[dict(id=i, file_name=name) for i, name in enumerate(names(count))],
+            annotations=[dict(id=1, image_id=0, category_id=1)],
+            categories=[dict(id=1, name='cat')],
+        )
+    ).encode()
 
 
 def coco_archives(folder, panoptic=False):
     folder.mkdir(exist_ok=True)
     annotations = {}
     for split, count in (('train2017', NUM_TRAIN), ('val2017', NUM_VAL)):
-        write_zip(folder / f'{split}.zip', {
-            f'{split}/': b'', **{f'{split}/{name}': image(name) for name in names(count)},
-            f'__MACOSX/{split}/._{names(1)[0]}': b'x'})
+        write_zip(
+            folder / f'{split}.zip',
+            {
+                f'{split}/': b'',
+                **{f'{split}/{name}': image(name) for name in names(count)},
+                f'__MACOSX/{split}/._{names(1)[0]}': b'x',
+            },
+        )
         annotations[f'annotations/instances_{split}.json'] = coco_json(count)
         annotations[f'annotations/captions_{split}.json'] = b'{}'
     write_zip(folder / 'annotations_trainval2017.zip', annotations, zipfile.ZIP_DEFLATED)
@@ -77,8 +86,10 @@ def coco_archives(folder, panoptic=False):
         files = {}
         for split, count in (('train2017', NUM_TRAIN), ('val2017', NUM_VAL)):
             files[f'annotations/panoptic_{split}.json'] = b'{}'
-            files[f'annotations/panoptic_{split}.zip'] = nested(write_zip, {
-                f'panoptic_{split}/{name}': image(name) for name in names(count, '.png')})
+            files[f'annotations/panoptic_{split}.zip'] = nested(
+                write_zip,
+                {f'panoptic_{split}/{name}': image(name) for name in names(count, '.png')},
+            )
         write_zip(folder / 'panoptic_annotations_trainval2017.zip', files, zipfile.ZIP_DEFLATED)
     return folder
 
@@ -88,8 +99,9 @@ def ade_archives(folder):
     top, files = 'ADEChallengeData2016', {}
     for split, count in (('training', NUM_TRAIN), ('validation', NUM_VAL)):
         for kind, suffix in (('images', '.jpg'), ('annotations', '.png')):
-            files.update({f'{top}/{kind}/{split}/{name}': image(name)
-                          for name in names(count, suffix)})
+            files.update(
+                {f'{top}/{kind}/{split}/{name}': image(name) for name in names(count, suffix)}
+            )
     files[f'{top}/objectInfo150.txt'] = b'Idx'
     write_zip(folder / f'{top}.zip', {**files, f'{top}/sceneCategories.txt': b'a'})
     return folder
@@ -105,17 +117,26 @@ def val_images():
 
 def imagenet_archives(folder, labels='caffe'):
     folder.mkdir(exist_ok=True)
-    write_tar(folder / 'ILSVRC2012_img_train.tar', {
-        f'{wnid}.tar': nested(write_tar, train_images(wnid)) for wnid in WNIDS})
+    write_tar(
+        folder / 'ILSVRC2012_img_train.tar',
+        {f'{wnid}.tar': nested(write_tar, train_images(wnid)) for wnid in WNIDS},
+    )
     write_tar(folder / 'ILSVRC2012_img_val.tar', val_images())
     if labels == 'caffe':
-        write_tar(folder / 'caffe_ilsvrc12.tar.gz', {
-            './synsets.txt': '\n'.join(WNIDS).encode(),
-            './val.txt': ''.join(f'{name} {label}\n' for name, label in zip(
-                val_images(), VAL_LABELS)).encode()}, 'w:gz')
+        write_tar(
+            folder / 'caffe_ilsvrc12.tar.gz',
+            {
+                './synsets.txt': '\n'.join(WNIDS).encode(),
+                './val.txt': ''.join(
+                    f'{name} {label}\n' for name, label in zip(val_images(), VAL_LABELS)
+                ).encode(),
+            },
+            'w:gz',
+        )
     elif labels == 'devkit':
         import numpy as np
         from scipy.io import savemat
+
         # The ids of ImageNet's own are not in the order of the WordNet ids.
         order = (1, 2, 0)
         synsets = np.zeros((3, 1), [('ILSVRC2012_ID', 'O'), ('WNID', 'O'), ('words', 'O')])
@@ -124,10 +145,16 @@ def imagenet_archives(folder, labels='caffe'):
         buffer = io.BytesIO()
         savemat(buffer, dict(synsets=synsets))
         top = 'ILSVRC2012_devkit_t12/data'
-        write_tar(folder / 'ILSVRC2012_devkit_t12.tar.gz', {
-            f'{top}/meta.mat': buffer.getvalue(),
-            f'{top}/ILSVRC2012_validation_ground_truth.txt': ''.join(
-                f'{order.index(label) + 1}\n' for label in VAL_LABELS).encode()}, 'w:gz')
+        write_tar(
+            folder / 'ILSVRC2012_devkit_t12.tar.gz',
+            {
+                f'{top}/meta.mat': buffer.getvalue(),
+                f'{top}/ILSVRC2012_validation_ground_truth.txt': ''.join(
+                    f'{order.index(label) + 1}\n' for label in VAL_LABELS
+                ).encode(),
+            },
+            'w:gz',
+        )
     return folder
 
 
@@ -136,8 +163,15 @@ MAKE = dict(coco=coco_archives, ade20k=ade_archives, imagenet=imagenet_archives)
 
 def tiny(key):
     """The table of a data set, with the numbers of the archives above."""
-    counts = {118287: NUM_TRAIN, 5000: NUM_VAL, 20210: NUM_TRAIN, 2000: NUM_VAL, 50000:
-              len(VAL_LABELS), 1281167: CLASS_IMAGES * len(WNIDS), 0: 0}
+    counts = {
+        118287: NUM_TRAIN,
+        5000: NUM_VAL,
+        20210: NUM_TRAIN,
+        2000: NUM_VAL,
+        50000: len(VAL_LABELS),
+        1281167: CLASS_IMAGES * len(WNIDS),
+        0: 0,
+    }
     parts = []
     for part in DATA_SETS[key].parts:
         changes = dict(count=counts[part.count])
@@ -149,5 +183,8 @@ def tiny(key):
 
 def tree(folder):
     """Relative path -> content of all files below a folder, hidden ones included."""
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }

@@ -1,4 +1,5 @@
 """tools/convert_checkpoint.py as a user runs it, on files in the releases' own form."""
+
 import argparse
 import pickle
 import subprocess
@@ -15,13 +16,18 @@ from safetensors.torch import load_file
 from dynsp_mm import DynamicSwin, STViTSwin
 
 ROOT = Path(__file__).parents[2]
-NAMES = {'dynamic_swin_eval': 'DynamicSwin release',
-         'dynamic_convnext_eval': 'DynamicConvNeXt release'}
+NAMES = {
+    'dynamic_swin_eval': 'DynamicSwin release',
+    'dynamic_convnext_eval': 'DynamicConvNeXt release',
+}
 
 
 def convert(*args):
-    return subprocess.run([sys.executable, ROOT / 'tools/convert_checkpoint.py', *map(str, args)],
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, ROOT / 'tools/convert_checkpoint.py', *map(str, args)],
+        capture_output=True,
+        text=True,
+    )
 
 
 def error(*args):
@@ -36,12 +42,19 @@ def error(*args):
 def test_sparse_releases(name, tmp_path):
     golden = load(name)
     src, dst = tmp_path / 'release.pth', tmp_path / 'sub' / 'ours.pth'
-    torch.save(dict(model={'module.' + k: v for k, v in golden['state_dict'].items()}, epoch=3,
-                    args=argparse.Namespace(model='dynamic', batch_size=8)), src)
+    torch.save(
+        dict(
+            model={'module.' + k: v for k, v in golden['state_dict'].items()},
+            epoch=3,
+            args=argparse.Namespace(model='dynamic', batch_size=8),
+        ),
+        src,
+    )
     done = convert(src, dst)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('mapped  ') + done.stdout.count('dropped ') \
-        == len(golden['state_dict'])
+    assert done.stdout.count('mapped  ') + done.stdout.count('dropped ') == len(
+        golden['state_dict']
+    )
     assert NAMES[name] in done.stdout and ', 0 missing' in done.stdout
 
     model = Classifier(golden)
@@ -71,27 +84,39 @@ def test_stvit_detector_release(tmp_path):
     weights = {'backbone.' + k: v for k, v in release('stvit_dense').items()}
     weights['roi_head.bbox_head.0.fc_cls.weight'] = torch.ones(3, 2)
     src, dst = tmp_path / 'detector.pth', tmp_path / 'ours.safetensors'
-    torch.save(dict(state_dict=weights, meta=dict(CLASSES=('a', ), epoch=36)), src)
+    torch.save(dict(state_dict=weights, meta=dict(CLASSES=('a',), epoch=36)), src)
     done = convert(src, dst)
     assert done.returncode == 0, done.stderr
-    assert 'mapped   backbone.layers.2.blocks.1.attn.kv.bias -> ' \
-           'backbone.stages.2.blocks.1.attn.kv.bias\n' in done.stdout
+    assert (
+        'mapped   backbone.layers.2.blocks.1.attn.kv.bias -> '
+        'backbone.stages.2.blocks.1.attn.kv.bias\n' in done.stdout
+    )
     assert 'mapped   roi_head.bbox_head.0.fc_cls.weight -> roi_head.' in done.stdout
     assert '0 dropped, 0 missing' in done.stdout
     got = load_file(dst)
     assert torch.equal(got.pop('roi_head.bbox_head.0.fc_cls.weight'), torch.ones(3, 2))
     config = load('stvit_dense')['config']
-    STViTSwin(embed_dims=config['embed_dim'], depths=config['depths'],
-              num_heads=config['num_heads'], out_indices=(0, 1, 2, 3)).load_state_dict(
-        {k[len('backbone.'):]: v for k, v in got.items()}, strict=True)
+    STViTSwin(
+        embed_dims=config['embed_dim'],
+        depths=config['depths'],
+        num_heads=config['num_heads'],
+        out_indices=(0, 1, 2, 3),
+    ).load_state_dict({k[len('backbone.') :]: v for k, v in got.items()}, strict=True)
 
 
 def test_dense_file_of_openmmlab(tmp_path):
     src = tmp_path / 'dense.pth'
     model = DynamicSwin('tiny', out_indices=(0, 1, 2, 3))
     index = 'backbone.stages.0.blocks.0.attn.w_msa.relative_position_index'
-    torch.save(dict(state_dict={**{'backbone.' + k: v for k, v in model.state_dict().items()},
-                                index: torch.zeros(49, 49)}), src)
+    torch.save(
+        dict(
+            state_dict={
+                **{'backbone.' + k: v for k, v in model.state_dict().items()},
+                index: torch.zeros(49, 49),
+            }
+        ),
+        src,
+    )
     done = convert(src, tmp_path / 'a.pth')
     assert done.returncode == 0, done.stderr
     assert f'dropped  {index} (derived from the window size)\n' in done.stdout
@@ -104,8 +129,10 @@ def test_dense_file_of_openmmlab(tmp_path):
     args = (src, tmp_path / 'b.pth', '--config', ROOT / 'configs/maskrcnn_stvit_swin_t.py')
     done = convert(*args, '--dry-run')
     assert done.returncode == 0, done.stderr
-    assert 'dropped  backbone.patch_embed.projection.weight (STViTSwin has no such part)\n' \
+    assert (
+        'dropped  backbone.patch_embed.projection.weight (STViTSwin has no such part)\n'
         in done.stdout
+    )
     block = 'backbone.stages.2.blocks.1.attn'
     assert f'mapped   {block}.w_msa.qkv.bias -> {block}.q.bias, {block}.kv.bias\n' in done.stdout
     assert f'dropped  {block}.w_msa.relative_position_bias_table (' in done.stdout
@@ -116,10 +143,13 @@ def test_dense_file_of_openmmlab(tmp_path):
     assert {k[9:] for k in got} < set(STViTSwin('tiny', out_indices=(0, 1, 2, 3)).state_dict())
     (tmp_path / 'b.pth').unlink()
     text = error(src, tmp_path / 'b.pth', '--config', ROOT / 'configs/maskrcnn_dyswin_s.py')
-    assert 'a checkpoint of Swin tiny, another arch than this DynamicSwin (Swin small): depths ' \
-           '(2, 2, 6, 2) (here (2, 2, 18, 2))' in text
-    text = error(src, tmp_path / 'b.pth', '--config',
-                 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    assert (
+        'a checkpoint of Swin tiny, another arch than this DynamicSwin (Swin small): depths '
+        '(2, 2, 6, 2) (here (2, 2, 18, 2))' in text
+    )
+    text = error(
+        src, tmp_path / 'b.pth', '--config', 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    )
     assert 'its backbone is a ResNet, none of this package' in text
 
 
@@ -135,8 +165,9 @@ def test_writes_whole_or_not_at_all(tmp_path):
     assert torch.load(dst, weights_only=True)['state_dict']
 
     torch.save({**state_dict, 'stages.0.0.surprise': torch.zeros(1)}, src)
-    assert error(src, tmp_path / 'other.pth').strip().endswith(
-        'unknown key(s): stages.0.0.surprise')
+    assert (
+        error(src, tmp_path / 'other.pth').strip().endswith('unknown key(s): stages.0.0.surprise')
+    )
     # A block cut off, and a last stage: no key is unknown, and yet it is no whole network.
     torch.save({k: v for k, v in state_dict.items() if k != 'stages.2.1.pwconv2.bias'}, src)
     assert 'not there, such as stages.2.1.pointwise_conv2.bias' in error(src, tmp_path / 'o.pth')

@@ -1,4 +1,5 @@
 """The tools as a user runs them, on tiny data: train, kill, resume, test, draw."""
+
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from dynsp_mm.demo.synthetic_coco import CLASSES, generate
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
-CONFIG = '''
+CONFIG = """
 _base_ = '{root}/configs/maskrcnn_{family}_t.py'
 data_root = '{data}/'
 metainfo = dict(classes={classes})
@@ -51,17 +52,22 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=2)
 default_hooks = dict(logger=dict(interval=1))
-'''
+"""
 BACKBONES = dict(
     dyswin='dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4], init_cfg=None)',
     dyconvnext='dict(arch=dict(_delete_=True, depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), '
-               'init_cfg=None)',
-    stvit_swin='dict(embed_dims=16, depths=[1, 1, 6, 1], num_heads=[1, 1, 2, 4], init_cfg=None)')
+    'init_cfg=None)',
+    stvit_swin='dict(embed_dims=16, depths=[1, 1, 6, 1], num_heads=[1, 1, 2, 4], init_cfg=None)',
+)
 
 
 def tool(name, *args, check=True, **kwargs):
-    done = subprocess.run([sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
-                          capture_output=True, text=True, **kwargs)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
+        capture_output=True,
+        text=True,
+        **kwargs,
+    )
     if check:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
@@ -74,8 +80,11 @@ def data(tmp_path_factory):
 
 def write_config(folder, data, family):
     path = folder / f'{family}.py'
-    path.write_text(CONFIG.format(root=ROOT, data=data, classes=CLASSES, family=family,
-                                  backbone=BACKBONES[family]))
+    path.write_text(
+        CONFIG.format(
+            root=ROOT, data=data, classes=CLASSES, family=family, backbone=BACKBONES[family]
+        )
+    )
     return path
 
 
@@ -105,25 +114,47 @@ def test_mask_rcnn_trains_and_evaluates(family, data, tmp_path):
     assert any(('token_predictors.0' if sparse else 'layer_scale_1') in key for key in keys)
 
     pickled = tmp_path / 'out.pkl'
-    done = tool('test.py', config, checkpoint, '--work-dir', tmp_path / 'test', '--out', pickled,
-                '--show-dir', tmp_path / 'shown', '--cfg-options',
-                'model.backbone.keep_ratios=(0.9,0.6,0.5)' if sparse
-                else 'model.backbone.pad_mask=release', cwd=tmp_path)
+    done = tool(
+        'test.py',
+        config,
+        checkpoint,
+        '--work-dir',
+        tmp_path / 'test',
+        '--out',
+        pickled,
+        '--show-dir',
+        tmp_path / 'shown',
+        '--cfg-options',
+        'model.backbone.keep_ratios=(0.9,0.6,0.5)' if sparse else 'model.backbone.pad_mask=release',
+        cwd=tmp_path,
+    )
     assert re.search(r'coco/segm_mAP: \d', done.stdout + done.stderr)
     assert pickled.stat().st_size > 0 and len(list((tmp_path / 'shown').glob('*.png'))) == 2
 
     images = sorted(Path(data, 'val2017').iterdir())
     for extra, count in (((), 2), (('--images', images[0]), 1)):
         out = tmp_path / f'maps{count}'
-        done = tool('analysis_tools/visualize_decisions.py', config, checkpoint, '--out-dir', out,
-                    *extra, cwd=tmp_path)
+        done = tool(
+            'analysis_tools/visualize_decisions.py',
+            config,
+            checkpoint,
+            '--out-dir',
+            out,
+            *extra,
+            cwd=tmp_path,
+        )
         assert len(list(out.iterdir())) == count
         assert set(done.stdout.split('\n')) >= {str(p) for p in out.iterdir()}
 
 
 def kill_after_a_checkpoint(command, work_dir, cwd):
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               cwd=cwd, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=cwd,
+        start_new_session=True,
+    )
     deadline = time.time() + 300
     while not (work_dir / 'last_checkpoint').exists() and time.time() < deadline:
         assert process.poll() is None
@@ -134,8 +165,16 @@ def kill_after_a_checkpoint(command, work_dir, cwd):
 
 def test_a_killed_run_is_resumed(data, tmp_path):
     config, work_dir = write_config(tmp_path, data, 'dyswin'), tmp_path / 'work'
-    command = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir',
-               str(work_dir), '--cfg-options', 'train_cfg.max_epochs=4', 'randomness.seed=0']
+    command = [
+        sys.executable,
+        str(ROOT / 'tools/train.py'),
+        str(config),
+        '--work-dir',
+        str(work_dir),
+        '--cfg-options',
+        'train_cfg.max_epochs=4',
+        'randomness.seed=0',
+    ]
     kill_after_a_checkpoint(command, work_dir, tmp_path)
     before = len(train_log(work_dir))
     assert before < 12
@@ -151,41 +190,95 @@ def test_dense_checkpoint_of_the_library_loads_as_it_is(data, tmp_path):
     """A dense mmdet detector's checkpoint starts a sparse training with load_from."""
     config = write_config(tmp_path, data, 'dyswin')
     dense = tmp_path / 'dense.py'
-    dense.write_text(config.read_text().replace(
-        'backbone=dict(', "backbone=dict(type='SwinTransformer', _delete_=True, "
-        'out_indices=(0, 1, 2, 3), ') + 'custom_hooks = []\ntrain_cfg = dict(max_epochs=1)\n')
+    dense.write_text(
+        config.read_text().replace(
+            'backbone=dict(',
+            "backbone=dict(type='SwinTransformer', _delete_=True, out_indices=(0, 1, 2, 3), ",
+        )
+        + 'custom_hooks = []\ntrain_cfg = dict(max_epochs=1)\n'
+    )
     tool('train.py', dense, '--work-dir', tmp_path / 'dense', cwd=tmp_path)
-    done = tool('train.py', config, '--work-dir', tmp_path / 'sparse', '--cfg-options',
-                f'load_from={tmp_path}/dense/epoch_1.pth', 'train_cfg.max_epochs=1', cwd=tmp_path)
+    done = tool(
+        'train.py',
+        config,
+        '--work-dir',
+        tmp_path / 'sparse',
+        '--cfg-options',
+        f'load_from={tmp_path}/dense/epoch_1.pth',
+        'train_cfg.max_epochs=1',
+        cwd=tmp_path,
+    )
     text = done.stdout + done.stderr
     assert 'Load checkpoint from' in text
     missing = text.split('missing keys in source state_dict:')[1].split('\n')[0]
     assert all('token_predictors' in k or 'fast_path' in k for k in missing.split(','))
     # Without a config of its own: the dense one, made sparse on the command line.
     before = dense.read_text()
-    done = tool('train.py', dense, '--sparse', '0.7', '--work-dir', tmp_path / 'swapped',
-                '--cfg-options', f'load_from={tmp_path}/dense/epoch_1.pth', cwd=tmp_path)
+    done = tool(
+        'train.py',
+        dense,
+        '--sparse',
+        '0.7',
+        '--work-dir',
+        tmp_path / 'swapped',
+        '--cfg-options',
+        f'load_from={tmp_path}/dense/epoch_1.pth',
+        cwd=tmp_path,
+    )
     assert 'keep_ratio_2' in train_log(tmp_path / 'swapped')[-1]
-    tool('test.py', dense, tmp_path / 'swapped/epoch_1.pth', '--sparse', '0.6,0.5,0.3',
-         '--work-dir', tmp_path / 'w', cwd=tmp_path)
+    tool(
+        'test.py',
+        dense,
+        tmp_path / 'swapped/epoch_1.pth',
+        '--sparse',
+        '0.6,0.5,0.3',
+        '--work-dir',
+        tmp_path / 'w',
+        cwd=tmp_path,
+    )
     assert dense.read_text() == before
-    done = tool('train.py', dense, '--sparse', '1.5', '--work-dir', tmp_path / 'w', check=False,
-                cwd=tmp_path)
+    done = tool(
+        'train.py',
+        dense,
+        '--sparse',
+        '1.5',
+        '--work-dir',
+        tmp_path / 'w',
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == 2 and done.stderr.strip().startswith(
-        'ERROR: --sparse 1.5: keep_ratios=1.5')
+        'ERROR: --sparse 1.5: keep_ratios=1.5'
+    )
 
 
 def test_a_dense_detector_becomes_sparse_with_itself_as_teacher(data, tmp_path):
     """The guide's three steps, a killed run among them, until DetInferencer."""
     dense, work_dir = write_config(tmp_path, data, 'dyswin'), tmp_path / 'work'
-    dense.write_text(dense.read_text() + 'model["backbone"].update(keep_ratios=None)\n'
-                     'custom_hooks = []\ntrain_cfg = dict(max_epochs=1)\n')
+    dense.write_text(
+        dense.read_text() + 'model["backbone"].update(keep_ratios=None)\n'
+        'custom_hooks = []\ntrain_cfg = dict(max_epochs=1)\n'
+    )
     tool('train.py', dense, '--work-dir', tmp_path / 'dense', cwd=tmp_path)
     checkpoint = tmp_path / 'dense/epoch_1.pth'
-    options = ('--cfg-options', 'train_cfg.max_epochs=2', 'randomness.seed=0',
-               'optim_wrapper.constructor=SparseOptimWrapperConstructor')
-    command = [sys.executable, str(ROOT / 'tools/train.py'), str(dense), '--sparse', '0.7',
-               '--from-dense', str(checkpoint), '--work-dir', str(work_dir), *options]
+    options = (
+        '--cfg-options',
+        'train_cfg.max_epochs=2',
+        'randomness.seed=0',
+        'optim_wrapper.constructor=SparseOptimWrapperConstructor',
+    )
+    command = [
+        sys.executable,
+        str(ROOT / 'tools/train.py'),
+        str(dense),
+        '--sparse',
+        '0.7',
+        '--from-dense',
+        str(checkpoint),
+        '--work-dir',
+        str(work_dir),
+        *options,
+    ]
     kill_after_a_checkpoint(command, work_dir, tmp_path)
     resumed = subprocess.run([*command, '--resume'], capture_output=True, text=True, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
@@ -201,17 +294,31 @@ def test_a_dense_detector_becomes_sparse_with_itself_as_teacher(data, tmp_path):
     init_default_scope('mmdet')
     MODELS.build(plain.model).load_state_dict(student, strict=True)
     plain.dump(tmp_path / 'plain.py')
-    inferencer = DetInferencer(str(tmp_path / 'plain.py'), str(work_dir / 'epoch_2.pth'),
-                               device='cpu')
+    inferencer = DetInferencer(
+        str(tmp_path / 'plain.py'), str(work_dir / 'epoch_2.pth'), device='cpu'
+    )
     image = sorted(Path(data, 'val2017').iterdir())[0]
     assert len(inferencer(str(image))['predictions']) == 1
     assert inferencer.model.backbone.keep_ratios == (0.7, 0.5, 0.3)
 
-    for teacher, text in ((tmp_path / 'gone.pth', '--from-dense'),
-                          (work_dir / 'epoch_2.pth', None)):
-        done = tool('train.py', dense, '--sparse', '0.7', '--from-dense', teacher, '--work-dir',
-                    tmp_path / 'w', '--cfg-options', 'train_cfg.max_epochs=1', check=False,
-                    cwd=tmp_path)
+    for teacher, text in (
+        (tmp_path / 'gone.pth', '--from-dense'),
+        (work_dir / 'epoch_2.pth', None),
+    ):
+        done = tool(
+            'train.py',
+            dense,
+            '--sparse',
+            '0.7',
+            '--from-dense',
+            teacher,
+            '--work-dir',
+            tmp_path / 'w',
+            '--cfg-options',
+            'train_cfg.max_epochs=1',
+            check=False,
+            cwd=tmp_path,
+        )
         if text is None:  # a sparse checkpoint has the dense network's weights, too
             assert done.returncode == 0, done.stderr[-2000:]
         else:
@@ -222,65 +329,115 @@ def test_a_dense_detector_becomes_sparse_with_itself_as_teacher(data, tmp_path):
 def test_tools_check_what_they_load(data, tmp_path):
     """.safetensors serves; files that run code, damaged ones and other networks are one line."""
     config = write_config(tmp_path, data, 'stvit_swin')
-    model = STViTSwin(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4),
-                      out_indices=(0, 1, 2, 3))
+    model = STViTSwin(
+        embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4), out_indices=(0, 1, 2, 3)
+    )
     weights = {'backbone.' + k: v for k, v in model.state_dict().items()}
     init_default_scope('mmdet')
     detector = MODELS.build(Config.fromfile(config).model)
     write_checkpoint({**detector.state_dict(), **weights}, 'test', tmp_path / 'good.safetensors')
     image = sorted(Path(data, 'val2017').iterdir())[0]
-    tool('test.py', config, tmp_path / 'good.safetensors', '--work-dir', tmp_path / 'w',
-         cwd=tmp_path)
+    tool(
+        'test.py', config, tmp_path / 'good.safetensors', '--work-dir', tmp_path / 'w', cwd=tmp_path
+    )
     draw = ('analysis_tools/visualize_decisions.py', config)
     rest = ('--images', image, '--out-dir', tmp_path / 'maps')
     # What the training started from need not be there any more.
-    tool(*draw, tmp_path / 'good.safetensors', *rest, '--cfg-options', 'load_from=gone.pth',
-         'resume=True', cwd=tmp_path)
+    tool(
+        *draw,
+        tmp_path / 'good.safetensors',
+        *rest,
+        '--cfg-options',
+        'load_from=gone.pth',
+        'resume=True',
+        cwd=tmp_path,
+    )
     shutil.rmtree(tmp_path / 'maps')
 
     ran = tmp_path / 'ran'
     torch.save(dict(state_dict=weights, meta=Hostile(str(ran))), tmp_path / 'evil.pth')
     (tmp_path / 'text.pth').write_text('hi')
     other = DynamicSwin(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
-    torch.save(dict(state_dict={'backbone.' + k: v for k, v in other.state_dict().items()
-                                if 'stages.2' not in k}), tmp_path / 'other.pth')
+    torch.save(
+        dict(
+            state_dict={
+                'backbone.' + k: v for k, v in other.state_dict().items() if 'stages.2' not in k
+            }
+        ),
+        tmp_path / 'other.pth',
+    )
     torch.save(dict(state_dict={'fc.weight': torch.ones(1)}), tmp_path / 'none.pth')
     # Another detector, and one for other classes.
     torch.save(dict(state_dict=weights), tmp_path / 'headless.pth')
-    classes = {key: torch.cat([value, value]) if 'fc_cls' in key else value
-               for key, value in detector.state_dict().items()}
+    classes = {
+        key: torch.cat([value, value]) if 'fc_cls' in key else value
+        for key, value in detector.state_dict().items()
+    }
     torch.save(dict(state_dict=classes), tmp_path / 'classes.pth')
     for name, text in (
-            ('headless', 'tensors that this MaskRCNN needs are not there, such as neck.'),
-            ('classes', '2 tensors have another size in this MaskRCNN: size mismatch for '
-             'roi_head.bbox_head.fc_cls.weight')):
-        done = tool('test.py', config, tmp_path / f'{name}.pth', '--work-dir', tmp_path / 'w',
-                    check=False, cwd=tmp_path)
+        ('headless', 'tensors that this MaskRCNN needs are not there, such as neck.'),
+        (
+            'classes',
+            '2 tensors have another size in this MaskRCNN: size mismatch for '
+            'roi_head.bbox_head.fc_cls.weight',
+        ),
+    ):
+        done = tool(
+            'test.py',
+            config,
+            tmp_path / f'{name}.pth',
+            '--work-dir',
+            tmp_path / 'w',
+            check=False,
+            cwd=tmp_path,
+        )
         assert done.returncode == 2, done.stderr[-2000:]
         assert text in done.stderr.strip().splitlines()[-1]
-    for name, text in (('evil', 'was not read: it holds'), ('text', 'is damaged or no checkpoint'),
-                       ('other', 'another arch than this STViTSwin'),
-                       ('none', 'no weights for this STViTSwin')):
+    for name, text in (
+        ('evil', 'was not read: it holds'),
+        ('text', 'is damaged or no checkpoint'),
+        ('other', 'another arch than this STViTSwin'),
+        ('none', 'no weights for this STViTSwin'),
+    ):
         path = tmp_path / f'{name}.pth'
-        for command in (('test.py', config, path, '--work-dir', tmp_path / 'w'),
-                        (*draw, path, *rest)):
+        for command in (
+            ('test.py', config, path, '--work-dir', tmp_path / 'w'),
+            (*draw, path, *rest),
+        ):
             done = tool(*command, check=False, cwd=tmp_path)
             assert done.returncode == 2, done.stderr[-2000:]
             line = done.stderr.strip().splitlines()[-1]
             assert line.startswith('ERROR: ') and text in line
-    done = tool('train.py', config, '--work-dir', tmp_path / 'w', '--cfg-options',
-                f'load_from={tmp_path}/other.pth', check=False, cwd=tmp_path)
+    done = tool(
+        'train.py',
+        config,
+        '--work-dir',
+        tmp_path / 'w',
+        '--cfg-options',
+        f'load_from={tmp_path}/other.pth',
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == 2 and 'another arch than this STViTSwin' in done.stderr
     assert not ran.exists() and not (tmp_path / 'maps').exists()
 
 
-@pytest.mark.parametrize('spoil,text', [
-    (lambda data: None, 'data/coco'),
-    (lambda data: (data / 'annotations/instances_train2017.json').write_text('{"images": ['),
-     'is not JSON'),
-    (lambda data: (data / 'annotations/instances_train2017.json').write_text(
-        '{"images": [], "annotations": []}'), "lacks 'categories'"),
-])
+@pytest.mark.parametrize(
+    'spoil,text',
+    [
+        (lambda data: None, 'data/coco'),
+        (
+            lambda data: (data / 'annotations/instances_train2017.json').write_text('{"images": ['),
+            'is not JSON',
+        ),
+        (
+            lambda data: (data / 'annotations/instances_train2017.json').write_text(
+                '{"images": [], "annotations": []}'
+            ),
+            "lacks 'categories'",
+        ),
+    ],
+)
 def test_bad_data_is_one_line(spoil, text, tmp_path):
     if text == 'data/coco':
         config = ROOT / 'configs/maskrcnn_dyswin_t.py'
@@ -296,15 +453,23 @@ def test_bad_data_is_one_line(spoil, text, tmp_path):
 
 
 def test_bad_ratio_on_the_command_line(data, tmp_path):
-    done = tool('train.py', write_config(tmp_path, data, 'dyswin'), '--work-dir', tmp_path / 'w',
-                '--cfg-options', 'model.backbone.keep_ratios=(0.7,1.5,0.3)', check=False,
-                cwd=tmp_path)
+    done = tool(
+        'train.py',
+        write_config(tmp_path, data, 'dyswin'),
+        '--work-dir',
+        tmp_path / 'w',
+        '--cfg-options',
+        'model.backbone.keep_ratios=(0.7,1.5,0.3)',
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == (
-        'ERROR: keep_ratios=(0.7, 1.5, 0.3): each ratio must lie in (0, 1]; got 1.5 at position 1')
+        'ERROR: keep_ratios=(0.7, 1.5, 0.3): each ratio must lie in (0, 1]; got 1.5 at position 1'
+    )
 
 
-CLASSIFIER = '''
+CLASSIFIER = """
 _base_ = ['mmpretrain::_base_/models/swin_transformer/tiny_224.py',
           'mmpretrain::_base_/default_runtime.py', '{root}/configs/_base_/sparse_training.py']
 model = dict(
@@ -328,8 +493,8 @@ train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(logger=dict(interval=1))
-'''
-SEGMENTOR = '''
+"""
+SEGMENTOR = """
 _base_ = ['mmseg::_base_/models/fpn_r50.py', 'mmseg::_base_/default_runtime.py',
           '{root}/configs/_base_/sparse_training.py']
 norm_cfg = dict(type='BN')
@@ -360,19 +525,36 @@ test_cfg = dict(type='TestLoop')
 default_hooks = dict(logger=dict(type='LoggerHook', interval=1),
                      visualization=dict(type='SegVisualizationHook'))
 custom_hooks = {hooks}
-'''
+"""
 # Library and backbone -> config, backbone, hooks, metric.
 HOOKS = '_base_.custom_hooks'
 OTHERS = {
-    'mmpretrain-dyswin': (CLASSIFIER, "type='DynamicSwin', keep_ratios=0.7", HOOKS,
-                          'accuracy/top1'),
-    'mmpretrain-stvit': (CLASSIFIER, "type='STViTSwin', form='classification'", [],
-                         'accuracy/top1'),
-    'mmseg-dyconvnext': (SEGMENTOR, "type='DynamicConvNeXt', keep_ratios=0.7, "
-                         'arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), '
-                         'gap_before_final_norm=False', HOOKS, 'mIoU'),
-    'mmseg-stvit': (SEGMENTOR, "type='STViTSwin', embed_dims=16, depths=[1, 1, 6, 1], "
-                    'num_heads=[1, 1, 2, 4]', [], 'mIoU'),
+    'mmpretrain-dyswin': (
+        CLASSIFIER,
+        "type='DynamicSwin', keep_ratios=0.7",
+        HOOKS,
+        'accuracy/top1',
+    ),
+    'mmpretrain-stvit': (
+        CLASSIFIER,
+        "type='STViTSwin', form='classification'",
+        [],
+        'accuracy/top1',
+    ),
+    'mmseg-dyconvnext': (
+        SEGMENTOR,
+        "type='DynamicConvNeXt', keep_ratios=0.7, "
+        'arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]), '
+        'gap_before_final_norm=False',
+        HOOKS,
+        'mIoU',
+    ),
+    'mmseg-stvit': (
+        SEGMENTOR,
+        "type='STViTSwin', embed_dims=16, depths=[1, 1, 6, 1], num_heads=[1, 1, 2, 4]",
+        [],
+        'mIoU',
+    ),
 }
 
 
@@ -407,18 +589,28 @@ def test_the_same_tools_serve_the_other_libraries(which, tmp_path):
     assert len(steps) == 2
     if hooks:
         assert all({'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_2'} <= set(s) for s in steps)
-    done = tool('test.py', config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test',
-                cwd=tmp_path)
+    done = tool(
+        'test.py', config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test', cwd=tmp_path
+    )
     assert metric in done.stdout + done.stderr
-    done = tool('analysis_tools/visualize_decisions.py', config, work_dir / 'epoch_1.pth',
-                '--num', '6', '--out-dir', tmp_path / 'maps', cwd=tmp_path)
+    done = tool(
+        'analysis_tools/visualize_decisions.py',
+        config,
+        work_dir / 'epoch_1.pth',
+        '--num',
+        '6',
+        '--out-dir',
+        tmp_path / 'maps',
+        cwd=tmp_path,
+    )
     assert len(list((tmp_path / 'maps').iterdir())) == done.stdout.count('.png') == 6
 
 
 @pytest.mark.parametrize('library', ['mmseg', 'mmpretrain'])
 def test_the_tools_of_the_libraries_take_our_configs(library, tmp_path):
     template, backbone, hooks, metric = next(
-        row for which, row in OTHERS.items() if which.startswith(library) and row[2])
+        row for which, row in OTHERS.items() if which.startswith(library) and row[2]
+    )
     write_pictures(tmp_path)
     if library == 'mmpretrain':
         for name in ('img', 'ann'):
@@ -431,6 +623,12 @@ def test_the_tools_of_the_libraries_take_our_configs(library, tmp_path):
     tool(train, config, '--work-dir', tmp_path / 'work', cwd=tmp_path)
     steps = train_log(tmp_path / 'work')
     assert len(steps) == 2 and all('keep_ratio_2' in step for step in steps)
-    done = tool(train.with_name('test.py'), config, tmp_path / 'work/epoch_1.pth', '--work-dir',
-                tmp_path / 'test', cwd=tmp_path)
+    done = tool(
+        train.with_name('test.py'),
+        config,
+        tmp_path / 'work/epoch_1.pth',
+        '--work-dir',
+        tmp_path / 'test',
+        cwd=tmp_path,
+    )
     assert metric in done.stdout + done.stderr

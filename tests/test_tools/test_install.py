@@ -1,4 +1,5 @@
 """The installer's errors, with a PATH on which things are absent."""
+
 import os
 import shutil
 import subprocess
@@ -26,8 +27,13 @@ def install(tmp_path, programs=(), fake=()):
     for part in ('setup.py', 'pyproject.toml'):
         shutil.copy(ROOT / part, checkout)
     env = {k: v for k, v in os.environ.items() if k not in ('PYTHON', 'CXX')}
-    done = subprocess.run(['bash', 'tools/install.sh'], cwd=checkout, capture_output=True,
-                          text=True, env=dict(env, PATH=str(folder)))
+    done = subprocess.run(
+        ['bash', 'tools/install.sh'],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        env=dict(env, PATH=str(folder)),
+    )
     assert not (checkout / '.venv').exists()
     return done
 
@@ -44,11 +50,14 @@ def test_missing_compiler(tmp_path, absent, fake):
     assert errors[0].endswith('apt-get install python3 python3-venv python3-dev make g++')
 
 
-@pytest.mark.parametrize('answer,said', [
-    (None, "no 'python3.12'"),
-    ('exit 1', "'python3.12' does not run"),
-    ('echo "/usr/bin/python3.12 lacks the venv module"', 'lacks the venv module'),
-])
+@pytest.mark.parametrize(
+    'answer,said',
+    [
+        (None, "no 'python3.12'"),
+        ('exit 1', "'python3.12' does not run"),
+        ('echo "/usr/bin/python3.12 lacks the venv module"', 'lacks the venv module'),
+    ],
+)
 def test_no_usable_python(tmp_path, answer, said):
     fake = [(name, answer) for name in PYTHONS] if answer else []
     done = install(tmp_path, fake=[*COMPILERS, *fake])

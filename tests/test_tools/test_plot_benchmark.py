@@ -1,4 +1,5 @@
 """tools/analysis_tools/plot_benchmark.py: what it draws, and its mistakes."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -10,8 +11,25 @@ from dynsp_mm import cli
 from dynsp_mm.analysis.measurements import Measurement, to_json
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/plot_benchmark.py'
-BASE = Measurement('backbone', 'inference', False, 1, 64, 64, 'float32', 'net', 4.0, 0.25, 1.0, 1.0,
-                   1.0, 5, 2_000_000_000, 1.0, 3 * 2**20)
+BASE = Measurement(
+    'backbone',
+    'inference',
+    False,
+    1,
+    64,
+    64,
+    'float32',
+    'net',
+    4.0,
+    0.25,
+    1.0,
+    1.0,
+    1.0,
+    5,
+    2_000_000_000,
+    1.0,
+    3 * 2**20,
+)
 HARDWARE = dict(cpu='CPU', cores=2, threads=1, accelerator=None)
 
 
@@ -28,25 +46,29 @@ def tool(monkeypatch, tmp_path):
     def savefig(figure, *args, **kwargs):
         drawn.extend(figure.axes)
         save(figure, *args, **kwargs)
+
     monkeypatch.setattr(matplotlib.figure.Figure, 'savefig', savefig)
 
     def run(*args):
         monkeypatch.setattr('sys.argv', ['plot_benchmark.py', *args])
         cli.run_tool(module.main)
         return drawn
+
     return run
 
 
 def write(name, *changes):
-    Path(name).write_text(to_json([BASE._replace(**change) for change in changes],
-                                  hardware=HARDWARE))
+    Path(name).write_text(
+        to_json([BASE._replace(**change) for change in changes], hardware=HARDWARE)
+    )
 
 
 def test_against_side(tool):
     write('a.json', {}, dict(height=128, width=128, median_s=1.0, peak_bytes=12 * 2**20))
     write('b.json', dict(candidate='net2'), dict(candidate='net2', height=256))
-    time, memory = tool('a.json', 'b.json', '--out', 'out.png', '--name', 'A=net', '--name',
-                        'B=net2')
+    time, memory = tool(
+        'a.json', 'b.json', '--out', 'out.png', '--name', 'A=net', '--name', 'B=net2'
+    )
     assert Path('out.png').read_bytes().startswith(b'\x89PNG')
     assert [line.get_label() for line in time.lines] == ['A', 'B']
     assert list(time.lines[0].get_xdata()) == [64, 128]
@@ -62,24 +84,37 @@ def test_against_keep_ratio(tool):
     write('a.json', {}, *(dict(candidate=f'net@sparse={ratio}') for ratio in (0.9, 0.5)))
     time, _ = tool('a.json', '--out', 'out.pdf', '--against', 'keep_ratio', '--name', 'A=net')
     assert [line.get_label() for line in time.lines] == ['A@sparse=r']
-    across, = time.collections
+    (across,) = time.collections
     assert across.get_label() == 'A' and across.get_segments()[0].tolist() == [
-        [0.5, 250], [0.9, 250]]
+        [0.5, 250],
+        [0.9, 250],
+    ]
     assert (time.get_xscale(), time.get_yscale(), time.get_ylim()[0]) == ('linear', 'linear', 0)
 
 
-@pytest.mark.parametrize('args,text', [
-    (['a.json'], 'against=side: needs measurements with two or more values of it; there is only'),
-    (['a.json', '--against', 'keep_ratio'], 'against=keep_ratio: needs measurements with two or'),
-    (['no.json'], 'no.json: cannot be read: No such file or directory'),
-    (['text.json'], 'text.json: is no JSON file that benchmark.py wrote: '),
-    (['batch.json', '--against', 'batch', '--out', 'out.abc'], '--out out.abc: must end as a'),
-    (['batch.json', '--against', 'batch', '--out', 'out'], '--out out: must end as a picture'),
-    (['batch.json', '--out', 'no/out.png'], '--out no/out.png: there is no folder no'),
-    (['batch.json', '--against', 'batch', '--name', 'A'], '--name A: must be TEXT=CANDIDATE'),
-    (['batch.json', '--against', 'batch', '--name', 'A=net', '--name', 'A=other'],
-     '--name: two lines would have the same name'),
-])
+@pytest.mark.parametrize(
+    'args,text',
+    [
+        (
+            ['a.json'],
+            'against=side: needs measurements with two or more values of it; there is only',
+        ),
+        (
+            ['a.json', '--against', 'keep_ratio'],
+            'against=keep_ratio: needs measurements with two or',
+        ),
+        (['no.json'], 'no.json: cannot be read: No such file or directory'),
+        (['text.json'], 'text.json: is no JSON file that benchmark.py wrote: '),
+        (['batch.json', '--against', 'batch', '--out', 'out.abc'], '--out out.abc: must end as a'),
+        (['batch.json', '--against', 'batch', '--out', 'out'], '--out out: must end as a picture'),
+        (['batch.json', '--out', 'no/out.png'], '--out no/out.png: there is no folder no'),
+        (['batch.json', '--against', 'batch', '--name', 'A'], '--name A: must be TEXT=CANDIDATE'),
+        (
+            ['batch.json', '--against', 'batch', '--name', 'A=net', '--name', 'A=other'],
+            '--name: two lines would have the same name',
+        ),
+    ],
+)
 def test_mistakes(tool, capsys, args, text):
     write('a.json', {}, dict(batch=2))
     write('batch.json', {}, dict(batch=2), dict(candidate='other'))

@@ -1,4 +1,5 @@
 """tools/prepare_data.py: its options and exit status."""
+
 import json
 import runpy
 import sys
@@ -32,8 +33,9 @@ def test_exit_status(tool, tmp_path):
     for split in ('train2017', 'val2017'):
         (root / split).mkdir()
         (root / split / 'a.jpg').touch()
-        (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(dict(
-            images=[dict(id=1, file_name='a.jpg')], annotations=[], categories=[])))
+        (root / 'annotations' / f'instances_{split}.json').write_text(
+            json.dumps(dict(images=[dict(id=1, file_name='a.jpg')], annotations=[], categories=[]))
+        )
     status, out, err = tool('coco', '--root', root, '--allow-subset')
     assert status == 0 and not err
     assert 'annotations/instances_val2017.json    present     1 images (published: 5000)' in out

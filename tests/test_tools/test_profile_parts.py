@@ -1,4 +1,5 @@
 """tools/analysis_tools/profile_parts.py on tiny networks; the parts are tested elsewhere."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -28,6 +29,7 @@ def tool(monkeypatch, tmp_path):
             cli.run_tool(module.main)
         finally:
             torch.set_num_threads(threads)
+
     run.module = module
     return run
 
@@ -37,12 +39,21 @@ def test_table_and_json(tool, capsys):
     title, header, _, *lines = capsys.readouterr().out.splitlines()
     assert title.startswith('[profile] 2 x 64 x 96, float32, cpu: ms (share), mean of 1 forwards')
     assert [cell.strip() for cell in header.strip('|').split('|')] == [
-        'candidate', *PARTS, 'sum', 'without profiler']
+        'candidate',
+        *PARTS,
+        'sum',
+        'without profiler',
+    ]
     content = json.loads(Path('out.json').read_text())
     assert content['hardware']['threads'] == 1 and content['versions'] == machine.versions()
     for row, line, name in zip(content['rows'], lines, (ATTO, f'{ATTO}@sparse=0.7'), strict=True):
         assert (row['candidate'], row['batch'], row['height'], row['width'], row['dtype']) == (
-            name, 2, 64, 96, 'float32')
+            name,
+            2,
+            64,
+            96,
+            'float32',
+        )
         assert list(row['seconds']) == list(PARTS) and row['unprofiled_s'] > 0
         cells = [cell.strip() for cell in line.strip('|').split('|')]
         assert cells[0] == name and cells[-1] == f'{row["unprofiled_s"] * 1e3:.2f}'
@@ -53,10 +64,14 @@ def test_table_and_json(tool, capsys):
     assert dense['predictor'] == 0 < sparse['predictor'] and sparse['matrix products'] > 0
 
 
-@pytest.mark.parametrize('option,weights,autocast', [
-    ((), torch.bfloat16, torch.float32),
-    (('--autocast', '--backend', 'none'), torch.float32, torch.bfloat16),
-    (('--autocast', ), torch.bfloat16, torch.float32)])
+@pytest.mark.parametrize(
+    'option,weights,autocast',
+    [
+        ((), torch.bfloat16, torch.float32),
+        (('--autocast', '--backend', 'none'), torch.float32, torch.bfloat16),
+        (('--autocast',), torch.bfloat16, torch.float32),
+    ],
+)
 def test_reduced_precision(tool, monkeypatch, option, weights, autocast):
     used = []
     make = tool.module.inference_step
@@ -64,22 +79,29 @@ def test_reduced_precision(tool, monkeypatch, option, weights, autocast):
     def inference_step(model, batch, device, dtype):
         used.append((next(model.parameters()).dtype, batch['inputs'].dtype, dtype))
         return make(model, batch, device, dtype)
+
     monkeypatch.setattr(tool.module, 'inference_step', inference_step)
     tool(ATTO, *QUICK, '--dtype', 'bf16', *option)
     assert used == [(weights, weights, autocast)]
 
 
-@pytest.mark.parametrize('args,text', [
-    (['no.py'], 'no.py: neither a config file, nor'),
-    ([ATTO, '--rounds', '0'], '--rounds 0: must be 1 or more'),
-    ([ATTO, '--warmup', '-1'], '--warmup -1: must be 0 or more'),
-    ([ATTO, '--batch', '0'], '--batch 0: must be 1 or more'),
-    ([ATTO, '--threads', '0'], '--threads 0: must be 1 or more'),
-    ([ATTO, '--shape', '64', '16'], '--shape 16: must be 32 or more'),
-    ([ATTO, '--device', 'abacus'], "device 'abacus' is not available: "),
-    ([ATTO, '--json', '.'], '--json . is a directory'),
-    ([ATTO + '@depthz=3'], f'{ATTO}@depthz=3: the backbone cannot be built: DynamicConvNeXt: unk'),
-])
+@pytest.mark.parametrize(
+    'args,text',
+    [
+        (['no.py'], 'no.py: neither a config file, nor'),
+        ([ATTO, '--rounds', '0'], '--rounds 0: must be 1 or more'),
+        ([ATTO, '--warmup', '-1'], '--warmup -1: must be 0 or more'),
+        ([ATTO, '--batch', '0'], '--batch 0: must be 1 or more'),
+        ([ATTO, '--threads', '0'], '--threads 0: must be 1 or more'),
+        ([ATTO, '--shape', '64', '16'], '--shape 16: must be 32 or more'),
+        ([ATTO, '--device', 'abacus'], "device 'abacus' is not available: "),
+        ([ATTO, '--json', '.'], '--json . is a directory'),
+        (
+            [ATTO + '@depthz=3'],
+            f'{ATTO}@depthz=3: the backbone cannot be built: DynamicConvNeXt: unk',
+        ),
+    ],
+)
 def test_mistakes(tool, capsys, args, text):
     with pytest.raises(SystemExit) as caught:
         tool(*args)

@@ -1,4 +1,5 @@
 """The tool behind docs/RESULTS.md: its rows, statistics and pages, and a tiny set."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -16,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def tool():
     spec = importlib.util.spec_from_file_location(
-        'results_tool', ROOT / 'tools/analysis_tools/results.py')
+        'results_tool', ROOT / 'tools/analysis_tools/results.py'
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -41,16 +43,17 @@ def test_rows_name_configs_that_differ_as_they_say(tool):
             assert [hook.type for hook in hooks] == ['SparseTrainingHook'] * bool(ratios)
             assert all(hook.get('teacher') in (None, cfg.load_from) for hook in hooks)
             assert ('teacher' in described['title']) == bool(hooks and hooks[0].get('teacher')) or (
-                described['title'].endswith('no teacher'))
+                described['title'].endswith('no teacher')
+            )
             assert (cfg.model.backbone.get('selection') == 'random') == (row in ('random', 'fast'))
             if ratios and dataset != 'dsb2018':
-                assert cfg.model.backbone.mixing == (
-                    'merged' if row == 'merged' else 'two_stream')
+                assert cfg.model.backbone.mixing == ('merged' if row == 'merged' else 'two_stream')
         assert len(starts) == 1  # the same dense network for all
     three = {'dense', 'sparse', 'sparse_teacher', 'random'}
     for dataset in ('camvid11', 'imagenette112'):
-        assert {row for row, described in rows[dataset]['rows'].items()
-                if described['seeds'] == 3} >= three
+        assert {
+            row for row, described in rows[dataset]['rows'].items() if described['seeds'] == 3
+        } >= three
 
 
 @pytest.mark.parametrize('values,half', [((1.0, 2.0, 3.0), 4.303 / 3**0.5), ((5.0, 5.0), 0.0)])
@@ -59,17 +62,29 @@ def test_interval(tool, values, half):
 
 
 def test_report(tool, tmp_path, monkeypatch):
-    rows = dict(tiny=dict(title='Tiny', metric='mIoU', rows=dict(
-        dense=dict(title='dense', seeds=2), sparse_teacher=dict(title='sparse', seeds=1),
-        late=dict(title='late', seeds=1))))
+    rows = dict(
+        tiny=dict(
+            title='Tiny',
+            metric='mIoU',
+            rows=dict(
+                dense=dict(title='dense', seeds=2),
+                sparse_teacher=dict(title='sparse', seeds=1),
+                late=dict(title='late', seeds=1),
+            ),
+        )
+    )
     (tmp_path / 'docs/results/tiny').mkdir(parents=True)
     monkeypatch.setattr(tool, 'ROOT', tmp_path)
     monkeypatch.setattr(tool, 'RESULTS', tmp_path / 'docs/results')
-    for row, seed, value, macs, ratios in (('dense', 0, 50.0, 2e9, []), ('dense', 1, 52.0, 2e9, []),
-                                           ('sparse_teacher', 0, 50.5, 1e9, [0.7, 0.5])):
+    for row, seed, value, macs, ratios in (
+        ('dense', 0, 50.0, 2e9, []),
+        ('dense', 1, 52.0, 2e9, []),
+        ('sparse_teacher', 0, 50.5, 1e9, [0.7, 0.5]),
+    ):
         log = [dict(step=1, loss=1.0, keep_ratio_0=0.9, keep_ratio_1=0.8)] if ratios else []
         (tmp_path / f'docs/results/tiny/{row}_seed{seed}.json').write_text(
-            json.dumps(dict(value=value, macs=macs, keep_ratios=ratios, log=log)))
+            json.dumps(dict(value=value, macs=macs, keep_ratios=ratios, log=log))
+        )
     page = tmp_path / 'docs/RESULTS.md'
     page.write_text('before\n<!-- tiny -->\nold\n<!-- end of tiny -->\nafter\n')
     tool.report(rows)
@@ -88,7 +103,7 @@ def test_report(tool, tmp_path, monkeypatch):
     assert page.read_text() == 'no marks'
 
 
-CONFIG = '''
+CONFIG = """
 _base_ = ['mmpretrain::_base_/default_runtime.py']
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 model = dict(
@@ -108,14 +123,14 @@ test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
 train_cfg = dict(by_epoch=True, max_epochs=1)
 default_hooks = dict(logger=dict(interval=1))
-'''
-SPARSE = '''
+"""
+SPARSE = """
 _base_ = './start.py'
 model = dict(backbone=dict(keep_ratios=0.7))
 load_from = 'work_dirs/start/epoch_1.pth'
 custom_hooks = [dict(type='SparseTrainingHook', teacher=load_from)]
-'''
-ROWS = '''
+"""
+ROWS = """
 tiny:
   title: Tiny
   metric: accuracy/top1
@@ -127,7 +142,7 @@ tiny:
     threshold:
       {of: sparse, options: {model.backbone.selection: {type: threshold}}, seeds: 1, title: t}
     topk: {of: sparse, budget_of: threshold, seeds: 1, title: k}
-'''
+"""
 
 
 @pytest.mark.slow
@@ -137,11 +152,14 @@ def test_a_tiny_set(tool, tmp_path, monkeypatch):
     for folder in (configs, tmp_path / 'docs', tmp_path / 'data/a', tmp_path / 'data/b'):
         folder.mkdir(parents=True)
     for i in range(6):
-        cv2.imwrite(str(tmp_path / f'data/{"ab"[i % 2]}/{i}.png'),
-                    np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+        cv2.imwrite(
+            str(tmp_path / f'data/{"ab"[i % 2]}/{i}.png'),
+            np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8),
+        )
     (configs / 'start.py').write_text(CONFIG)
-    (configs / 'dense.py').write_text("_base_ = './start.py'\n"
-                                      "load_from = 'work_dirs/start/epoch_1.pth'")
+    (configs / 'dense.py').write_text(
+        "_base_ = './start.py'\nload_from = 'work_dirs/start/epoch_1.pth'"
+    )
     (configs / 'sparse.py').write_text(SPARSE)
     (configs / 'rows.yml').write_text(ROWS)
     (tmp_path / 'docs/RESULTS.md').write_text('<!-- tiny -->\n<!-- end of tiny -->\n')

@@ -1,4 +1,5 @@
 """Pretrained parameters wait while the new parts and the schedule go on."""
+
 import json
 import math
 
@@ -24,43 +25,75 @@ class Watch(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         names = {id(p): name for name, p in runner.model.named_parameters()}
         groups = runner.optim_wrapper.optimizer.param_groups
-        self.rates.append(tuple(
-            sorted({group['lr'] for group in groups
-                    if is_new(names[id(group['params'][0])]) == new})
-            for new in (False, True)))
+        self.rates.append(
+            tuple(
+                sorted(
+                    {
+                        group['lr']
+                        for group in groups
+                        if is_new(names[id(group['params'][0])]) == new
+                    }
+                )
+                for new in (False, True)
+            )
+        )
         self.before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        changed = {name for name, p in runner.model.named_parameters()
-                   if not p.equal(self.before[name])}
+        changed = {
+            name for name, p in runner.model.named_parameters() if not p.equal(self.before[name])
+        }
         self.changed.append({is_new(name) for name in changed})
 
 
-def train(work_dir, epochs=None, max_epochs=EPOCHS, resume=False, scheduler_by_iter=True,
-          constructor='SparseOptimWrapperConstructor', backbone=SWIN,
-          hooks=(dict(type='SparseTrainingHook'), ), iters=None, **train_cfg):
+def train(
+    work_dir,
+    epochs=None,
+    max_epochs=EPOCHS,
+    resume=False,
+    scheduler_by_iter=True,
+    constructor='SparseOptimWrapperConstructor',
+    backbone=SWIN,
+    hooks=(dict(type='SparseTrainingHook'),),
+    iters=None,
+    **train_cfg,
+):
     watch = Watch()
     runner = Runner(
         model=ToyModel(backbone),
         work_dir=str(work_dir),
-        train_dataloader=dict(dataset=Images(), batch_size=4 // ITERATIONS,
-                              collate_fn=lambda batch: pseudo_collate(batch),
-                              sampler=dict(type='DefaultSampler', shuffle=False)),
+        train_dataloader=dict(
+            dataset=Images(),
+            batch_size=4 // ITERATIONS,
+            collate_fn=lambda batch: pseudo_collate(batch),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
         train_cfg=train_cfg or dict(by_epoch=True, max_epochs=max_epochs),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=LR, weight_decay=0.05),
-                           constructor=constructor),
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=LR, weight_decay=0.05), constructor=constructor
+        ),
         param_scheduler=[
-            dict(type='LinearLR', start_factor=0.1, end=WARM_UP,
-                 convert_to_iter_based=scheduler_by_iter),
-            dict(type='CosineAnnealingLR', eta_min_ratio=0.01, begin=WARM_UP, end=EPOCHS,
-                 convert_to_iter_based=scheduler_by_iter)],
-        custom_hooks=[*hooks, dict(type='HoldPretrainedHook', epochs=epochs, iters=iters),
-                      watch],
+            dict(
+                type='LinearLR',
+                start_factor=0.1,
+                end=WARM_UP,
+                convert_to_iter_based=scheduler_by_iter,
+            ),
+            dict(
+                type='CosineAnnealingLR',
+                eta_min_ratio=0.01,
+                begin=WARM_UP,
+                end=EPOCHS,
+                convert_to_iter_based=scheduler_by_iter,
+            ),
+        ],
+        custom_hooks=[*hooks, dict(type='HoldPretrainedHook', epochs=epochs, iters=iters), watch],
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         randomness=dict(seed=0),
         resume=resume,
         experiment_name=f'test_{work_dir.name}_{epochs}_{iters}_{max_epochs}',
-        default_scope='mmengine')
+        default_scope='mmengine',
+    )
     runner.train()
     return watch
 
@@ -79,8 +112,10 @@ def held(tmp_path_factory):
     """A run that holds for three epochs, and its log."""
     work_dir = tmp_path_factory.mktemp('held')
     watch = train(work_dir, 3)
-    watch.log = [json.loads(line) for line in
-                 next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    watch.log = [
+        json.loads(line)
+        for line in next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    ]
     return watch
 
 
@@ -103,7 +138,8 @@ def hold_and_go_on(watch, held, count):
     """The first iterations hold, and the others of the run do not."""
     assert len(watch.rates) == count
     assert [rates[0] == [0.0] for rates, _ in zip(watch.rates, range(count))] == [
-        i < held for i in range(count)]
+        i < held for i in range(count)
+    ]
     assert watch.changed == [{True} if i < held else {True, False} for i in range(count)]
 
 
@@ -117,8 +153,9 @@ def test_iterations_of_a_loop_of_epochs(tmp_path):
 
 
 def test_iterations_of_a_loop_without_epochs(tmp_path):
-    watch = train(tmp_path, iters=3, scheduler_by_iter=False, type='IterBasedTrainLoop',
-                  max_iters=4)
+    watch = train(
+        tmp_path, iters=3, scheduler_by_iter=False, type='IterBasedTrainLoop', max_iters=4
+    )
     hold_and_go_on(watch, 3, 4)
 
 
@@ -138,8 +175,8 @@ def test_zero_holds_nothing(tmp_path, nothing):
 
 
 def test_only_new_parts_learn_while_it_holds(held):
-    assert held.changed[:3 * ITERATIONS] == [{True}] * 3 * ITERATIONS
-    assert held.changed[3 * ITERATIONS:] == [{True, False}] * (EPOCHS - 3) * ITERATIONS
+    assert held.changed[: 3 * ITERATIONS] == [{True}] * 3 * ITERATIONS
+    assert held.changed[3 * ITERATIONS :] == [{True, False}] * (EPOCHS - 3) * ITERATIONS
 
 
 @pytest.mark.parametrize('stop', [1, 3, 4])
@@ -164,13 +201,19 @@ def test_groups_that_mix_are_an_error(tmp_path):
 
 def test_a_dense_model_is_an_error(tmp_path):
     with pytest.raises(ValueError, match='HoldPretrainedHook: ToyModel has no token predictors'):
-        train(tmp_path, 1, constructor='DefaultOptimWrapperConstructor', hooks=[],
-              backbone={**SWIN, 'keep_ratios': None})
+        train(
+            tmp_path,
+            1,
+            constructor='DefaultOptimWrapperConstructor',
+            hooks=[],
+            backbone={**SWIN, 'keep_ratios': None},
+        )
 
 
 def test_a_loop_without_epochs_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match='epochs=1 but the training loop counts iterations; '
-                                         'give iters instead'):
+    with pytest.raises(
+        ValueError, match='epochs=1 but the training loop counts iterations; give iters instead'
+    ):
         train(tmp_path, 1, scheduler_by_iter=False, type='IterBasedTrainLoop', max_iters=2)
 
 
@@ -195,19 +238,31 @@ def test_name_is_registered():
 
 def test_random_parameters_that_are_held_are_named(tmp_path):
     """Nothing was loaded; a run that is resumed has its weights."""
+
     def warnings(**kwargs):
         train(tmp_path / 'run', 2, **kwargs)
-        return sum(path.read_text().count('load_from is not set')
-                   for path in tmp_path.rglob('*.log'))
+        return sum(
+            path.read_text().count('load_from is not set') for path in tmp_path.rglob('*.log')
+        )
+
     assert warnings(max_epochs=1) == 1 and warnings(max_epochs=2, resume=True) == 1
 
 
-@pytest.mark.parametrize('hold,said', [
-    (dict(epochs=2), 'epoch 2 is not over before training ends, at 2'),
-    (dict(iters=4), 'iteration 4 is not over before training ends, at 4'),
-    (dict(epochs=1), None), (dict(iters=3), None)])
+@pytest.mark.parametrize(
+    'hold,said',
+    [
+        (dict(epochs=2), 'epoch 2 is not over before training ends, at 2'),
+        (dict(iters=4), 'iteration 4 is not over before training ends, at 4'),
+        (dict(epochs=1), None),
+        (dict(iters=3), None),
+    ],
+)
 def test_holding_longer_than_training_is_said(tmp_path, hold, said):
     train(tmp_path, **hold, max_epochs=2)
-    lines = [line for path in tmp_path.rglob('*.log') for line in path.read_text().splitlines()
-             if 'WARNING - HoldPretrainedHook' in line and 'will not be trained' in line]
+    lines = [
+        line
+        for path in tmp_path.rglob('*.log')
+        for line in path.read_text().splitlines()
+        if 'WARNING - HoldPretrainedHook' in line and 'will not be trained' in line
+    ]
     assert len(lines) == bool(said) and all(said in line for line in lines)

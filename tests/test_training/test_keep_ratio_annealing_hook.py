@@ -1,4 +1,5 @@
 """Keep ratios on their way from the dense network's to the config's."""
+
 import json
 import math
 import re
@@ -33,9 +34,16 @@ class Watch(Hook):
 
 def train(work_dir, hook, more=(), **kwargs):
     watch = Watch()
-    runner = toy_runner(work_dir, [dict(type='SparseTrainingHook'),
-                                   dict(type='KeepRatioAnnealingHook', **hook), *more, watch],
-                        **kwargs)
+    runner = toy_runner(
+        work_dir,
+        [
+            dict(type='SparseTrainingHook'),
+            dict(type='KeepRatioAnnealingHook', **hook),
+            *more,
+            watch,
+        ],
+        **kwargs,
+    )
     runner.train()
     watch.left = runner.model.backbone.keep_ratios
     return watch
@@ -43,10 +51,15 @@ def train(work_dir, hook, more=(), **kwargs):
 
 def logged(work_dir):
     """Ratios in the runs' logs, in order."""
-    lines = [json.loads(line) for path in sorted(work_dir.glob('*/vis_data/scalars.json'))
-             for line in path.read_text().splitlines()]
-    return [tuple(line[f'target_keep_ratio_{k}'] for k in range(3))
-            for line in sorted(lines, key=lambda line: line['step'])]
+    lines = [
+        json.loads(line)
+        for path in sorted(work_dir.glob('*/vis_data/scalars.json'))
+        for line in path.read_text().splitlines()
+    ]
+    return [
+        tuple(line[f'target_keep_ratio_{k}'] for k in range(3))
+        for line in sorted(lines, key=lambda line: line['step'])
+    ]
 
 
 def between(share, start=1.0):
@@ -59,8 +72,8 @@ def epochs(count):
 
 def test_by_epoch_the_way_is_smooth(tmp_path):
     watch = train(tmp_path, dict(begin=1, end=3), **epochs(4))
-    assert watch.at_start == (1.0, ) * 3
-    assert watch.train[:3] == [(1.0, ) * 3] * 3
+    assert watch.at_start == (1.0,) * 3
+    assert watch.train[:3] == [(1.0,) * 3] * 3
     for ratios, share in zip(watch.train[3:6], (0.25, 0.5, 0.75)):
         assert ratios == pytest.approx(between(share))
     assert watch.train[6:] == [TARGETS] * 2 and watch.left == TARGETS
@@ -68,15 +81,17 @@ def test_by_epoch_the_way_is_smooth(tmp_path):
 
 
 def test_a_cosine_that_counts_iterations(tmp_path):
-    watch = train(tmp_path, dict(begin=1, end=5, by_epoch=False, start=0.8, curve='cosine'),
-                  train_cfg=dict(type='IterBasedTrainLoop', max_iters=6),
-                  log_processor=dict(by_epoch=False),
-                  train_dataloader=dict(dataset=Images(), batch_size=1,
-                                        sampler=dict(type='InfiniteSampler')))
+    watch = train(
+        tmp_path,
+        dict(begin=1, end=5, by_epoch=False, start=0.8, curve='cosine'),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=6),
+        log_processor=dict(by_epoch=False),
+        train_dataloader=dict(dataset=Images(), batch_size=1, sampler=dict(type='InfiniteSampler')),
+    )
     shares = [0, 0, *((1 - math.cos(math.pi * k / 4)) / 2 for k in (1, 2, 3)), 1]
     for ratios, share in zip(watch.train, shares):
         assert ratios == pytest.approx(between(share, 0.8))
-    assert watch.train[:2] == [(0.8, ) * 3] * 2 and watch.train[-1] == TARGETS
+    assert watch.train[:2] == [(0.8,) * 3] * 2 and watch.train[-1] == TARGETS
     assert logged(tmp_path) == watch.train
 
 
@@ -86,7 +101,6 @@ def test_iterations_of_a_loop_of_epochs(tmp_path):
 
 
 class Nothing(BaseMetric):
-
     def process(self, data_batch, data_samples):
         self.results.append(0)
 
@@ -95,9 +109,13 @@ class Nothing(BaseMetric):
 
 
 def validation():
-    return dict(val_dataloader=dict(dataset=Images(), batch_size=4,
-                                    sampler=dict(type='DefaultSampler', shuffle=False)),
-                val_cfg=dict(), val_evaluator=Evaluator([Nothing()]))
+    return dict(
+        val_dataloader=dict(
+            dataset=Images(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False)
+        ),
+        val_cfg=dict(),
+        val_evaluator=Evaluator([Nothing()]),
+    )
 
 
 def test_validation_of_averaged_weights_uses_the_ratios_reached(tmp_path):
@@ -107,8 +125,14 @@ def test_validation_of_averaged_weights_uses_the_ratios_reached(tmp_path):
 
 
 def test_validation_without_training_uses_the_configs(tmp_path):
-    runner = toy_runner(tmp_path, [dict(type='KeepRatioAnnealingHook', end=2)], train_cfg=None,
-                        train_dataloader=None, optim_wrapper=None, **validation())
+    runner = toy_runner(
+        tmp_path,
+        [dict(type='KeepRatioAnnealingHook', end=2)],
+        train_cfg=None,
+        train_dataloader=None,
+        optim_wrapper=None,
+        **validation(),
+    )
     runner.val()
     assert runner.model.backbone.keep_ratios == TARGETS
 
@@ -123,9 +147,12 @@ def test_resumes_where_it_was(tmp_path):
 
 
 def test_tensorboard_shows_the_ratios(tmp_path):
-    watch = train(tmp_path, dict(end=2), visualizer=dict(
-        type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]))
-    folder, = tmp_path.glob('*/vis_data')
+    watch = train(
+        tmp_path,
+        dict(end=2),
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]),
+    )
+    (folder,) = tmp_path.glob('*/vis_data')
     events = EventAccumulator(str(folder)).Reload()
     for k in range(3):
         scalars = events.Scalars(f'target_keep_ratio_{k}')
@@ -134,18 +161,32 @@ def test_tensorboard_shows_the_ratios(tmp_path):
 
 
 def warnings(work_dir):
-    return [line for path in work_dir.glob('*/*.log') for line in path.read_text().splitlines()
-            if 'WARNING - KeepRatioAnnealingHook' in line]
+    return [
+        line
+        for path in work_dir.glob('*/*.log')
+        for line in path.read_text().splitlines()
+        if 'WARNING - KeepRatioAnnealingHook' in line
+    ]
 
 
-@pytest.mark.parametrize('hook,message', [
-    (dict(begin=1, end=5), 'change from epoch 1 to 5 but training ends after epoch 2: they reach '
-                           r'\(0.925, 0.875, 0.825\) and not \(0.7, 0.5, 0.3\)'),
-    (dict(end=5, by_epoch=False), 'from iteration 0 to 5 but training ends after iteration 4: they '
-                                  r'reach \(0.76, 0.6, 0.44\)')])
+@pytest.mark.parametrize(
+    'hook,message',
+    [
+        (
+            dict(begin=1, end=5),
+            'change from epoch 1 to 5 but training ends after epoch 2: they reach '
+            r'\(0.925, 0.875, 0.825\) and not \(0.7, 0.5, 0.3\)',
+        ),
+        (
+            dict(end=5, by_epoch=False),
+            'from iteration 0 to 5 but training ends after iteration 4: they '
+            r'reach \(0.76, 0.6, 0.44\)',
+        ),
+    ],
+)
 def test_a_span_longer_than_training(tmp_path, hook, message):
     watch = train(tmp_path, hook)
-    line, = warnings(tmp_path)
+    (line,) = warnings(tmp_path)
     assert re.search(message, line)
     share = 0.25 if hook.get('by_epoch', True) else 0.8
     assert watch.left == pytest.approx(between(share))
@@ -158,13 +199,19 @@ def test_a_span_as_long_as_training_ends_at_the_targets(tmp_path, hook):
 
 
 def fake_runner(model, epoch=0):
-    return SimpleNamespace(model=model, train_loop=None, epoch=epoch, max_epochs=4, iter=0,
-                           train_dataloader=[0] * 2, hooks=[])
+    return SimpleNamespace(
+        model=model,
+        train_loop=None,
+        epoch=epoch,
+        max_epochs=4,
+        iter=0,
+        train_dataloader=[0] * 2,
+        hooks=[],
+    )
 
 
 def test_a_second_training_of_a_wrapped_model_has_the_same_targets():
     class Wrapper(torch.nn.Module):
-
         def __init__(self, module):
             super().__init__()
             self.module = module
@@ -173,7 +220,7 @@ def test_a_second_training_of_a_wrapped_model_has_the_same_targets():
     model, hook = ToyModel(SWIN), KeepRatioAnnealingHook(end=4)
     for _ in range(2):
         hook.before_train(fake_runner(Wrapper(model)))
-        assert model.backbone.keep_ratios == (1.0, ) * 3
+        assert model.backbone.keep_ratios == (1.0,) * 3
         hook.after_train(fake_runner(Wrapper(model), epoch=3))
         assert model.backbone.keep_ratios == pytest.approx(between(0.75))
     hook.before_train(fake_runner(model, epoch=4))
@@ -189,7 +236,7 @@ def test_ratios_on_the_way_are_ratios(curve):
         for i in range(102):
             hook.before_train(fake_runner(model, epoch=i / 25))
             ratios = model.backbone.keep_ratios
-            assert i or ratios == (1.0, ) * 3
+            assert i or ratios == (1.0,) * 3
         assert ratios == targets
 
 
@@ -197,20 +244,21 @@ def test_a_teacher_inside_keeps_its_ratios():
     model = ToyModel(SWIN)
     model.teacher = ToyModel({**SWIN, 'keep_ratios': (0.9, 0.9, 0.9)}).requires_grad_(False)
     KeepRatioAnnealingHook(end=4).before_train(fake_runner(model))
-    assert model.backbone.keep_ratios == (1.0, ) * 3
-    assert model.teacher.backbone.keep_ratios == (0.9, ) * 3
+    assert model.backbone.keep_ratios == (1.0,) * 3
+    assert model.teacher.backbone.keep_ratios == (0.9,) * 3
 
 
 def test_frozen_predictors_without_trained_ones_count():
     model = ToyModel(SWIN).requires_grad_(False)
     KeepRatioAnnealingHook(end=4).before_train(fake_runner(model))
-    assert model.backbone.keep_ratios == (1.0, ) * 3
+    assert model.backbone.keep_ratios == (1.0,) * 3
 
 
 def test_a_model_without_predictors_is_an_error():
     with pytest.raises(ValueError, match='KeepRatioAnnealingHook: ToyModel has no token pred'):
         KeepRatioAnnealingHook(end=4).before_train(
-            fake_runner(ToyModel({**SWIN, 'keep_ratios': None})))
+            fake_runner(ToyModel({**SWIN, 'keep_ratios': None}))
+        )
 
 
 def test_a_start_below_a_target_is_an_error():
@@ -219,28 +267,33 @@ def test_a_start_below_a_target_is_an_error():
 
 
 def test_epochs_in_a_loop_without_them_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match='end=2 counts epochs but the training loop counts iter.*'
-                                         'set by_epoch=False'):
+    with pytest.raises(
+        ValueError,
+        match='end=2 counts epochs but the training loop counts iter.*set by_epoch=False',
+    ):
         train(tmp_path, dict(end=2), train_cfg=dict(type='IterBasedTrainLoop', max_iters=4))
 
 
-@pytest.mark.parametrize('arguments,message', [
-    (dict(end=0), 'end=0: must be a whole number >= 1'),
-    (dict(end=1.5), 'end=1.5: must be a whole number'),
-    (dict(end=True), 'end=True: must be a whole number'),
-    (dict(end='2'), "end='2': must be a whole number"),
-    (dict(end=2, begin=-1), 'begin=-1: must be a whole number >= 0'),
-    (dict(end=2, begin=None), 'begin=None: must be a whole number'),
-    (dict(end=2, begin=2), 'begin=2, end=2: begin must be less than end'),
-    (dict(end=2, by_epoch=0), 'by_epoch=0: must be True or False'),
-    (dict(end=2, start=0), r'start=0: must be a number in \(0, 1\]'),
-    (dict(end=2, start=1.1), 'start=1.1: must be'),
-    (dict(end=2, start=float('nan')), 'start=nan: must be'),
-    (dict(end=2, start=True), 'start=True: must be'),
-    (dict(end=2, start='1'), "start='1': must be"),
-    (dict(end=2, curve='exp'), "curve='exp': must be one of linear, cosine"),
-    (dict(end=2, curve=['linear']), r"curve=\['linear'\]: must be one of"),
-])
+@pytest.mark.parametrize(
+    'arguments,message',
+    [
+        (dict(end=0), 'end=0: must be a whole number >= 1'),
+        (dict(end=1.5), 'end=1.5: must be a whole number'),
+        (dict(end=True), 'end=True: must be a whole number'),
+        (dict(end='2'), "end='2': must be a whole number"),
+        (dict(end=2, begin=-1), 'begin=-1: must be a whole number >= 0'),
+        (dict(end=2, begin=None), 'begin=None: must be a whole number'),
+        (dict(end=2, begin=2), 'begin=2, end=2: begin must be less than end'),
+        (dict(end=2, by_epoch=0), 'by_epoch=0: must be True or False'),
+        (dict(end=2, start=0), r'start=0: must be a number in \(0, 1\]'),
+        (dict(end=2, start=1.1), 'start=1.1: must be'),
+        (dict(end=2, start=float('nan')), 'start=nan: must be'),
+        (dict(end=2, start=True), 'start=True: must be'),
+        (dict(end=2, start='1'), "start='1': must be"),
+        (dict(end=2, curve='exp'), "curve='exp': must be one of linear, cosine"),
+        (dict(end=2, curve=['linear']), r"curve=\['linear'\]: must be one of"),
+    ],
+)
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         HOOKS.build(dict(type='KeepRatioAnnealingHook', **arguments))
@@ -255,5 +308,5 @@ def test_choosing_the_best_among_dense_validations_is_warned_of(tmp_path):
         save_best = 'metric'
 
     train(tmp_path, dict(end=2), [Best()])
-    line, = warnings(tmp_path)
+    (line,) = warnings(tmp_path)
     assert 'chosen by save_best' in line and 'before epoch 2' in line

@@ -22,8 +22,13 @@ def test_adds_the_loss_and_the_ratios():
     model, _ = attached()
     with record_decisions(model) as log:
         losses = model([torch.randn(3, 64, 64)] * 2, mode='loss')
-    assert list(losses) == ['loss_task', 'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_1',
-                            'keep_ratio_2']
+    assert list(losses) == [
+        'loss_task',
+        'loss_keep_ratio',
+        'keep_ratio_0',
+        'keep_ratio_1',
+        'keep_ratio_2',
+    ]
     expected = 10 * keep_ratio_loss([d.mask for d in log.decisions], [0.7, 0.5, 0.3])
     torch.testing.assert_close(losses['loss_keep_ratio'], expected)
     for k, decision in enumerate(log.decisions):
@@ -36,8 +41,9 @@ def test_adds_the_loss_and_the_ratios():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize('args,kwargs', [((), {}), ((), dict(mode='tensor')),
-                                         ((None, 'tensor'), {})])
+@pytest.mark.parametrize(
+    'args,kwargs', [((), {}), ((), dict(mode='tensor')), ((None, 'tensor'), {})]
+)
 def test_other_modes_are_left_alone(args, kwargs):
     model, _ = attached()
     assert isinstance(model([torch.randn(3, 64, 64)], *args, **kwargs), torch.Tensor)
@@ -93,22 +99,25 @@ def run(tmp_path, hooks, backbone=SWIN, iterations=2):
     kept = {}
 
     class Keep(Hook):
-
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             kept.update(outputs)
 
     runner = Runner(
         model=ToyModel(backbone),
         work_dir=str(tmp_path),
-        train_dataloader=dict(dataset=Images(), batch_size=2,
-                              collate_fn=lambda batch: pseudo_collate(batch),
-                              sampler=dict(type='DefaultSampler', shuffle=False)),
+        train_dataloader=dict(
+            dataset=Images(),
+            batch_size=2,
+            collate_fn=lambda batch: pseudo_collate(batch),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
         custom_hooks=[*hooks, Keep()],
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         experiment_name=f'test_{tmp_path.name}',
-        default_scope='mmengine')
+        default_scope='mmengine',
+    )
     runner.train()
     return runner, kept
 
@@ -129,6 +138,7 @@ def test_without_the_hook_training_says_once_that_nothing_holds_the_ratio(tmp_pa
     model = ToyModel(SWIN).train()
     with caplog.at_level(logging.WARNING):
         from mmengine.logging import MMLogger
+
         logger = MMLogger.get_instance(f'warn_{tmp_path.name}')
         records = []
         handler = logging.Handler()
@@ -142,6 +152,7 @@ def test_without_the_hook_training_says_once_that_nothing_holds_the_ratio(tmp_pa
 
 def test_with_the_hook_it_does_not(tmp_path):
     from mmengine.logging import MMLogger
+
     logger = MMLogger.get_instance(f'quiet_{tmp_path.name}')
     records = []
     handler = logging.Handler()
@@ -171,7 +182,6 @@ def test_a_wrapped_model_is_unwrapped():
     from mmengine.registry import MODEL_WRAPPERS
 
     class Wrapper(torch.nn.Module):
-
         def __init__(self, module):
             super().__init__()
             self.module = module
@@ -200,7 +210,6 @@ def test_frozen_predictors_do_not_count():
 
 
 class Both(torch.nn.Module):
-
     def __init__(self, first, second):
         super().__init__()
         self.first, self.second = first, second
@@ -213,7 +222,7 @@ class Both(torch.nn.Module):
 def test_a_loss_that_is_no_dict_is_an_error():
     model, _ = attached()
     model.forward = lambda inputs, data_samples=None, mode='tensor': torch.zeros(1)
-    with pytest.raises(TypeError, match="ToyModel.forward.* returned a Tensor: must be a dict"):
+    with pytest.raises(TypeError, match='ToyModel.forward.* returned a Tensor: must be a dict'):
         model([torch.randn(3, 64, 64)], mode='loss')
 
 

@@ -1,4 +1,5 @@
 """Keep maps of what a model trains on, as its run goes on."""
+
 import copy
 import importlib
 from types import SimpleNamespace
@@ -24,8 +25,12 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 def train(work_dir, hook, model=None, more=(), backends=BACKENDS, **kwargs):
     runner = toy_runner(
-        work_dir, [dict(type='SparseTrainingHook'), hook, *more], model or ToyModel(SWIN),
-        visualizer=dict(type='Visualizer', vis_backends=copy.deepcopy(backends)), **kwargs)
+        work_dir,
+        [dict(type='SparseTrainingHook'), hook, *more],
+        model or ToyModel(SWIN),
+        visualizer=dict(type='Visualizer', vis_backends=copy.deepcopy(backends)),
+        **kwargs,
+    )
     runner.train()
     return runner
 
@@ -35,8 +40,11 @@ def drawn(work_dir):
 
 
 def hooks_of(model):
-    return [hook for module in model.modules()
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
+    return [
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
 
 
 class Preprocessed(ToyModel):
@@ -57,7 +65,7 @@ def test_both_backends_get_the_same_pictures(tmp_path):
     """Four iterations: the first one, and each second."""
     train(tmp_path, dict(type='KeepMapHook', interval=2, max_images=1))
     assert drawn(tmp_path) == [f'keep_maps_0_{step}.png' for step in (1, 2, 4)]
-    folder, = tmp_path.glob('*/vis_data')
+    (folder,) = tmp_path.glob('*/vis_data')
     events = EventAccumulator(str(folder), dict(images=0)).Reload()
     assert events.Tags()['images'] == ['keep_maps_0']
     shown = events.Images('keep_maps_0')
@@ -65,12 +73,14 @@ def test_both_backends_get_the_same_pictures(tmp_path):
     for image in shown:
         picture = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), 1)
         assert picture.shape == (18 + 256, 4 * 256, 3)
-        assert (picture == cv2.imread(
-            str(folder / f'vis_image/keep_maps_0_{image.step}.png'))).all()
+        assert (
+            picture == cv2.imread(str(folder / f'vis_image/keep_maps_0_{image.step}.png'))
+        ).all()
 
 
 class Pixels(torch.utils.data.Dataset):
     """Images of one colour each, BGR as they are read."""
+
     COLOURS = [(250, 100, 10), (10, 20, 240)]
 
     def __len__(self):
@@ -82,10 +92,15 @@ class Pixels(torch.utils.data.Dataset):
 
 
 def loader(dataset, batch_size):
-    return dict(train_dataloader=dict(
-        dataset=dataset, batch_size=batch_size, collate_fn=dict(type='pseudo_collate'),
-        sampler=dict(type='DefaultSampler', shuffle=False)),
-        train_cfg=dict(by_epoch=True, max_epochs=1))
+    return dict(
+        train_dataloader=dict(
+            dataset=dataset,
+            batch_size=batch_size,
+            collate_fn=dict(type='pseudo_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+    )
 
 
 @pytest.mark.parametrize('swap', [False, True])
@@ -95,7 +110,7 @@ def test_the_input_is_drawn_with_padding_in_its_colours(tmp_path, swap):
     assert drawn(tmp_path) == ['keep_maps_0_1.png', 'keep_maps_1_1.png']
     padding = MEAN[::-1] if swap else MEAN  # the network's zeros
     for i, colour in enumerate(Pixels.COLOURS):
-        path, = tmp_path.glob(f'*/vis_data/vis_image/keep_maps_{i}_1.png')
+        (path,) = tmp_path.glob(f'*/vis_data/vis_image/keep_maps_{i}_1.png')
         picture = cv2.imread(str(path))
         assert picture.shape == (18 + 256, 4 * 96 * 4, 3)
         assert (picture[18:, :256] == colour).all()
@@ -106,17 +121,25 @@ def sample_of(name):
     """Annotations of an image of 64 x 64."""
     if name.startswith('cls'):
         from mmpretrain.structures import DataSample
+
         return DataSample().set_gt_label(1)
     if name.startswith('fpn'):
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
-        return SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 64, 64).long()),
-                             metainfo=dict(img_shape=(64, 64)))
+
+        return SegDataSample(
+            gt_sem_seg=PixelData(data=torch.zeros(1, 64, 64).long()),
+            metainfo=dict(img_shape=(64, 64)),
+        )
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
+
     return DetDataSample(
-        gt_instances=InstanceData(bboxes=torch.tensor([[8., 8, 40, 40]]), labels=torch.tensor([1])),
-        metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64)))
+        gt_instances=InstanceData(
+            bboxes=torch.tensor([[8.0, 8, 40, 40]]), labels=torch.tensor([1])
+        ),
+        metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64)),
+    )
 
 
 @pytest.mark.parametrize('name', ['cls_dyswin_t_in1k', 'fpn_dyswin_t_ade20k', 'retinanet_dyswin_t'])
@@ -143,7 +166,8 @@ def test_models_of_the_libraries(tmp_path, name):
     hook.before_train(runner)
     hook.before_train_iter(runner, 0)
     data = model.data_preprocessor(
-        dict(inputs=[image] * 2, data_samples=[sample_of(name) for _ in range(2)]), True)
+        dict(inputs=[image] * 2, data_samples=[sample_of(name) for _ in range(2)]), True
+    )
     assert model(**data, mode='loss')
     hook.after_train_iter(runner, 0)
     for i in range(2):
@@ -157,7 +181,6 @@ def test_the_first_call_of_the_backbone_counts(tmp_path):
     seen = []
 
     class Watch(Hook):
-
         def before_train(self, runner):
             def note(module, args):
                 self.log = record_decisions(module)
@@ -176,7 +199,7 @@ def test_the_first_call_of_the_backbone_counts(tmp_path):
     for i in range(4):
         image = x[i].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()[..., ::-1]
         expected = draw_decisions(np.ascontiguousarray(image), log.decisions, i)
-        path, = tmp_path.glob(f'*/vis_data/vis_image/keep_maps_{i}_1.png')
+        (path,) = tmp_path.glob(f'*/vis_data/vis_image/keep_maps_{i}_1.png')
         assert (cv2.imread(str(path))[..., ::-1] == expected).all()
 
 
@@ -189,7 +212,6 @@ def test_nobody_listens_but_when_it_is_due(tmp_path):
     heard = []
 
     class Watch(Hook):
-
         def before_train(self, runner):
             runner.model.backbone.token_predictors[1].register_forward_hook(self.note)
 
@@ -245,7 +267,7 @@ def test_it_does_not_pass_for_what_holds_the_ratio(tmp_path):
     """A backbone warns where nothing listens to its decisions; these maps do not count."""
     runner = toy_runner(tmp_path, [KeepMapHook(interval=1)])
     runner.train()
-    log, = tmp_path.glob('*/*.log')
+    (log,) = tmp_path.glob('*/*.log')
     assert log.read_text().count('nothing holds its keep ratio') == 1
 
 
@@ -264,7 +286,7 @@ class Scalars(BaseVisBackend):
 def test_no_place_for_pictures_is_said_once(tmp_path, backends):
     VISBACKENDS.register_module(name='Scalars', module=Scalars, force=True)
     train(tmp_path, dict(type='KeepMapHook', interval=1), backends=backends)
-    log, = tmp_path.glob('*/*.log')
+    (log,) = tmp_path.glob('*/*.log')
     assert log.read_text().count('WARNING - KeepMapHook: no backend of the visualizer takes') == 1
     assert not drawn(tmp_path)
 
@@ -272,7 +294,7 @@ def test_no_place_for_pictures_is_said_once(tmp_path, backends):
 def test_other_processes_do_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr('dynsp_mm.visualization.keep_map_hook.is_main_process', lambda: False)
     train(tmp_path, dict(type='KeepMapHook', interval=1))
-    log, = tmp_path.glob('*/*.log')
+    (log,) = tmp_path.glob('*/*.log')
     assert not drawn(tmp_path) and 'no backend of the visualizer' not in log.read_text()
 
 
@@ -284,7 +306,6 @@ def test_a_model_without_predictors_is_an_error(tmp_path):
 
 def test_images_of_other_channels_are_an_error(tmp_path):
     class Deep(Images):
-
         def __getitem__(self, index):
             return dict(inputs=torch.randn(4, 64, 64))
 

@@ -1,4 +1,5 @@
 """Pictures of a model's decisions: none lost, none too many."""
+
 from types import SimpleNamespace
 
 import cv2
@@ -17,8 +18,7 @@ class Model(BaseModel):
     def __init__(self, keep_ratios=(0.7, 0.5, 0.3), parts=1, stvit=False):
         super().__init__(ImgDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3))
         widths = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
-        self.backbone = STViTSwin(widths) if stvit else DynamicSwin(
-            widths, keep_ratios=keep_ratios)
+        self.backbone = STViTSwin(widths) if stvit else DynamicSwin(widths, keep_ratios=keep_ratios)
         self.parts, self.calls = parts, 0
 
     def forward(self, *args, **kwargs):
@@ -58,7 +58,7 @@ def test_parts_of_an_image_are_drawn_each(tmp_path):
 
 
 def test_semantic_tokens_are_drawn(tmp_path):
-    path, = draw_batches(Model(stvit=True), [['x.jpg']], tmp_path, 1)
+    (path,) = draw_batches(Model(stvit=True), [['x.jpg']], tmp_path, 1)
     # A row for the block that refines and one for the block that recovers, three panels each.
     assert cv2.imread(str(path)).shape == (2 * (60 * 5 + 18), 3 * 50 * 5, 3)
 
@@ -71,12 +71,16 @@ def test_a_dense_model_is_an_error(tmp_path):
 
 def test_image_files_pass_the_pipeline_of_the_innermost_dataset(tmp_path):
     from mmdet.utils import register_all_modules
+
     register_all_modules(init_default_scope=True)
     cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((40, 50, 3), np.uint8))
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
-                dict(type='PackDetInputs', meta_keys=('img_path', 'img_shape'))]
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='PackDetInputs', meta_keys=('img_path', 'img_shape')),
+    ]
     wrapped = dict(type='ConcatDataset', datasets=[dict(type='CocoDataset', pipeline=pipeline)])
-    batch, = image_batches(wrapped, [tmp_path / 'a.png'])
+    (batch,) = image_batches(wrapped, [tmp_path / 'a.png'])
     assert batch['inputs'][0].shape == (3, 40, 50)
     (tmp_path / 'b.png').write_text('no image')
     with pytest.raises(ValueError, match='b.png: is not an image'):

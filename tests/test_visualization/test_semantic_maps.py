@@ -31,8 +31,7 @@ def test_regions():
 def test_received_is_the_sum_over_tokens_and_strongest_the_largest():
     torch.testing.assert_close(attention().received[1], torch.full((4, 6), 1 / 12))
     both = SemanticAttention('b', 'recover', torch.tensor([0.7, 0.3]).view(1, 1, 2, 1, 1))
-    assert both.received.item() == pytest.approx(1) and both.strongest.item() \
-        == pytest.approx(0.7)
+    assert both.received.item() == pytest.approx(1) and both.strongest.item() == pytest.approx(0.7)
     image = np.full((40, 60, 3), 100, np.uint8)
     weights = np.zeros((4, 6), np.float32)
     weights[0, 0] = 0.3

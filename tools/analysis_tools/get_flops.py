@@ -7,6 +7,7 @@
 
 Counts fixed budgets (selection='topk'), also where the config selects by threshold.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -14,21 +15,30 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch  # noqa: E402
-from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+import torch
+from mmengine.registry import MODELS, init_default_scope
 
-import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
-from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.analysis import count_macs, peak_memory  # noqa: E402
+import dynsp_mm  # noqa: F401  registers the backbones, whatever the config imports
+from dynsp_mm import cli
+from dynsp_mm.analysis import count_macs, peak_memory
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description="Count a backbone's multiply-adds")
     parser.add_argument('config', help='config file')
-    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1216), metavar=('H', 'W'),
-                        help='image size in pixels (default: 800 1216)')
-    parser.add_argument('--memory', action='store_true',
-                        help='also measure the most memory that a forward pass holds at a time')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        default=(800, 1216),
+        metavar=('H', 'W'),
+        help='image size in pixels (default: 800 1216)',
+    )
+    parser.add_argument(
+        '--memory',
+        action='store_true',
+        help='also measure the most memory that a forward pass holds at a time',
+    )
     cli.add_config_options(parser)
     cli.add_sparse_option(parser)
     return parser.parse_args()
@@ -52,14 +62,20 @@ def main():
     if getattr(backbone, 'keep_ratios', None):
         others = [('dense', MODELS.build(dict(config, keep_ratios=None)))]
         dense = count_macs(others[0][1], image)
-        line += (f' at keep ratios {backbone.keep_ratios}; dense {dense / 1e9:.3f}, '
-                 f'ratio {macs / dense:.3f}')
+        line += (
+            f' at keep ratios {backbone.keep_ratios}; dense {dense / 1e9:.3f}, '
+            f'ratio {macs / dense:.3f}'
+        )
     print(line)
     if args.memory:
-        held = [f'{name} {peak_memory(model, image) / 2**20:.1f} MiB'
-                for name, model in [(config['type'], backbone), *others]]
-        print('most memory held by a forward pass of one image, float32, beyond weights and input: '
-              + '; '.join(held))
+        held = [
+            f'{name} {peak_memory(model, image) / 2**20:.1f} MiB'
+            for name, model in [(config['type'], backbone), *others]
+        ]
+        print(
+            'most memory held by a forward pass of one image, float32, beyond weights and input: '
+            + '; '.join(held)
+        )
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ part; the time is that on the device, in an accelerator's case that of its kerne
 what it looks at, most of all what lies between operators: the last column has the time without it,
 and benchmark.py measures how candidates compare.
 """
+
 import argparse
 import logging
 import sys
@@ -18,29 +19,38 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch  # noqa: E402
+import torch
 
-from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.analysis import PARTS, machine, time_by_part, time_in_turns  # noqa: E402
-from dynsp_mm.analysis.latency import synchronizer  # noqa: E402
-from dynsp_mm.analysis.measurements import align, to_json, write_whole  # noqa: E402
-from dynsp_mm.analysis.parts import PartTimes  # noqa: E402
-from dynsp_mm.analysis.steps import inference_step  # noqa: E402
-from dynsp_mm.candidates import (MIN_SIDE, build_alike, find_candidates,  # noqa: E402
-                                 make_ready)
+from dynsp_mm import cli
+from dynsp_mm.analysis import PARTS, machine, time_by_part, time_in_turns
+from dynsp_mm.analysis.latency import synchronizer
+from dynsp_mm.analysis.measurements import align, to_json, write_whole
+from dynsp_mm.analysis.parts import PartTimes
+from dynsp_mm.analysis.steps import inference_step
+from dynsp_mm.candidates import MIN_SIDE, build_alike, find_candidates, make_ready
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add('candidates', nargs='+', metavar='CANDIDATE')
-    add('--shape', nargs=2, type=int, default=[800, 1216], metavar=('H', 'W'),
-        help='image size in pixels (default: 800 1216)')
+    add(
+        '--shape',
+        nargs=2,
+        type=int,
+        default=[800, 1216],
+        metavar=('H', 'W'),
+        help='image size in pixels (default: 800 1216)',
+    )
     add('--batch', type=int, default=1, metavar='N', help='images (default: 1)')
     add('--dtype', choices=list(machine.DTYPES), default='float32')
-    add('--autocast', action='store_true', help='reduced precision by autocast, not by a cast of '
-        'weights and images')
+    add(
+        '--autocast',
+        action='store_true',
+        help='reduced precision by autocast, not by a cast of weights and images',
+    )
     cli.add_backend_option(parser)
     add('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
     add('--threads', type=int, metavar='N', help="of the CPU (default: torch's choice)")
@@ -54,17 +64,26 @@ def format_profile(rows):
     """Markdown table: a line for each candidate, milliseconds and shares of each part."""
     cells = [['candidate', *PARTS, 'sum', 'without profiler']]
     for row in rows:
-        cells.append([row.candidate, *(
-            f'{row.seconds[part] * 1e3:.2f} ({row.shares[part]:.1%})' for part in PARTS),
-            f'{sum(row.seconds.values()) * 1e3:.2f}', f'{row.unprofiled_s * 1e3:.2f}'])
+        cells.append(
+            [
+                row.candidate,
+                *(f'{row.seconds[part] * 1e3:.2f} ({row.shares[part]:.1%})' for part in PARTS),
+                f'{sum(row.seconds.values()) * 1e3:.2f}',
+                f'{row.unprofiled_s * 1e3:.2f}',
+            ]
+        )
     return align(cells)
 
 
 def main():
     args = parse_args()
-    cli.check_least(('--rounds', [args.rounds], 1), ('--warmup', [args.warmup], 0),
-                    ('--batch', [args.batch], 1), ('--shape', args.shape, MIN_SIDE),
-                    ('--threads', [] if args.threads is None else [args.threads], 1))
+    cli.check_least(
+        ('--rounds', [args.rounds], 1),
+        ('--warmup', [args.warmup], 0),
+        ('--batch', [args.batch], 1),
+        ('--shape', args.shape, MIN_SIDE),
+        ('--threads', [] if args.threads is None else [args.threads], 1),
+    )
     if args.json:
         cli.check_output('--json', args.json)
     device, dtype = machine.find_device(args.device), machine.DTYPES[args.dtype]
@@ -73,19 +92,24 @@ def main():
         torch.set_num_threads(args.threads)
     candidates, size = find_candidates(args.candidates), tuple(args.shape)
     rows = []
-    for candidate, (model, batch) in zip(candidates, build_alike(
-            candidates, 'backbone', args.batch, size, device)):
+    for candidate, (model, batch) in zip(
+        candidates, build_alike(candidates, 'backbone', args.batch, size, device)
+    ):
         make_ready(model, batch, 'backbone', dtype, args.autocast, args.backend)
         # What is cast already needs none.
         autocast = torch.float32 if batch['inputs'].dtype == dtype else dtype
         step = inference_step(model, batch, device, autocast)
-        timing, = time_in_turns([step], args.rounds, args.warmup,
-                                synchronize=synchronizer(device))
+        (timing,) = time_in_turns(
+            [step], args.rounds, args.warmup, synchronize=synchronizer(device)
+        )
         seconds = time_by_part(step, model, device, args.rounds, args.warmup)
-        rows.append(PartTimes(candidate.label, args.batch, *size, args.dtype, timing.seconds,
-                              seconds))
-    print(f'[profile] {args.batch} x {size[0]} x {size[1]}, {args.dtype}, {device}: ms (share), '
-          f'mean of {args.rounds} forwards\n{format_profile(rows)}')
+        rows.append(
+            PartTimes(candidate.label, args.batch, *size, args.dtype, timing.seconds, seconds)
+        )
+    print(
+        f'[profile] {args.batch} x {size[0]} x {size[1]}, {args.dtype}, {device}: ms (share), '
+        f'mean of {args.rounds} forwards\n{format_profile(rows)}'
+    )
     if args.json:
         write_whole(args.json, to_json(rows, **machine.circumstances(device)))
 

@@ -9,6 +9,7 @@
 A run is resumed where it stopped. Its result, a small JSON file, goes to docs/results/; checkpoints
 stay in work_dirs/results/. Rows start from a dense network that is trained first if it is missing.
 """
+
 import argparse
 import json
 import os.path as osp
@@ -41,6 +42,7 @@ COUNTED = 20  # images on which multiply-adds are averaged
 
 class Meter(Hook):
     """Realised keep ratios over all tested images."""
+
     priority = 'VERY_LOW'
 
     def __init__(self, log):
@@ -52,7 +54,8 @@ class Meter(Hook):
             total = sum(float(decision.keep_ratio.sum()) for decision in decisions)
             self.sums[name] = self.sums.get(name, 0.0) + total
             self.images += sum(len(decision.keep_ratio) for decision in decisions) * (
-                name == next(iter(self.sums)))
+                name == next(iter(self.sums))
+            )
         self.log.clear()
 
     @property
@@ -71,7 +74,7 @@ def evaluate(runner):
     images = []
 
     def keep(module, args):
-        images.extend(image[None] for image in args[0][:max(0, COUNTED - len(images))])
+        images.extend(image[None] for image in args[0][: max(0, COUNTED - len(images))])
 
     with record_decisions(runner.model) as log:
         meter = Meter(log)
@@ -116,7 +119,8 @@ def make_config(dataset, row, seed, rows):
             raise cli.UserError(f'{dataset}/{row} needs the result of {spec["budget_of"]} first')
         # A ratio of 0 is written as one that is too small for any position.
         options['model.backbone.keep_ratios'] = [
-            max(ratio, 1e-6) for ratio in json.loads(path.read_text())['keep_ratios']]
+            max(ratio, 1e-6) for ratio in json.loads(path.read_text())['keep_ratios']
+        ]
     cfg = cli.load_config(str(CONFIGS / f'{source["config"]}.py'), options)
     cfg.work_dir = str(RUNS / dataset / spec.get('of', row) / f'seed{seed}')
     cli.set_dataloader_defaults(cfg)
@@ -135,8 +139,17 @@ def ensure(checkpoint):
     initial = cli.load_config(str(config)).model.backbone.get('init_cfg')
     if initial is not None:
         ensure(initial.checkpoint)
-    subprocess.run([sys.executable, str(TOOLS / 'train.py'), str(config), '--resume',
-                    '--work-dir', osp.dirname(checkpoint)], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            str(TOOLS / 'train.py'),
+            str(config),
+            '--resume',
+            '--work-dir',
+            osp.dirname(checkpoint),
+        ],
+        check=True,
+    )
 
 
 def run(dataset, row, seed, rows):
@@ -150,8 +163,9 @@ def run(dataset, row, seed, rows):
     else:
         latest = Path(cfg.work_dir) / 'last_checkpoint'
         if not latest.is_file():
-            raise cli.UserError(f'{dataset}/{row} needs the checkpoint of its source: {latest} '
-                                'does not exist')
+            raise cli.UserError(
+                f'{dataset}/{row} needs the checkpoint of its source: {latest} does not exist'
+            )
         cfg.load_from = latest.read_text().strip()
         cfg.work_dir = osp.join(cfg.work_dir, row)
         runner = cli.build_runner(cfg, whole=True)
@@ -159,12 +173,21 @@ def run(dataset, row, seed, rows):
     spec = rows[dataset]
     log = train_scalars(cfg.work_dir) if trained else []
     result = dict(
-        dataset=dataset, row=row, seed=seed, metric=spec['metric'],
-        value=metrics[spec['metric']] * spec['scale'], metrics=metrics, keep_ratios=ratios,
-        macs=macs, config=cfg.filename and osp.relpath(cfg.filename, ROOT),
+        dataset=dataset,
+        row=row,
+        seed=seed,
+        metric=spec['metric'],
+        value=metrics[spec['metric']] * spec['scale'],
+        metrics=metrics,
+        keep_ratios=ratios,
+        macs=macs,
+        config=cfg.filename and osp.relpath(cfg.filename, ROOT),
         options=spec['rows'][row].get('options', {}),
-        threads=torch.get_num_threads(), torch=torch.__version__,
-        commit=own_version()['commit'], log=log)
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        commit=own_version()['commit'],
+        log=log,
+    )
     write_json(result_path(dataset, row, seed), result)
     print(f'{dataset}/{row} seed {seed}: {spec["metric"]} {result["value"]:.2f}')
 
@@ -190,12 +213,19 @@ def time_backbones(dataset, rows):
     names = ['dense', *(name for name in backbones if name != 'dense')]
     image = torch.rand(1, 3, *rows[dataset]['shape'])
     with torch.inference_mode():
-        timings = time_in_turns([lambda name=name: backbones[name](image) for name in names],
-                                rounds=60, warmup=5)
-    write_json(RESULTS / dataset / 'timing.json', dict(
-        shape=[1, 3, *rows[dataset]['shape']], threads=torch.get_num_threads(),
-        torch=torch.__version__, commit=own_version()['commit'],
-        rows={name: timing._asdict() for name, timing in zip(names, timings)}))
+        timings = time_in_turns(
+            [lambda name=name: backbones[name](image) for name in names], rounds=60, warmup=5
+        )
+    write_json(
+        RESULTS / dataset / 'timing.json',
+        dict(
+            shape=[1, 3, *rows[dataset]['shape']],
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            commit=own_version()['commit'],
+            rows={name: timing._asdict() for name, timing in zip(names, timings)},
+        ),
+    )
 
 
 # ---------------------------------------------------------------------- report
@@ -212,7 +242,7 @@ def read_results(dataset, rows):
 def interval(values):
     """Half the width of the 95 % confidence interval of a mean, by Student's t."""
     t = stats.t.ppf(0.975, len(values) - 1)
-    return t * statistics.stdev(values) / len(values)**0.5
+    return t * statistics.stdev(values) / len(values) ** 0.5
 
 
 def table(dataset, rows):
@@ -221,8 +251,11 @@ def table(dataset, rows):
     dense = results.get('dense')
     timing_path = RESULTS / dataset / 'timing.json'
     timing = json.loads(timing_path.read_text())['rows'] if timing_path.is_file() else {}
-    lines = [f'| row | seeds | {spec["metric"]} (95 % interval) | against dense | GMACs (ratio) | '
-             'time ratio (20 to 80 %) | realised keep ratios | command |', '|---' * 8 + '|']
+    lines = [
+        f'| row | seeds | {spec["metric"]} (95 % interval) | against dense | GMACs (ratio) | '
+        'time ratio (20 to 80 %) | realised keep ratios | command |',
+        '|---' * 8 + '|',
+    ]
     for row, described in spec['rows'].items():
         if row not in results:
             lines.append(f'| {described["title"]} | 0 | not run yet | | | | | |')
@@ -236,34 +269,52 @@ def table(dataset, rows):
             gain = f'{mean - statistics.mean(result["value"] for result in dense):+.2f}'
             ratio = f' ({macs / dense[0]["macs"]:.3f})'
         seconds = timing.get(row)
-        clock = seconds and (f'{seconds["ratio"]:.3f} ({seconds["ratio_p20"]:.3f} to '
-                             f'{seconds["ratio_p80"]:.3f})') or ''
-        shares = [statistics.mean(share) for share in zip(
-            *(result['keep_ratios'] for result in results[row]))]
+        clock = (
+            seconds
+            and (
+                f'{seconds["ratio"]:.3f} ({seconds["ratio_p20"]:.3f} to {seconds["ratio_p80"]:.3f})'
+            )
+            or ''
+        )
+        shares = [
+            statistics.mean(share)
+            for share in zip(*(result['keep_ratios'] for result in results[row]))
+        ]
         lines.append(
             f'| {described["title"]} | {len(values)} | {value} | {gain} | '
             f'{macs / 1e9:.3f}{ratio} | {clock} | '
             f'{" / ".join(f"{share:.3f}" for share in shares)} | '
-            f'`results.py run {dataset}/{row}` |')
+            f'`results.py run {dataset}/{row}` |'
+        )
     return lines
 
 
 def plot(dataset, rows):
     """Metric against multiply-adds, a point for each seed, and keep ratios while training."""
     import matplotlib
+
     matplotlib.use('Agg')
     from matplotlib import pyplot
+
     results = read_results(dataset, rows)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 5.6))
     for number, (row, runs) in enumerate(results.items()):
-        left.scatter([run['macs'] / 1e9 for run in runs], [run['value'] for run in runs], s=18,
-                     color=pyplot.cm.tab20(number % 20), label=rows[dataset]['rows'][row]['title'])
+        left.scatter(
+            [run['macs'] / 1e9 for run in runs],
+            [run['value'] for run in runs],
+            s=18,
+            color=pyplot.cm.tab20(number % 20),
+            label=rows[dataset]['rows'][row]['title'],
+        )
     left.set(xlabel='GMACs of the backbone', ylabel=rows[dataset]['metric'])
     left.legend(fontsize=6, ncols=2, loc='upper left', bbox_to_anchor=(-0.1, -0.14))
     for run in results.get('sparse_teacher', [])[:1]:
         for k in range(len(run['keep_ratios'])):
-            right.plot([line['step'] for line in run['log']],
-                       [line[f'keep_ratio_{k}'] for line in run['log']], label=f'keep_ratio_{k}')
+            right.plot(
+                [line['step'] for line in run['log']],
+                [line[f'keep_ratio_{k}'] for line in run['log']],
+                label=f'keep_ratio_{k}',
+            )
         right.set(xlabel='iteration', ylabel='share of slow positions, sampled', ylim=(0, 1))
         right.legend(fontsize=6)
     figure.suptitle(rows[dataset]['title'])

@@ -10,6 +10,7 @@ Each distinct backbone is checked once, at its own image size, and each whole mo
 file each: run again, the command goes on where it stopped. On 2 cores all of it takes two hours and
 up to 8 GiB.
 """
+
 import argparse
 import functools
 import hashlib
@@ -66,12 +67,21 @@ FORK = multiprocessing.get_context('fork')
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Check the swap on every config')
-    parser.add_argument('--work-dir', default='work_dirs/swap_matrix', type=Path,
-                        help='results, one file for each check')
-    parser.add_argument('--out', type=Path, help='the table (default: docs/SWAP_MATRIX.md, with '
-                        '--only part.md in the working directory)')
-    parser.add_argument('--only', default='', metavar='TEXT',
-                        help='only configs whose name contains this')
+    parser.add_argument(
+        '--work-dir',
+        default='work_dirs/swap_matrix',
+        type=Path,
+        help='results, one file for each check',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='the table (default: docs/SWAP_MATRIX.md, with '
+        '--only part.md in the working directory)',
+    )
+    parser.add_argument(
+        '--only', default='', metavar='TEXT', help='only configs whose name contains this'
+    )
     parser.add_argument('--retry', action='store_true', help='repeat checks that did not pass')
     return parser.parse_args()
 
@@ -84,8 +94,11 @@ def find_configs(path):
     found = []
     for library in cli.LIBRARIES:
         root = config_root(library)
-        files = sorted(file for file in root.rglob('*.py')
-                       if '_base_' not in file.parts and mentions_backbone(file))
+        files = sorted(
+            file
+            for file in root.rglob('*.py')
+            if '_base_' not in file.parts and mentions_backbone(file)
+        )
         print(f'[swap] reading {len(files)} configs of {library}', flush=True)
         for file in files:
             name = f'{library}::{file.relative_to(root).as_posix()}'
@@ -108,15 +121,15 @@ def config_root(library):
     return Path(get_installed_path(library), '.mim/configs')
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def mentions_backbone(file):
     """Whether a file or one that it may inherit holds a known name; loading tells for certain."""
     text = file.read_text()
     if any(name in text for name in NAMES):
         return True
     bases = []
-    text = re.sub(r'''['"]\s+['"]''', '', text)  # one string in two lines
-    for library, path in re.findall(r'''['"](?:(\w+)::)?([^'"]+\.py)['"]''', text):
+    text = re.sub(r"""['"]\s+['"]""", '', text)  # one string in two lines
+    for library, path in re.findall(r"""['"](?:(\w+)::)?([^'"]+\.py)['"]""", text):
         if not library:
             bases.append((file.parent / path).resolve())
         elif library in cli.LIBRARIES:
@@ -157,8 +170,10 @@ def check(kind, name, file):
                 reason = f'{type(dense_error).__name__}: {one_line(dense_error)}'
                 language = (cfg.model.get('language_model') or {}).get('type')
                 if language:
-                    reason = (f'its language model, {language}, and the vocabulary are downloads; '
-                              f'the first thing missing: {reason}')
+                    reason = (
+                        f'its language model, {language}, and the vocabulary are downloads; '
+                        f'the first thing missing: {reason}'
+                    )
                 result = dict(status='not buildable', reason=reason)
     write(file, dict(result, versions=versions()))
 
@@ -206,31 +221,51 @@ def report(configs, backbones, models):
     good = [entry for entry in swappable if backbones[entry[2]]['status'] == 'ok']
     counts = Counter(models[entry[0]]['status'] for entry in swappable)
     distinct = {entry[2]: entry for entry in reversed(swappable)}
-    lines = [HEAD.format(
-        versions=', '.join(f'{name} {number}' for name, number in versions().items()),
-        good=len(good), all=len(swappable),
-        distinct=len(distinct), tolerance=f'{swap_check.TOLERANCE:.0e}',
-        ratio=swap_check.KEEP_RATIO, trained=counts['ok'], offline=counts['not buildable'],
-        idle=counts['no training'],
-        trainable=len(swappable) - counts['not buildable'] - counts['no training'])]
+    lines = [
+        HEAD.format(
+            versions=', '.join(f'{name} {number}' for name, number in versions().items()),
+            good=len(good),
+            all=len(swappable),
+            distinct=len(distinct),
+            tolerance=f'{swap_check.TOLERANCE:.0e}',
+            ratio=swap_check.KEEP_RATIO,
+            trained=counts['ok'],
+            offline=counts['not buildable'],
+            idle=counts['no training'],
+            trainable=len(swappable) - counts['not buildable'] - counts['no training'],
+        )
+    ]
     for key, (name, kind, _) in distinct.items():
         result = backbones[key]
         shared = sum(entry[2] == key for entry in swappable)
         cells = [f'{name} ({shared})', sparsify.SWAPS[kind]]
         if result['status'] == 'ok':
-            cells += ['{} x {}'.format(*result['size']), result['tensors'], result['new'],
-                      f'{result["error"]:.1e}',
-                      ' '.join(f'{ratio:.3f}' for ratio in result['keep_ratios'])]
+            cells += [
+                '{} x {}'.format(*result['size']),
+                result['tensors'],
+                result['new'],
+                f'{result["error"]:.1e}',
+                ' '.join(f'{ratio:.3f}' for ratio in result['keep_ratios']),
+            ]
         else:
             cells += [result['status'] + ': ' + result['reason'], '', '', '', '']
         lines.append(row(cells))
-    lines += ['', '## Whole models', '', '| config | loss | optimizer constructor |',
-              '|---|---|---|']
+    lines += [
+        '',
+        '## Whole models',
+        '',
+        '| config | loss | optimizer constructor |',
+        '|---|---|---|',
+    ]
     for name, _, _ in swappable:
         result = models[name]
-        lines.append(row([name, f'{result["loss"]:.3f}', result['optimizer']]
-                         if result['status'] == 'ok' else
-                         [name, f'{result["status"]}: {result["reason"]}', '']))
+        lines.append(
+            row(
+                [name, f'{result["loss"]:.3f}', result['optimizer']]
+                if result['status'] == 'ok'
+                else [name, f'{result["status"]}: {result["reason"]}', '']
+            )
+        )
     lines += ['', '## Not swapped', '', '| config | why |', '|---|---|']
     for name, kind, reason in configs:
         if kind in sparsify.UNLIKE:
@@ -244,7 +279,7 @@ def row(cells):
     return '| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in cells) + ' |'
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def versions():
     """Name -> version of what a result depends on; one of other versions is computed anew."""
     return machine.versions()
@@ -256,12 +291,14 @@ def main():
     out = args.out or (args.work_dir / 'part.md' if args.only else ROOT / 'docs/SWAP_MATRIX.md')
     if not out.resolve().parent.is_dir() and out.resolve().parent != args.work_dir.resolve():
         raise cli.UserError(f'--out {out}: there is no folder {out.parent}')
-    configs = [entry for entry in find_configs(args.work_dir / 'configs.json')
-               if args.only in entry[0]]
+    configs = [
+        entry for entry in find_configs(args.work_dir / 'configs.json') if args.only in entry[0]
+    ]
     swappable = [entry for entry in configs if entry[1] in sparsify.SWAPS]
     if not swappable:
-        raise cli.UserError(f'--only {args.only}: no config with a Swin or ConvNeXt backbone has '
-                            'that in its name')
+        raise cli.UserError(
+            f'--only {args.only}: no config with a Swin or ConvNeXt backbone has that in its name'
+        )
     tasks = {('backbone', key): name for name, _, key in reversed(swappable)}
     tasks.update({('model', name): name for name, _, _ in swappable})
     results = {'backbone': {}, 'model': {}}
@@ -281,8 +318,11 @@ def main():
             file.unlink()
         start = time.time()
         result = results[kind][key] = run_check(kind, name, file)
-        print(f'[swap] {number}/{len(tasks)} {kind} {name}: {result["status"]} '
-              f'{result.get("reason", "")} ({time.time() - start:.0f} s)', flush=True)
+        print(
+            f'[swap] {number}/{len(tasks)} {kind} {name}: {result["status"]} '
+            f'{result.get("reason", "")} ({time.time() - start:.0f} s)',
+            flush=True,
+        )
     out.write_text(report(configs, results['backbone'], results['model']))
     print(f'[swap] {out}')
     if any(result['status'] == 'failed' for kind in results.values() for result in kind.values()):

@@ -10,6 +10,7 @@ others dimmed. With STViTSwin there is a row for each block in which semantic to
 and recovered from: the input, the region in which each token weighs most, and the weight that a
 position receives on average from the tokens that see it (refine) or gives its strongest (recover).
 """
+
 import argparse
 import sys
 import tempfile
@@ -18,12 +19,12 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmengine.runner import load_checkpoint  # noqa: E402
+from mmengine.runner import load_checkpoint
 
-import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
-from dynsp_mm import cli  # noqa: E402
-from dynsp_mm.data_check import explain_data_errors, find_data_problem  # noqa: E402
-from dynsp_mm.visualization.run import draw_batches, image_batches  # noqa: E402
+import dynsp_mm  # noqa: F401  registers the backbones, whatever the config imports
+from dynsp_mm import cli
+from dynsp_mm.data_check import explain_data_errors, find_data_problem
+from dynsp_mm.visualization.run import draw_batches, image_batches
 
 
 def parse_args():
@@ -33,10 +34,12 @@ def parse_args():
     cli.add_config_options(parser)
     cli.add_sparse_option(parser)
     parser.add_argument('--images', nargs='+', metavar='FILE', help='images to draw')
-    parser.add_argument('--num', type=int, default=8, help='how many of the test set '
-                        '(default: %(default)s)')
-    parser.add_argument('--out-dir', default='keep_maps', help='where the pictures go '
-                        '(default: %(default)s)')
+    parser.add_argument(
+        '--num', type=int, default=8, help='how many of the test set (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--out-dir', default='keep_maps', help='where the pictures go (default: %(default)s)'
+    )
     return parser.parse_args()
 
 
@@ -53,15 +56,26 @@ def main():
     if missing:
         raise cli.UserError(f'--images: {missing[0]} does not exist')
     if args.images is None:
-        problem = find_data_problem(cfg, ('test', ))
+        problem = find_data_problem(cfg, ('test',))
         if problem:
             raise cli.UserError(problem)
     loader = cfg.test_dataloader
     # A runner for its model and data; no loop or hook of the config runs, and what training
     # started from is not loaded.
-    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
-                 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_evaluator',
-                 'test_cfg', 'custom_hooks', 'load_from'):
+    for name in (
+        'train_dataloader',
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'val_dataloader',
+        'val_cfg',
+        'val_evaluator',
+        'test_dataloader',
+        'test_evaluator',
+        'test_cfg',
+        'custom_hooks',
+        'load_from',
+    ):
         cfg[name] = None
     cfg.resume = False
     cfg.log_level = 'WARNING'
@@ -69,14 +83,17 @@ def main():
         runner = cli.build_runner(cfg)
         new = cli.check_weights(runner.model, args.checkpoint, 'checkpoint')
         if new:
-            print(f'{args.checkpoint} has no weights for {new} tensors of sparse parts: they are '
-                  'random, and so is what the pictures show', file=sys.stderr)
+            print(
+                f'{args.checkpoint} has no weights for {new} tensors of sparse parts: they are '
+                'random, and so is what the pictures show',
+                file=sys.stderr,
+            )
         load_checkpoint(runner.model, args.checkpoint, map_location='cpu', logger='silent')
         if args.images:
             batches, count = image_batches(loader.dataset, args.images), len(args.images)
         else:
             cfg.test_dataloader = loader
-            with explain_data_errors(cfg, ('test', )):
+            with explain_data_errors(cfg, ('test',)):
                 batches, count = runner.build_dataloader(loader), args.num
         for path in draw_batches(runner.model, batches, Path(args.out_dir), count):
             print(path)

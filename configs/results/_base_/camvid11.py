@@ -4,11 +4,33 @@ _base_ = './swin24.py'
 
 data_root = 'data/camvid11/'
 metainfo = dict(
-    classes=('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign_symbol', 'fence', 'car',
-             'pedestrian', 'bicyclist'),
-    palette=[[128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222],
-             [128, 128, 0], [192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0],
-             [0, 128, 192]])
+    classes=(
+        'sky',
+        'building',
+        'pole',
+        'road',
+        'pavement',
+        'tree',
+        'sign_symbol',
+        'fence',
+        'car',
+        'pedestrian',
+        'bicyclist',
+    ),
+    palette=[
+        [128, 128, 128],
+        [128, 0, 0],
+        [192, 192, 128],
+        [128, 64, 128],
+        [60, 40, 222],
+        [128, 128, 0],
+        [192, 128, 128],
+        [64, 64, 128],
+        [64, 0, 128],
+        [64, 64, 0],
+        [0, 128, 192],
+    ],
+)
 size, crop_size = (320, 240), (192, 192)
 
 train_dataloader = dict(
@@ -29,8 +51,10 @@ train_dataloader = dict(
             dict(type='RandomResize', scale=size, ratio_range=(0.8, 1.6), keep_ratio=True),
             dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
             dict(type='RandomFlip', prob=0.5),
-            dict(type='PackSegInputs')
-        ]))
+            dict(type='PackSegInputs'),
+        ],
+    ),
+)
 test_dataloader = dict(
     batch_size=1,
     num_workers=1,
@@ -46,8 +70,10 @@ test_dataloader = dict(
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale=size, keep_ratio=True),
             dict(type='LoadAnnotations', reduce_zero_label=True),
-            dict(type='PackSegInputs')
-        ]))
+            dict(type='PackSegInputs'),
+        ],
+    ),
+)
 test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_cfg = dict()
 
@@ -60,7 +86,8 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=crop_size),
+        size=crop_size,
+    ),
     backbone=dict(out_indices=(0, 1, 2, 3)),
     neck=dict(type='FPN', in_channels=[24, 48, 96, 192], out_channels=64, num_outs=4),
     decode_head=dict(
@@ -71,9 +98,11 @@ model = dict(
         channels=32,
         num_classes=11,
         norm_cfg=dict(type='BN'),
-        dropout_ratio=0.1),
+        dropout_ratio=0.1,
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+    test_cfg=dict(mode='whole'),
+)
 
 default_scope = 'mmseg'
 env_cfg = dict(dist_cfg=dict(backend='nccl'))
@@ -82,4 +111,5 @@ visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='vi
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=15),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+)

@@ -4,7 +4,7 @@ _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_ru
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 
 data_root = 'data/dsb2018/'
-metainfo = dict(classes=('nucleus', ))
+metainfo = dict(classes=('nucleus',))
 scale = (320, 320)
 
 train_dataloader = dict(
@@ -26,8 +26,10 @@ train_dataloader = dict(
             dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
             dict(type='RandomCrop', crop_size=(256, 256)),
             dict(type='RandomFlip', prob=0.5),
-            dict(type='PackDetInputs')
-        ]))
+            dict(type='PackDetInputs'),
+        ],
+    ),
+)
 test_dataloader = dict(
     batch_size=1,
     num_workers=1,
@@ -46,13 +48,17 @@ test_dataloader = dict(
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(
                 type='PackDetInputs',
-                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
-        ]))
+                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+            ),
+        ],
+    ),
+)
 test_evaluator = dict(
     type='CocoMetric',
     ann_file=data_root + 'annotations/instances_val.json',
     metric=['bbox', 'segm'],
-    proposal_nums=(100, 300, 400))
+    proposal_nums=(100, 300, 400),
+)
 test_cfg = dict(type='TestLoop')
 
 proposals = dict(nms_pre=1000, max_per_img=400)
@@ -64,15 +70,18 @@ model = dict(
         depths=[2, 2, 6, 2],
         num_heads=[1, 2, 4, 8],
         drop_path_rate=0.05,
-        out_indices=(0, 1, 2, 3)),
+        out_indices=(0, 1, 2, 3),
+    ),
     neck=dict(in_channels=[24, 48, 96, 192], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[3])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
         bbox_head=dict(num_classes=1, in_channels=64, fc_out_channels=256),
         mask_roi_extractor=dict(out_channels=64),
-        mask_head=dict(num_classes=1, in_channels=64, conv_out_channels=64, num_convs=2)),
+        mask_head=dict(num_classes=1, in_channels=64, conv_out_channels=64, num_convs=2),
+    ),
     train_cfg=dict(rpn_proposal=proposals, rcnn=dict(sampler=dict(num=128))),
-    test_cfg=dict(rpn=proposals, rcnn=dict(max_per_img=400)))
+    test_cfg=dict(rpn=proposals, rcnn=dict(max_per_img=400)),
+)
 
 default_hooks = dict(logger=dict(interval=15), checkpoint=dict(interval=1, max_keep_ckpts=2))

@@ -6,5 +6,7 @@ model = dict(
         embed_dims=24,
         depths=[2, 2, 6, 2],
         num_heads=[1, 2, 4, 8],
-        drop_path_rate=0.05))
+        drop_path_rate=0.05,
+    )
+)
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)

@@ -1,5 +1,4 @@
 """Bias and GELU in one pass."""
-from typing import Optional, Tuple
 
 import torch
 import triton
@@ -22,15 +21,15 @@ def _distribution(x):
 @kernel
 def _forward(x, bias, out, K, C, BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr):
     own, _, mask, column, present = block_offsets(
-        None, tl.program_id(0) * BLOCK_K, K, C, BLOCK_K, BLOCK_C)
+        None, tl.program_id(0) * BLOCK_K, K, C, BLOCK_K, BLOCK_C
+    )
     b = tl.load(bias + column, mask=present, other=0.0).to(tl.float32)
     v = tl.load(x + own, mask=mask, other=0.0).to(tl.float32) + b[None, :]
     tl.store(out + own, v * _distribution(v), mask=mask)
 
 
 @kernel
-def _backward(grad, x, bias, grad_x, bias_sums, K, C,
-              BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr):
+def _backward(grad, x, bias, grad_x, bias_sums, K, C, BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr):
     program = tl.program_id(0)
     sums = tl.zeros((BLOCK_K, BLOCK_C), tl.float32)
     for first in range(program * BLOCK_K, K, tl.num_programs(0) * BLOCK_K):
@@ -48,7 +47,6 @@ def _backward(grad, x, bias, grad_x, bias_sums, K, C,
 
 
 class _BiasGelu(Function):
-
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor) -> Tensor:
         out = torch.empty_like(x)
@@ -59,13 +57,14 @@ class _BiasGelu(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         x, bias = ctx.saved_tensors
         blocks = Blocks(*x.shape, MAX_COLUMNS)
         grad_x = torch.empty_like(x)
         sums = blocks.partial_sums(x.device) if ctx.needs_input_grad[1] else None
-        blocks.launch(_backward, blocks.sum_grid, grad.contiguous(), x, bias, grad_x, sums,
-                      *x.shape)
+        blocks.launch(
+            _backward, blocks.sum_grid, grad.contiguous(), x, bias, grad_x, sums, *x.shape
+        )
         return grad_x, total(sums)
 
 

@@ -3,7 +3,8 @@
 Shape legend: M tokens, C channels, K rows of the (M, C) matrix that a kernel works on. A program
 holds a block of BLOCK_K x BLOCK_C elements.
 """
-from typing import Optional, Sequence, Tuple
+
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -20,8 +21,13 @@ MAX_BLOCK_ROWS = 64
 MAX_PROGRAMS = 256
 
 
-def check(name: str, x: Tensor, shape: Sequence[Optional[int]], device: torch.device,
-          dtypes: Sequence[torch.dtype] = TRITON_DTYPES) -> Tensor:
+def check(
+    name: str,
+    x: Tensor,
+    shape: Sequence[int | None],
+    device: torch.device,
+    dtypes: Sequence[torch.dtype] = TRITON_DTYPES,
+) -> Tensor:
     """Returns ``x``, contiguous.
 
     Args:
@@ -44,8 +50,9 @@ def check(name: str, x: Tensor, shape: Sequence[Optional[int]], device: torch.de
     return x.contiguous()
 
 
-def check_matrix(name: str, x: Tensor, rows: Optional[int] = None,
-                 channels: Optional[int] = None) -> Tensor:
+def check_matrix(
+    name: str, x: Tensor, rows: int | None = None, channels: int | None = None
+) -> Tensor:
     """:func:`check` of a matrix that says where the other arguments must be."""
     x = check(name, x, (rows, channels), x.device)
     if not x.shape[1]:
@@ -53,12 +60,12 @@ def check_matrix(name: str, x: Tensor, rows: Optional[int] = None,
     return x
 
 
-def check_rows(rows: Optional[Tensor], device: torch.device) -> Optional[Tensor]:
+def check_rows(rows: Tensor | None, device: torch.device) -> Tensor | None:
     """:func:`check` of row numbers, which may be None."""
-    return None if rows is None else check('rows', rows, (None, ), device, (torch.int64, ))
+    return None if rows is None else check('rows', rows, (None,), device, (torch.int64,))
 
 
-def check_vector(name: str, x: Optional[Tensor], matrix: Tensor) -> Optional[Tensor]:
+def check_vector(name: str, x: Tensor | None, matrix: Tensor) -> Tensor | None:
     """:func:`check` of a value for each channel, which may be None."""
     return None if x is None else check(name, x, matrix.shape[1:], matrix.device)
 
@@ -78,15 +85,17 @@ class Blocks:
             rows.
     """
 
-    def __init__(self, rows: int, channels: int, max_columns: Optional[int] = None):
+    def __init__(self, rows: int, channels: int, max_columns: int | None = None):
         self.channels = channels
         columns = max(16, triton.next_power_of_2(channels))
         self.columns = columns if max_columns is None else min(columns, max_columns)
         self.rows = min(MAX_BLOCK_ROWS, max(1, BLOCK // self.columns))
         self.warps = min(16, max(1, self.rows * self.columns // WARP))
         #: Programs when each computes one block.
-        self.grid: Tuple[int, int] = (triton.cdiv(rows, self.rows),
-                                      triton.cdiv(channels, self.columns))
+        self.grid: tuple[int, int] = (
+            triton.cdiv(rows, self.rows),
+            triton.cdiv(channels, self.columns),
+        )
         #: Programs when each goes through several blocks and adds up what they hold.
         self.sum_grid = (min(MAX_PROGRAMS, self.grid[0]), self.grid[1])
 
@@ -94,7 +103,7 @@ class Blocks:
         """(programs, C) float32 that the programs of ``sum_grid`` fill, for :func:`total`."""
         return torch.empty(self.sum_grid[0], self.channels, dtype=torch.float32, device=device)
 
-    def launch(self, compiled, grid: Tuple[int, int], *args) -> None:
+    def launch(self, compiled, grid: tuple[int, int], *args) -> None:
         """Runs a kernel on these blocks; no program where there are no rows."""
         if not grid[0]:
             return
@@ -103,7 +112,7 @@ class Blocks:
             compiled[grid](*args, BLOCK_K=self.rows, BLOCK_C=self.columns, num_warps=self.warps)
 
 
-def total(sums: Optional[Tensor]) -> Optional[Tensor]:
+def total(sums: Tensor | None) -> Tensor | None:
     """Adds up partial sums, (programs, C) -> (C, ) float32; None stays None.
 
     The order is fixed, so results repeat, as they would not if programs added to one number.
@@ -128,6 +137,5 @@ def block_offsets(rows, first, K, C, BLOCK_K: tl.constexpr, BLOCK_C: tl.constexp
     own = row[:, None] * C + column[None, :]
     if rows is None:
         return own, own, mask, column, column < C
-    else:
-        place = tl.load(rows + row, mask=exists, other=0)
-        return own, place[:, None] * C + column[None, :], mask, column, column < C
+    place = tl.load(rows + row, mask=exists, other=0)
+    return own, place[:, None] * C + column[None, :], mask, column, column < C

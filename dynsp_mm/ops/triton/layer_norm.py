@@ -1,5 +1,4 @@
 """Layer norm of some rows of a matrix, without a copy of these rows."""
-from typing import Optional, Tuple
 
 import torch
 import triton.language as tl
@@ -14,8 +13,20 @@ MAX_CHANNELS = 8192
 
 
 @kernel
-def _forward(tokens, rows, weight, bias, out, mean, inverse_std, K, C, eps,
-             BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr):
+def _forward(
+    tokens,
+    rows,
+    weight,
+    bias,
+    out,
+    mean,
+    inverse_std,
+    K,
+    C,
+    eps,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     first = tl.program_id(0) * BLOCK_K
     own, place, mask, column, present = block_offsets(rows, first, K, C, BLOCK_K, BLOCK_C)
     x = tl.load(tokens + place, mask=mask, other=0.0).to(tl.float32)
@@ -34,8 +45,21 @@ def _forward(tokens, rows, weight, bias, out, mean, inverse_std, K, C, eps,
 
 
 @kernel
-def _backward(grad, tokens, rows, weight, mean, inverse_std, grad_tokens, weight_sums, bias_sums,
-              K, C, BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr):
+def _backward(
+    grad,
+    tokens,
+    rows,
+    weight,
+    mean,
+    inverse_std,
+    grad_tokens,
+    weight_sums,
+    bias_sums,
+    K,
+    C,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     program = tl.program_id(0)
     of_weight = tl.zeros((BLOCK_K, BLOCK_C), tl.float32)
     of_bias = tl.zeros((BLOCK_K, BLOCK_C), tl.float32)
@@ -63,37 +87,60 @@ def _backward(grad, tokens, rows, weight, mean, inverse_std, grad_tokens, weight
 
 
 class _GatherLayerNorm(Function):
-
     @staticmethod
-    def forward(ctx, tokens: Tensor, rows: Optional[Tensor], weight: Optional[Tensor],
-                bias: Optional[Tensor], eps: float) -> Tensor:
+    def forward(
+        ctx,
+        tokens: Tensor,
+        rows: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
         K, C = len(tokens if rows is None else rows), tokens.shape[1]
         out = tokens.new_empty(K, C)
-        mean, inverse_std = (torch.empty(K, dtype=torch.float32, device=tokens.device)
-                             for _ in range(2))
+        mean, inverse_std = (
+            torch.empty(K, dtype=torch.float32, device=tokens.device) for _ in range(2)
+        )
         blocks = Blocks(K, C)
-        blocks.launch(_forward, blocks.grid, tokens, rows, weight, bias, out, mean, inverse_std,
-                      K, C, eps)
+        blocks.launch(
+            _forward, blocks.grid, tokens, rows, weight, bias, out, mean, inverse_std, K, C, eps
+        )
         ctx.save_for_backward(tokens, rows, weight, mean, inverse_std)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         tokens, rows, weight, mean, inverse_std = ctx.saved_tensors
         (K, C), needs = grad.shape, ctx.needs_input_grad
         blocks = Blocks(K, C)
         empty = torch.empty_like if rows is None else torch.zeros_like
         grad_tokens = empty(tokens) if needs[0] else None
         sums = [blocks.partial_sums(grad.device) if need else None for need in needs[2:4]]
-        blocks.launch(_backward, blocks.sum_grid, grad.contiguous(), tokens, rows, weight, mean,
-                      inverse_std, grad_tokens, *sums, K, C)
+        blocks.launch(
+            _backward,
+            blocks.sum_grid,
+            grad.contiguous(),
+            tokens,
+            rows,
+            weight,
+            mean,
+            inverse_std,
+            grad_tokens,
+            *sums,
+            K,
+            C,
+        )
         return grad_tokens, None, *map(total, sums), None
 
 
-def gather_layer_norm(tokens: Tensor, rows: Optional[Tensor] = None,
-                      weight: Optional[Tensor] = None, bias: Optional[Tensor] = None,
-                      eps: float = 1e-5) -> Tensor:
+def gather_layer_norm(
+    tokens: Tensor,
+    rows: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
     """Layer norm of ``tokens[rows]`` (arXiv 1607.06450).
 
     Differentiable once, in tokens, weight and bias; the gradient of tokens is zero in rows that are
@@ -116,8 +163,13 @@ def gather_layer_norm(tokens: Tensor, rows: Optional[Tensor] = None,
     """
     tokens = check_matrix('tokens', tokens)
     if tokens.shape[1] > MAX_CHANNELS:
-        raise ValueError(f'tokens: has shape {tuple(tokens.shape)}, must have {MAX_CHANNELS} '
-                         'channels or less')
+        raise ValueError(
+            f'tokens: has shape {tuple(tokens.shape)}, must have {MAX_CHANNELS} channels or less'
+        )
     return _GatherLayerNorm.apply(
-        tokens, check_rows(rows, tokens.device), check_vector('weight', weight, tokens),
-        check_vector('bias', bias, tokens), float(eps))
+        tokens,
+        check_rows(rows, tokens.device),
+        check_vector('weight', weight, tokens),
+        check_vector('bias', bias, tokens),
+        float(eps),
+    )
