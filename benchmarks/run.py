@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from mmengine.fileio import load  # noqa: E402
 
-from dynsp_mm import cli  # noqa: E402
+from dynsp_mm.tooling import options as cli  # noqa: E402
 
 TOOLS = 'tools/analysis_tools'  # paths are relative to ROOT, so that the results name none of here
 

@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 from mmengine.fileio import load  # noqa: E402
 
-from dynsp_mm import cli  # noqa: E402
 from dynsp_mm.analysis.measurements import MIB, align, write_whole  # noqa: E402
+from dynsp_mm.tooling import options as cli  # noqa: E402
 
 PAGE = ROOT / 'docs/PERFORMANCE.md'
 MARKS = re.compile(r'<!-- ([\w-]+) -->\n.*?<!-- end of \1 -->', re.DOTALL)

@@ -5,19 +5,19 @@ and mmpretrain configs find them.
 """
 
 from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
+from .backbones.create import create_backbone
 from .compat import enable_mmseg_base_configs, enable_own_base_configs
-from .create import create_backbone
-from .inference import PrepareForInferenceHook, prepare_for_inference
-from .layers import Decision, TokenPredictor
+from .deploy import PrepareForInferenceHook, prepare_for_inference
 from .recording import DecisionLog, SemanticAttention, record_decisions, record_semantic_attention
+from .sparsity import Decision, TokenPredictor
 from .training import (
     HoldPretrainedHook,
     KeepRatioAnnealingHook,
     SparseOptimWrapperConstructor,
     SparseTrainingHook,
 )
+from .training.hooks.keep_maps import KeepMapHook
 from .version import __version__
-from .visualization import KeepMapHook
 
 enable_mmseg_base_configs()
 enable_own_base_configs()

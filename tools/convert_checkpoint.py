@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmengine.registry import MODELS, init_default_scope
 
 import dynsp_mm  # noqa: F401  registers the backbones
-from dynsp_mm import cli
 from dynsp_mm.backbones.base import Backbone
 from dynsp_mm.checkpoints import (
     backbone_config,
@@ -37,6 +36,7 @@ from dynsp_mm.checkpoints import (
     unwrap,
     write_checkpoint,
 )
+from dynsp_mm.tooling import options as cli
 
 
 def parse_args():

@@ -11,8 +11,8 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dynsp_mm.cli import UserError, run_tool
-from dynsp_mm.demo.synthetic_coco import CLASSES, generate
+from dynsp_mm.tooling.datasets.synthetic_coco import CLASSES, generate
+from dynsp_mm.tooling.options import UserError, run_tool
 
 
 def summary(out_dir, split):

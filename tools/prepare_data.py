@@ -29,8 +29,8 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dynsp_mm.cli import UserError, run_tool
-from dynsp_mm.preparation import DATA_SETS, prepare
+from dynsp_mm.tooling.datasets import DATA_SETS, prepare
+from dynsp_mm.tooling.options import UserError, run_tool
 
 
 def parse_args():

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import Config
 
-from dynsp_mm import cli
-from dynsp_mm.sparsify import parse_ratios, sparsify
+from dynsp_mm.configuration.swap import parse_ratios, sparsify
+from dynsp_mm.tooling import options as cli
 
 
 def parse_args():

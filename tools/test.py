@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dynsp_mm  # noqa: F401  registers the backbones, whatever the config imports
-from dynsp_mm import cli
-from dynsp_mm.data_check import run_checked
+from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling.data_check import run_checked
 
 
 def parse_args():

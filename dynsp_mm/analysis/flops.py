@@ -7,7 +7,7 @@ import torch.nn as nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..compat import math_attention
-from ..layers import reference_forms
+from ..prepared import reference_forms
 
 
 def count_macs(model: nn.Module, *inputs: Any) -> int:

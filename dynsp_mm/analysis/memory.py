@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from ..layers import Foldable
+from ..prepared import Foldable
 
 
 @torch.inference_mode()

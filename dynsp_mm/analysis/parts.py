@@ -8,7 +8,8 @@ import torch
 import torch.nn as nn
 from torch.profiler import ProfilerActivity, record_function
 
-from ..layers import FoldedWindowAttention, TokenPredictor
+from ..prepared import FoldedWindowAttention
+from ..sparsity import TokenPredictor
 from .latency import synchronizer
 from .memory import quiet_profile
 

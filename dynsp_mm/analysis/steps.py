@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import TokenPredictor
+from ..sparsity import TokenPredictor
 from ..training import SparseTrainingHook
 from ..training.new_parts import is_new
 

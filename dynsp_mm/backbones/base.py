@@ -10,9 +10,9 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..checkpoints import adapt_state_dict, load_pretrained
-from ..layers import Foldable
-from ..layers import release_weights as release
 from ..ops import KERNELS, resolve_backend
+from ..prepared import Foldable
+from ..prepared import release_weights as release
 
 MIN_SIDE = 32  # pixels of an image; the networks halve images five times
 

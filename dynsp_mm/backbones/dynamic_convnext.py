@@ -11,8 +11,9 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .. import archs
-from ..layers import ConvNeXtBlock, LayerNorm2d, run_stage
+from .. import families
+from ..layers import ConvNeXtBlock, LayerNorm2d
+from ..sparsity import run_stage
 from .base import check_counts, check_rates
 from .sparse_backbone import KeepRatios, SparseBackbone
 
@@ -80,9 +81,9 @@ class DynamicConvNeXt(SparseBackbone):
         check_counts(in_channels=in_channels, stem_patch_size=stem_patch_size)
         check_rates(drop_path_rate=drop_path_rate)
         if isinstance(arch, str):
-            if arch not in archs.CONVNEXT:
-                raise ValueError(f'arch={arch!r}: must be one of {", ".join(archs.CONVNEXT)}')
-            arch = archs.CONVNEXT[arch]
+            if arch not in families.CONVNEXT:
+                raise ValueError(f'arch={arch!r}: must be one of {", ".join(families.CONVNEXT)}')
+            arch = families.CONVNEXT[arch]
         if (
             not isinstance(arch, Mapping)
             or not {'depths', 'channels'} <= set(arch)

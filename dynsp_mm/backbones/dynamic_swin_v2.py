@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mmengine.registry import MODELS
 
-from .. import archs
+from .. import families
 from ..layers import SwinBlockV2
 from .base import check_counts
 from .dynamic_swin import SparseSwin
@@ -55,7 +55,7 @@ class DynamicSwinV2(SparseSwin):
         ValueError: For arguments out of their range; each message names argument, value, rule.
     """
 
-    ARCHS = archs.SWIN_V2
+    ARCHS = families.SWIN_V2
     STAGE_KEYS = (*SparseSwin.STAGE_KEYS, 'extra_norm_every_n_blocks', 'pretrained_window_size')
     MERGES_FIRST = True
     DOWNSAMPLE_CFG = dict(use_post_norm=True)

@@ -9,8 +9,9 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..layers import FastPath, TokenPredictor
+from ..layers import FastPath
 from ..ops import Selection
+from ..sparsity import TokenPredictor
 from .base import Backbone
 
 MIXINGS = ('two_stream', 'merged')

@@ -15,9 +15,10 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor
 
-from .. import archs
-from ..layers import PatchMerging, TokenPredictor, WindowAttention, run_stage
+from .. import families
+from ..layers import PatchMerging, WindowAttention
 from ..ops import Selection
+from ..sparsity import TokenPredictor, run_stage
 from .base import Backbone, check_counts, check_rates
 
 
@@ -107,7 +108,7 @@ class SwinBackbone(Backbone):
     """
 
     # Named architectures; a dict as ``arch`` has the same keys.
-    ARCHS: Mapping[str, Mapping] = archs.SWIN
+    ARCHS: Mapping[str, Mapping] = families.SWIN
     # Arguments of blocks that ``stage_cfgs`` may give for a whole stage.
     STAGE_KEYS: tuple[str, ...] = ('pad_small_map', 'window_size', 'with_cp')
     # Whether patch merging belongs to the stage after it.
@@ -314,7 +315,7 @@ class SwinBackbone(Backbone):
             raise ValueError(f'arch={arch!r}: give either arch or {", ".join(given)}')
         arch = {**cls.ARCHS['tiny'], **given} if arch is None else arch
         if isinstance(arch, str):
-            name = archs.ALIASES.get(arch.lower(), arch.lower())
+            name = families.ALIASES.get(arch.lower(), arch.lower())
             if name not in cls.ARCHS:
                 raise ValueError(f'arch={arch!r}: must be one of {", ".join(cls.ARCHS)}')
             arch = cls.ARCHS[name]

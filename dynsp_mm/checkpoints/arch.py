@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .. import archs
+from .. import families
 
 STEMS = {
     'patch_embed.projection.weight': 'Swin',
@@ -16,7 +16,7 @@ STEMS = {
 BIAS_TABLE = r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.relative_position_bias_table'
 LOGIT_SCALE = r'stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.logit_scale'
 EXTRA_NORM = r'stages\.\d+\.blocks\.(\d+)\.norm3\.weight'
-SIZES = {'ConvNeXt': archs.CONVNEXT, 'Swin-V2': archs.SWIN_V2}
+SIZES = {'ConvNeXt': families.CONVNEXT, 'Swin-V2': families.SWIN_V2}
 
 
 class Arch(NamedTuple):
@@ -54,7 +54,7 @@ class Arch(NamedTuple):
     @property
     def name(self) -> str:
         """Such as 'Swin tiny', or the family alone for sizes that have no name."""
-        for name, sizes in SIZES.get(self.family, archs.SWIN).items():
+        for name, sizes in SIZES.get(self.family, families.SWIN).items():
             width = sizes.get('embed_dims') or sizes['channels'][0]
             if (width, sizes['depths']) == (self.width, self.depths):
                 return f'{self.family} {name}'

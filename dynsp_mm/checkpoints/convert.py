@@ -125,7 +125,7 @@ def unwrap(checkpoint: Any, entry: str | None = None) -> dict[str, Tensor]:
 
 def known_sources() -> tuple[Source, ...]:
     """All tables."""
-    from . import convnext, openmmlab, stvit, swin
+    from .sources import convnext, openmmlab, stvit, swin
 
     return stvit.SOURCES + swin.SOURCES + convnext.SOURCES + openmmlab.SOURCES
 

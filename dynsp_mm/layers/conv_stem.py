@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..ops import Kernels
-from .folded import Foldable
+from ..prepared.forms import Foldable
 
 
 class ConvStem(Foldable, BaseModule):

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ..compat import is_watched
 from ..ops import Kernels, dual_path, merge_streams, route_streams
-from .dual_path_stage import DualPathBlock, FoldedBlock
+from ..prepared.forms import FoldedPath, is_exact_gelu
+from ..sparsity.runner import DualPathBlock, FoldedBlock
 from .fast_path import FastPath
-from .folded import FoldedPath, is_exact_gelu
 from .norms import GRN
 
 

@@ -5,7 +5,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
 from ..ops import Kernels
-from .folded import FoldedPath
+from ..prepared.forms import FoldedPath
 
 
 class FastPath(nn.Module):

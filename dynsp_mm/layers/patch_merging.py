@@ -8,7 +8,7 @@ from mmcv.cnn.bricks import transformer
 from torch import Tensor
 
 from ..ops import Kernels, Packed, parts
-from .folded import Foldable, pack_after_norm
+from ..prepared.forms import Foldable, pack_after_norm
 
 
 class FoldedMerging(NamedTuple):

@@ -31,8 +31,8 @@ from ..ops import (
     reverse_windows,
     spread_weights,
 )
+from ..prepared.forms import Foldable, FoldedPath, pack_after_norm
 from .attention import MultiheadAttention
-from .folded import Foldable, FoldedPath, pack_after_norm
 
 
 class CrossAttention(MultiheadAttention):

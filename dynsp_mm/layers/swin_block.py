@@ -7,9 +7,9 @@ from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor
 
 from ..ops import Kernels, dual_path, merge_streams, route_streams
-from .dual_path_stage import DualPathBlock, FoldedBlock
+from ..prepared.forms import FoldedPath
+from ..sparsity.runner import DualPathBlock, FoldedBlock
 from .fast_path import FastPath
-from .folded import FoldedPath
 from .window_attention import ShiftWindowAttention
 
 

@@ -5,9 +5,9 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
 from ..ops import Kernels
-from .dual_path_stage import Streams
+from ..sparsity.predictors import Decision
+from ..sparsity.runner import Streams
 from .swin_block import SwinBlock
-from .token_predictor import Decision
 from .window_attention_v2 import WindowAttentionV2
 
 

@@ -15,8 +15,8 @@ from ..ops import (
     reverse_windows,
     window_attention,
 )
+from ..prepared.forms import FoldedWindowAttention, pack_after_norm
 from .attention import MultiheadAttention
-from .folded import FoldedWindowAttention, pack_after_norm
 
 
 class RelativeWindowAttention(MultiheadAttention):

@@ -3,10 +3,10 @@
 Its subpackage ``triton`` is imported by name only, where triton is installed.
 """
 
-from .backend import BACKENDS, check_backend, resolve_backend
+from .backends.kernels import KERNELS, Kernels, Packed
+from .backends.resolve import BACKENDS, check_backend, resolve_backend
 from .dual_path import dual_path, merge_streams, route_streams
 from .folding import fold_norm, fold_scale, parts
-from .kernels import KERNELS, Kernels, Packed
 from .neighbourhoods import (
     attention_weights,
     cut_inner_neighbourhoods,

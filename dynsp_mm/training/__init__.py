@@ -1,10 +1,10 @@
 """Losses, hooks and learning rates of sparse training."""
 
-from .hold_pretrained_hook import HoldPretrainedHook
-from .keep_ratio_annealing_hook import KeepRatioAnnealingHook
+from .hooks.annealing import KeepRatioAnnealingHook
+from .hooks.hold import HoldPretrainedHook
+from .hooks.spatial import SparseTrainingHook
 from .losses import keep_ratio_loss, logit_distillation_loss, map_distillation_loss
-from .optim_wrapper_constructor import SparseOptimWrapperConstructor
-from .sparse_training_hook import SparseTrainingHook
+from .optim import SparseOptimWrapperConstructor
 from .teacher import Teacher
 
 __all__ = [

@@ -13,9 +13,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from ..checkpoints import load_from_anywhere, load_whole
-from ..config_tree import read_config, without_pretrained
-from ..recording import BackboneCall, record_maps
-from ..sparsify import sparsify
+from ..configuration.read import read_config, without_pretrained
+from ..configuration.swap import sparsify
+from ..recording.recorder import BackboneCall, record_maps
 from .new_parts import is_new
 
 KEYS = ('checkpoint', 'config')

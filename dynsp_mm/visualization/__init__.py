@@ -1,12 +1,10 @@
 """Pictures of what a sparse model keeps and what semantic tokens stand for."""
 
-from .keep_map_hook import KeepMapHook
 from .keep_maps import draw_decisions, draw_keep_map
 from .panels import input_as_image
 from .semantic_maps import draw_regions, draw_semantic_attention, draw_weights
 
 __all__ = [
-    'KeepMapHook',
     'draw_decisions',
     'draw_keep_map',
     'draw_regions',

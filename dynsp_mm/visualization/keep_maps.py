@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..layers import Decision
+from ..sparsity import Decision
 from .panels import arrange, enlarge
 
 OUTLINE = (255, 196, 0)  # RGB, around kept regions

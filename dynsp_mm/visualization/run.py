@@ -12,8 +12,8 @@ from mmengine.dataset import Compose, pseudo_collate
 
 from ..backbones import STViTSwin
 from ..backbones.sparse_backbone import SparseBackbone
-from ..config_tree import leaf_datasets
-from ..recording import record_decisions, record_semantic_attention
+from ..configuration.read import leaf_datasets
+from ..recording.recorder import record_decisions, record_semantic_attention
 from .keep_maps import draw_decisions
 from .panels import input_as_image
 from .semantic_maps import draw_semantic_attention

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..recording import SemanticAttention
+from ..recording.recorder import SemanticAttention
 from .panels import arrange, enlarge
 
 BORDER = (255, 255, 255)  # RGB, between regions

@@ -11,7 +11,8 @@ from toys import SWIN
 
 from dynsp_mm import DynamicConvNeXt
 from dynsp_mm.analysis import PARTS, parts, time_by_part
-from dynsp_mm.layers import FoldedWindowAttention, TokenPredictor
+from dynsp_mm.prepared import FoldedWindowAttention
+from dynsp_mm.sparsity import TokenPredictor
 
 CPU = torch.device('cpu')
 Kernel = namedtuple('Kernel', 'name duration')

@@ -13,12 +13,14 @@ from mmpretrain.models.backbones import SwinTransformerV2
 from mmpretrain.registry import MODELS
 from test_dense_parity import ALL, check, randomise
 
-from dynsp_mm import Decision, DynamicSwin, DynamicSwinV2, cli, record_decisions
+from dynsp_mm import Decision, DynamicSwin, DynamicSwinV2, record_decisions
 from dynsp_mm.analysis.flops import count_macs
 from dynsp_mm.checkpoints import fit_state_dict, load_from_anywhere
-from dynsp_mm.layers import Streams, SwinBlockV2
+from dynsp_mm.configuration.swap import sparsify
+from dynsp_mm.layers import SwinBlockV2
 from dynsp_mm.layers.window_attention_v2 import WindowAttentionV2
-from dynsp_mm.sparsify import sparsify
+from dynsp_mm.sparsity import Streams
+from dynsp_mm.tooling import options as cli
 
 WIDTHS = dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4))
 ARCH = dict(WIDTHS, extra_norm_every_n_blocks=0)

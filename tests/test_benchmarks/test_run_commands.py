@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynsp_mm import cli
-from dynsp_mm.candidates import Candidate
+from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling.candidates import Candidate
 
 ROOT = Path(__file__).parents[2]
 SMALL = """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dynsp_mm import cli
 from dynsp_mm.analysis.measurements import Measurement
+from dynsp_mm.tooling import options as cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PERFORMANCE = ROOT / 'docs/PERFORMANCE.md'

@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from mmpretrain.utils import register_all_modules
 
-from dynsp_mm import cli
+from dynsp_mm.tooling import options as cli
 from dynsp_mm.training.new_parts import is_new
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

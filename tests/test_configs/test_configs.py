@@ -12,9 +12,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-from dynsp_mm import SparseTrainingHook, cli, record_decisions
+from dynsp_mm import SparseTrainingHook, record_decisions
 from dynsp_mm.checkpoints import find_source
-from dynsp_mm.swap_check import dummy_batch
+from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling.swap_check import dummy_batch
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
@@ -204,7 +205,7 @@ def test_published_swin_names_are_recognised():
 
 
 def test_demo_config_names_the_generated_classes():
-    from dynsp_mm.demo.synthetic_coco import CLASSES, PALETTE
+    from dynsp_mm.tooling.datasets.synthetic_coco import CLASSES, PALETTE
 
     metainfo = Config.fromfile(ROOT / 'configs/maskrcnn_dyswin_t_demo.py').metainfo
     assert tuple(metainfo.classes) == CLASSES

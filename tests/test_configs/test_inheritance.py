@@ -6,8 +6,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
-from dynsp_mm import cli
-from dynsp_mm.sparsify import sparsify
+from dynsp_mm.configuration.swap import sparsify
+from dynsp_mm.tooling import options as cli
 
 BASES = {
     'retinanet_dyswin_t': 'mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py',

@@ -8,7 +8,8 @@ from config_files import ROOT, load, plain
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from dynsp_mm import SparseTrainingHook, cli
+from dynsp_mm import SparseTrainingHook
+from dynsp_mm.tooling import options as cli
 from dynsp_mm.training.new_parts import is_new
 
 NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*_teacher.py'))

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynsp_mm import cli, create_backbone
+from dynsp_mm import create_backbone
 from dynsp_mm.analysis import count_macs, machine
 from dynsp_mm.analysis.measurements import Measurement
+from dynsp_mm.tooling import options as cli
 from dynsp_mm.training import Teacher
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from mmengine.utils import get_installed_path
 
 from dynsp_mm import DynamicSwin, STViTSwin
 from dynsp_mm.checkpoints import write_checkpoint
-from dynsp_mm.demo.synthetic_coco import CLASSES, generate
+from dynsp_mm.tooling.datasets.synthetic_coco import CLASSES, generate
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib.figure
 import pytest
 
-from dynsp_mm import cli
 from dynsp_mm.analysis.measurements import Measurement, to_json
+from dynsp_mm.tooling import options as cli
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/plot_benchmark.py'
 BASE = Measurement(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynsp_mm import cli
 from dynsp_mm.analysis import PARTS, machine
+from dynsp_mm.tooling import options as cli
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/profile_parts.py'
 ATTO = 'dynamic_convnext_atto'

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from dynsp_mm import cli
+from dynsp_mm.tooling import options as cli
 
 ROOT = Path(__file__).parents[2]
 

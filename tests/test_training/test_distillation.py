@@ -210,9 +210,7 @@ def test_whole_loss_and_gradients_equal_the_release(
     # The probe's image is of another size than the stored outputs.
     monkeypatch.setattr(Distillation, '_compare', lambda *args: None)
     stored = Stored(maps.permute(0, 3, 1, 2), golden['teacher_logits'])
-    monkeypatch.setattr(
-        'dynsp_mm.training.sparse_training_hook.Teacher', lambda *args, **kwargs: stored
-    )
+    monkeypatch.setattr('dynsp_mm.training.hooks.spatial.Teacher', lambda *args, **kwargs: stored)
     hook.attach(model.train())
     from mmpretrain.structures import DataSample
 

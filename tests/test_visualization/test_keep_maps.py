@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.model import ImgDataPreprocessor
 
-from dynsp_mm.layers import Decision
+from dynsp_mm.sparsity import Decision
 from dynsp_mm.visualization import draw_decisions, draw_keep_map, input_as_image
 
 

@@ -19,8 +19,8 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 
 import dynsp_mm  # noqa: F401  registers the backbones, whatever the config imports
-from dynsp_mm import cli
 from dynsp_mm.analysis import count_macs, peak_memory
+from dynsp_mm.tooling import options as cli
 
 
 def parse_args():

@@ -16,8 +16,8 @@ from pathlib import Path
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dynsp_mm import cli
 from dynsp_mm.analysis.growth import AXES, lines, read_records
+from dynsp_mm.tooling import options as cli
 
 
 def parse_args():

@@ -21,13 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from dynsp_mm import cli
 from dynsp_mm.analysis import PARTS, machine, time_by_part, time_in_turns
 from dynsp_mm.analysis.latency import synchronizer
 from dynsp_mm.analysis.measurements import align, to_json, write_whole
 from dynsp_mm.analysis.parts import PartTimes
 from dynsp_mm.analysis.steps import inference_step
-from dynsp_mm.candidates import MIN_SIDE, build_alike, find_candidates, make_ready
+from dynsp_mm.backbones.base import MIN_SIDE
+from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling.candidates import build_alike, find_candidates, make_ready
 
 
 def parse_args():

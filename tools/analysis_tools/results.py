@@ -29,11 +29,12 @@ from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from scipy import stats  # noqa: E402
 
 import dynsp_mm  # noqa: E402, F401  registers the backbones, whatever the config imports
-from dynsp_mm import cli, record_decisions  # noqa: E402
+from dynsp_mm import record_decisions  # noqa: E402
 from dynsp_mm.analysis import count_macs, time_in_turns  # noqa: E402
 from dynsp_mm.analysis.machine import own_version  # noqa: E402
 from dynsp_mm.analysis.measurements import write_whole  # noqa: E402
 from dynsp_mm.checkpoints import load_pretrained  # noqa: E402
+from dynsp_mm.tooling import options as cli  # noqa: E402
 
 CONFIGS, RESULTS, TOOLS = ROOT / 'configs/results', ROOT / 'docs/results', ROOT / 'tools'
 RUNS = Path('work_dirs/results')

@@ -32,10 +32,12 @@ sys.path.insert(0, str(ROOT))
 
 from mmengine.utils import get_installed_path  # noqa: E402
 
-from dynsp_mm import cli, sparsify, swap_check  # noqa: E402
 from dynsp_mm.analysis import machine  # noqa: E402
 from dynsp_mm.analysis.measurements import write_whole  # noqa: E402
-from dynsp_mm.config_tree import without_pretrained  # noqa: E402
+from dynsp_mm.configuration import swap as sparsify  # noqa: E402
+from dynsp_mm.configuration.read import without_pretrained  # noqa: E402
+from dynsp_mm.tooling import options as cli  # noqa: E402
+from dynsp_mm.tooling import swap_check  # noqa: E402
 
 NAMES = {*sparsify.SWAPS, *sparsify.UNLIKE}
 TIMEOUT = 1800  # seconds for one check

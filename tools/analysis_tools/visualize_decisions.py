@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mmengine.runner import load_checkpoint
 
 import dynsp_mm  # noqa: F401  registers the backbones, whatever the config imports
-from dynsp_mm import cli
-from dynsp_mm.data_check import explain_data_errors, find_data_problem
+from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling.data_check import explain_data_errors, find_data_problem
 from dynsp_mm.visualization.run import draw_batches, image_batches
 
 

@@ -1,0 +1,1 @@
+"""Implementations of the steps of prepared forms, one file each."""

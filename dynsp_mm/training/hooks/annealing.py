@@ -1,0 +1,151 @@
+"""Lowers keep ratios while a sparse model trains."""
+
+import logging
+import math
+from numbers import Real
+from weakref import WeakKeyDictionary
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
+
+from ...backbones.base import check_counts
+from ...backbones.sparse_backbone import SparseBackbone
+from ..new_parts import find_sparse_backbones
+
+# Share of the way from the start to the target, at a share of the span.
+CURVES = dict(
+    linear=lambda progress: progress, cosine=lambda progress: (1 - math.cos(math.pi * progress)) / 2
+)
+
+
+@HOOKS.register_module()
+class KeepRatioAnnealingHook(Hook):
+    """Takes keep ratios from those of the dense network to the config's, little by little.
+
+    Each predictor goes its own way from ``start`` to the ratio that its backbone was built with::
+
+        custom_hooks = [dict(type='SparseTrainingHook'),
+                        dict(type='KeepRatioAnnealingHook', begin=1, end=8)]
+
+    Ratios change before each iteration, also when epochs are counted, and depend on nothing but
+    the epoch and the iteration, so a run resumes. Validation uses the ratios reached by then.
+    Checkpoints hold no ratios: outside training, one from midway runs with the config's, so
+    ``save_best`` of a ``CheckpointHook`` wants ``val_begin`` of the loop after ``end``. The log
+    shows ``target_keep_ratio_k`` of each predictor k.
+
+    Args:
+        end: Epoch or iteration from which on the config's ratios hold.
+        begin: Epoch or iteration until which ``start`` holds.
+        by_epoch: Whether ``begin`` and ``end`` count epochs; iterations if not.
+        start: Where all predictors start, in (0, 1]. At 1.0 as well, both paths are trained and the
+            predictors sample their decisions.
+        curve: 'linear', or 'cosine' for half a period, which is flat at both ends.
+
+    Raises:
+        ValueError: For a bad argument; before training, for a model without token predictors,
+            for a ``start`` below a predictor's ratio, and for a loop that counts iterations if
+            ``by_epoch``.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        end: int,
+        begin: int = 0,
+        by_epoch: bool = True,
+        start: float = 1.0,
+        curve: str = 'linear',
+    ):
+        check_counts(begin=begin, least=0)
+        check_counts(end=end)
+        if begin >= end:
+            raise ValueError(f'begin={begin!r}, end={end!r}: begin must be less than end')
+        if not isinstance(by_epoch, bool):
+            raise ValueError(f'by_epoch={by_epoch!r}: must be True or False')
+        if isinstance(start, bool) or not isinstance(start, Real) or not 0 < start <= 1:
+            raise ValueError(f'start={start!r}: must be a number in (0, 1]')
+        if not isinstance(curve, str) or curve not in CURVES:
+            raise ValueError(f'curve={curve!r}: must be one of {", ".join(CURVES)}')
+        self.begin, self.end, self.by_epoch = int(begin), int(end), by_epoch
+        self.start, self.curve = float(start), curve
+        self._backbones: list[SparseBackbone] = []  # while training
+        # Kept from one training to the next, since the backbones' ratios have moved then.
+        self._targets: WeakKeyDictionary = WeakKeyDictionary()
+
+    def before_train(self, runner) -> None:
+        """Notes the targets and sets the ratios that hold where training begins or goes on."""
+        name = type(self).__name__
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                f'{name}: end={self.end} counts epochs but the training loop counts '
+                'iterations; set by_epoch=False and give begin and end in iterations'
+            )
+        backbones = list(find_sparse_backbones(runner.model, name).values())
+        for backbone in backbones:
+            target = self._targets.setdefault(backbone, backbone.keep_ratios)
+            if max(target) > self.start:
+                raise ValueError(
+                    f'{name}: start={self.start}: must not be less than a keep ratio '
+                    f'of the model; its keep_ratios are {target}'
+                )
+        self._backbones = backbones
+        length, unit = (
+            (runner.max_epochs, 'epoch') if self.by_epoch else (runner.max_iters, 'iteration')
+        )
+        if self.end > length:
+            for backbone in backbones:
+                reached = ', '.join(f'{ratio:.4g}' for ratio in self._ratios(backbone, length))
+                print_log(
+                    f'{name}: keep ratios change from {unit} {self.begin} to {self.end} but '
+                    f'training ends after {unit} {length}: they reach ({reached}) and not '
+                    f'{self._targets[backbone]}',
+                    'current',
+                    logging.WARNING,
+                )
+        if any(getattr(hook, 'save_best', None) for hook in runner.hooks):
+            print_log(
+                f'{name}: a checkpoint is chosen by save_best, also among validations before '
+                f'{unit} {self.end}, which keep more than the config says; let validation '
+                'begin later (train_cfg.val_begin)',
+                'current',
+                logging.WARNING,
+            )
+        self._set(runner)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Sets the ratios of the iteration, and logs them."""
+        self._set(runner, batch_idx)
+        ratios = [ratio for backbone in self._backbones for ratio in backbone.keep_ratios]
+        for k, ratio in enumerate(ratios):
+            runner.message_hub.update_scalar(f'train/target_keep_ratio_{k}', ratio)
+
+    def before_val(self, runner) -> None:
+        """Sets the ratios reached, which after the last epoch of the span are the targets."""
+        self._set(runner)
+
+    def after_train(self, runner) -> None:
+        """Leaves the model with the ratios reached."""
+        self._set(runner)
+        self._backbones = []
+
+    def _set(self, runner, batch_idx: int = 0) -> None:
+        if not self._backbones:  # validation without training
+            return
+        position = (
+            runner.epoch + batch_idx / len(runner.train_dataloader)
+            if self.by_epoch
+            else runner.iter
+        )
+        for backbone in self._backbones:
+            backbone.keep_ratios = self._ratios(backbone, position)
+
+    def _ratios(self, backbone: SparseBackbone, position: float) -> tuple[float, ...]:
+        """The ratios of a backbone's predictors at an epoch or iteration."""
+        progress = (position - self.begin) / (self.end - self.begin)
+        share = CURVES[self.curve](min(max(progress, 0.0), 1.0))
+        return tuple(
+            (1 - share) * self.start + share * target for target in self._targets[backbone]
+        )

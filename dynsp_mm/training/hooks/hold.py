@@ -1,0 +1,127 @@
+"""Trains only the new parts at first."""
+
+import logging
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
+
+from ...backbones.base import check_counts
+from ..new_parts import new_parameters
+
+
+@HOOKS.register_module()
+class HoldPretrainedHook(Hook):
+    """Holds pretrained parameters for the first epochs or iterations: the new parts settle.
+
+    Until then only token predictors and fast paths learn, as in the code of arXiv 2207.01580. All
+    parameters follow the schedule as if nothing was held: afterwards the pretrained ones go on
+    with the rates that it has reached. The optimizer's moments are gathered from the start. All
+    parameters but the new parts count as pretrained, so ``load_from`` should name the whole dense
+    model, head included::
+
+        custom_hooks = [dict(type='SparseTrainingHook'), dict(type='HoldPretrainedHook')]
+
+    Rates are 0 within a held iteration only, in the log (``lr``) too. Between iterations, where
+    schedulers step and checkpoints are written, they are the scheduled ones, so a run resumes.
+
+    Args:
+        epochs: Number of epochs to hold; 0 holds nothing. 5 if neither number is given.
+        iters: Number of iterations to hold instead, in a loop that counts iterations or epochs.
+
+    Raises:
+        ValueError: For a negative or broken number, and for both; before training, for a model
+            without trained token predictors and fast paths, for ``epochs`` where the loop counts
+            iterations, for more than one optimizer, and where new and pretrained parameters share
+            an optimizer's group, as they do without ``SparseOptimWrapperConstructor``.
+    """
+
+    # Before RuntimeInfoHook notes the rates and before ParamSchedulerHook steps.
+    priority = 'HIGHEST'
+
+    def __init__(self, epochs: int | None = None, iters: int | None = None):
+        if epochs is not None and iters is not None:
+            raise ValueError(
+                f'epochs={epochs!r}, iters={iters!r}: give only one of them, or '
+                'epochs=None to replace an inherited one'
+            )
+        if epochs is None and iters is None:
+            epochs = 5
+        check_counts(least=0, **(dict(epochs=epochs) if iters is None else dict(iters=iters)))
+        self.epochs, self.iters = epochs, iters
+        self._groups: list[dict] = []
+        self._scheduled: list[float] = []
+
+    def before_train(self, runner) -> None:
+        """Finds the groups to hold."""
+        if not (self.epochs or self.iters):
+            return
+        if self.iters is None and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                f'HoldPretrainedHook: epochs={self.epochs} but the training loop '
+                'counts iterations; give iters instead, or set epochs=0'
+            )
+        if not hasattr(runner.optim_wrapper, 'optimizer'):
+            raise ValueError(
+                'HoldPretrainedHook: needs a single optimizer; got '
+                f'{type(runner.optim_wrapper).__name__}'
+            )
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        new = {id(parameter) for parameter in new_parameters(model).values()}
+        if not new:
+            raise ValueError(
+                f'HoldPretrainedHook: {type(model).__name__} has no token predictors '
+                'or fast paths to train meanwhile; remove the hook, or give a '
+                'DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1'
+            )
+        self._groups = []
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            count = sum(id(parameter) in new for parameter in group['params'])
+            if 0 < count < len(group['params']):
+                raise ValueError(
+                    'HoldPretrainedHook: new and pretrained parameters share a group of the '
+                    "optimizer; set optim_wrapper.constructor='SparseOptimWrapperConstructor'"
+                )
+            if not count:
+                self._groups.append(group)
+        if self._holds(runner):
+            end = f'epoch {self.epochs}' if self.iters is None else f'iteration {self.iters}'
+            print_log(
+                f'HoldPretrainedHook: pretrained parameters are held until {end} is over', 'current'
+            )
+            length = runner.max_epochs if self.iters is None else runner.max_iters
+            if (self.epochs if self.iters is None else self.iters) >= length:
+                print_log(
+                    f'HoldPretrainedHook: {end} is not over before training ends, at '
+                    f'{length}: pretrained parameters will not be trained at all',
+                    'current',
+                    logging.WARNING,
+                )
+            if not (runner._load_from or runner._resume):
+                print_log(
+                    'HoldPretrainedHook: load_from is not set, so parameters that no '
+                    'init_cfg loaded, such as heads, are random and held all the same; '
+                    'name a checkpoint of the whole dense model, or leave the hook out',
+                    'current',
+                    logging.WARNING,
+                )
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Sets the rates to 0 for the iteration."""
+        if self._holds(runner):
+            self._scheduled = [group['lr'] for group in self._groups]
+            for group in self._groups:
+                group['lr'] = 0.0
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Puts the scheduled rates back: schedulers compute the next ones from them."""
+        for group, rate in zip(self._groups, self._scheduled):
+            group['lr'] = rate
+        self._scheduled = []
+
+    def _holds(self, runner) -> bool:
+        if self.iters is None:
+            return runner.epoch < self.epochs
+        return runner.iter < self.iters

@@ -1,0 +1,181 @@
+"""Sparse training as a hook: the model, its config and its checkpoint stay plain."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+
+from ...recording.recorder import DecisionLog, record_decisions
+from ..distillation import Distillation, check_weight, has_weight, parse_map_weight
+from ..losses import keep_ratio_loss
+from ..new_parts import find_sparse_backbones
+from ..teacher import Teacher
+
+
+@HOOKS.register_module()
+class SparseTrainingHook(Hook):
+    """Adds the losses of sparse training to what the model returns in ``mode='loss'``.
+
+    Works on any detector, segmentor or classifier with a sparse backbone::
+
+        custom_hooks = [dict(type='SparseTrainingHook', teacher='dense.pth')]
+
+    Each training step's logs then show ``loss_keep_ratio``, the terms of the distillation
+    (``loss_distill_map_0`` for the first map, ..., ``loss_distill_logits``), and, for each
+    predictor k, the realised share of slow positions, ``keep_ratio_k``.
+
+    The losses are those of arXiv 2207.01580, whose distillation compares the logits and the
+    normalised map of a classifier with a dense one's. In dense prediction each normalised map that
+    goes to the neck is compared, and in semantic segmentation the logits at each position.
+
+    The teacher is frozen, in eval mode, on the device and in the dtype of the student, and no part
+    of it: checkpoints, optimizers, averaged copies and distributed wrappers do not see it. It looks
+    at the input of the student's backbone, after all augmentation.
+
+    Args:
+        keep_ratio_weight: Weight of the keep-ratio loss (10 in the authors' code); 0 switches it
+            off.
+        teacher: Checkpoint of the dense model, file or URL, where that is the student's own config
+            with ``keep_ratios=None``; or ``dict(checkpoint=FILE, config=CONFIG)`` for another
+            one, by its config file or model dict. None for no distillation.
+        map_weight: Weight of the mean squared difference of each map, or a weight for each map
+            from fine to coarse; default 0.5.
+        logit_weight: Weight of the KL divergence of the logits; default 0.5 for classifiers and
+            segmentors that take a softmax over classes, 0 for detectors and other models.
+            Terms of weight 0 are not computed; if all are 0 there is no teacher.
+
+    Raises:
+        ValueError: For a negative weight, or one of distillation without a teacher; before
+            training, for a model without predictors, a teacher that cannot be built or loaded, or
+            whose maps or logits are not of the student's sizes.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        keep_ratio_weight: float = 10.0,
+        teacher: None | str | Mapping = None,
+        map_weight: None | float | Sequence[float] = None,
+        logit_weight: float | None = None,
+    ):
+        self.keep_ratio_weight = check_weight('keep_ratio_weight', keep_ratio_weight)
+        self.map_weight = parse_map_weight(map_weight)
+        self.logit_weight = (
+            logit_weight if logit_weight is None else check_weight('logit_weight', logit_weight)
+        )
+        self.teacher = teacher if teacher is None else Teacher.parse(teacher)
+        wants_maps = map_weight is not None and has_weight(self.map_weight)
+        if teacher is None and (wants_maps or logit_weight):
+            name, value = (
+                ('map_weight', map_weight) if wants_maps else ('logit_weight', logit_weight)
+            )
+            raise ValueError(
+                f'{name}={value!r}: needs a teacher; set teacher to the checkpoint of '
+                'the dense model'
+            )
+        self.distillation: Distillation | None = None
+        self._handles = []
+        # Open while a forward in loss mode runs.
+        self._recording: ExitStack | None = None
+        self._log = DecisionLog()
+
+    def before_train(self, runner) -> None:
+        """Builds the teacher and starts to listen on the unwrapped model."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.attach(model, runner.cfg)
+
+    def after_train(self, runner) -> None:
+        """Leaves the model as it was found."""
+        self.detach()
+
+    def attach(self, model: nn.Module, cfg: Config | None = None) -> None:
+        """Registers the hook on a model; :meth:`before_train` does it in a runner.
+
+        Args:
+            model: Detector, segmentor or classifier.
+            cfg: Its config, for a teacher that is given by its checkpoint alone.
+        """
+        self.detach()
+        backbones = find_sparse_backbones(model, 'SparseTrainingHook')
+        self.distillation = self._distil(model, list(backbones), cfg)
+        self._mode = inspect.signature(model.forward)
+        self._handles = [
+            model.register_forward_pre_hook(self._start, with_kwargs=True),
+            model.register_forward_hook(self._finish, with_kwargs=True, always_call=True),
+        ]
+
+    def detach(self) -> None:
+        """Removes the hook from its model and forgets the teacher."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.distillation = None
+
+    def _distil(
+        self, model: nn.Module, backbones: Sequence[str], cfg: Config | None
+    ) -> Distillation | None:
+        if self.teacher is None:
+            return None
+        logit_weight = Distillation.logit_weight_of(model, self.logit_weight)
+        if not logit_weight and not has_weight(self.map_weight):
+            return None
+        if len(backbones) > 1:
+            raise ValueError(
+                f'teacher: {type(model).__name__} has {len(backbones)} sparse '
+                f'backbones ({", ".join(backbones)}); one can learn from a teacher'
+            )
+        teacher = Teacher(self.teacher, cfg, backbones[0], logits=logit_weight > 0)
+        distillation = Distillation(model, backbones[0], teacher, self.map_weight, logit_weight)
+        print_log(
+            f'SparseTrainingHook: teacher {teacher.name}, weights of maps '
+            f'{distillation.map_weights}, of logits {logit_weight}',
+            'current',
+        )
+        return distillation
+
+    def _start(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        bound = self._mode.bind(*args, **kwargs)
+        bound.apply_defaults()
+        if bound.arguments.get('mode') == 'loss':
+            self._recording = ExitStack()
+            self._log = self._recording.enter_context(record_decisions(model))
+            if self.distillation is not None:
+                self._recording.enter_context(self.distillation.recorder)
+
+    def _finish(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        if self._recording is None:
+            return
+        self._recording.close()
+        self._recording = None
+        log, self._log = self._log, DecisionLog()
+        if output is None:  # the forward raised
+            return
+        if not isinstance(output, dict):
+            raise TypeError(
+                f"SparseTrainingHook: {type(model).__name__}.forward(mode='loss') "
+                f'returned a {type(output).__name__}: must be a dict of losses'
+            )
+        self._add_losses(output, log)
+
+    def _add_losses(self, losses: dict[str, Any], log: DecisionLog) -> None:
+        # Frozen predictors, a teacher's for instance, decide as at inference.
+        trained = DecisionLog(record for record in log if record.decision.mask is not None)
+        if trained and self.keep_ratio_weight:
+            losses['loss_keep_ratio'] = self.keep_ratio_weight * keep_ratio_loss(
+                [decision.mask for decision in trained.decisions],
+                [decision.target for decision in trained.decisions],
+            )
+        if self.distillation is not None:
+            losses.update(self.distillation.losses())
+        # No "loss" in the name: the runner logs it and does not add it to the sum.
+        for k, decisions in enumerate((trained or log).by_predictor().values()):
+            ratios = [decision.keep_ratio.mean() for decision in decisions]
+            losses[f'keep_ratio_{k}'] = sum(ratios) / len(ratios)
