@@ -11,6 +11,7 @@ from mmengine import device
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import hub
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 PACKAGE = Path(__file__).parent
 
@@ -107,6 +108,14 @@ def is_compiling():
     from torch import _dynamo  # torch 2.1
 
     return _dynamo.is_compiling()
+
+
+def is_tracing():
+    """Whether operators do not run now as they are: compiled, exported, or under a mode.
+
+    Modes are those of ``torch.utils._python_dispatch``, fake tensors above all.
+    """
+    return is_compiling() or _get_current_dispatch_mode() is not None
 
 
 def loading_also(types):

@@ -7,7 +7,7 @@ import torch.nn as nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..compat import math_attention
-from ..prepared import reference_forms
+from ..prepared import unprepared
 
 
 def count_macs(model: nn.Module, *inputs: Any) -> int:
@@ -30,7 +30,7 @@ def count_macs(model: nn.Module, *inputs: Any) -> int:
         with (
             torch.no_grad(),
             math_attention(),
-            reference_forms(),
+            unprepared(),
             FlopCounterMode(display=False) as counter,
         ):
             model(*inputs)

@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from ..prepared import Foldable
+from ..prepared import Preparable
 
 
 @torch.inference_mode()
@@ -73,7 +73,7 @@ def held_memory(model: nn.Module) -> int:
     """
     tensors = [*model.parameters(), *model.buffers()]
     for module in model.modules():
-        if isinstance(module, Foldable) and module._form is not None:
+        if isinstance(module, Preparable) and module._form is not None:
             tensors += _tensors_of(module._form.value)
     sizes: dict[Any, int] = {}
     for tensor in tensors:

@@ -1,8 +1,7 @@
-"""What all backbones share: checks of arguments and inputs, weights."""
+"""What all backbones share: arguments, input checks, the plan of sparsity, weights."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -10,72 +9,108 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..checkpoints import adapt_state_dict, load_pretrained
+from ..errors import UserError
+from ..layers import FastPath
 from ..ops import KERNELS, resolve_backend
-from ..prepared import Foldable
+from ..prepared import Preparable
 from ..prepared import release_weights as release
+from ..sparsity import SparsityPlan, TokenPredictor
+from ..sparsity.plan import ARGUMENTS, KeepRatios
 
 MIN_SIDE = 32  # pixels of an image; the networks halve images five times
 
 
-def check_counts(least: int = 1, **counts: int) -> None:
-    """Raises ValueError unless each named argument is a whole number, ``least`` or more."""
-    for name, value in counts.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f'{name}={value!r}: must be a whole number >= {least}')
-
-
-def check_rates(**rates: float) -> None:
-    """Raises ValueError unless each named argument is a probability below 1."""
-    for name, value in rates.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
-            raise ValueError(f'{name}={value!r}: must be a number in [0, 1)')
-
-
 class Backbone(BaseModule):
-    """Base of the backbones: output stages, input checks, initialisation and loading."""
+    """Base of the backbones: output stages, input checks, initialisation and loading.
 
-    @classmethod
-    def _refuse(cls, unknown: Mapping[str, object]) -> None:
-        """Raises ValueError for unknown arguments: an error of ours, which the tools print."""
-        if unknown:
-            raise ValueError(
-                f'{cls.__name__}: unknown argument(s) '
-                + ', '.join(f'{key}={value!r}' for key, value in unknown.items())
-            )
+    A subclass calls :meth:`_plan_sparsity` before it builds its stages where it has a plan other
+    than that of a dense network.
+
+    Attributes:
+        plan: Where the backbone decides, and what decisions gate.
+    """
+
+    def __init__(self, init_cfg: None | Mapping | Sequence[Mapping] = None):
+        super().__init__(init_cfg)
+        self.plan = SparsityPlan()
+        self._warned = False
 
     @staticmethod
     def _resolve_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
         """Non-negative stage indices."""
         if not isinstance(out_indices, (int, list, tuple)):
-            raise ValueError(f'out_indices={out_indices!r}: must be a stage index or a sequence')
+            raise UserError(f'out_indices={out_indices!r}: must be a stage index or a sequence')
         indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         for index in indices:
             if not isinstance(index, int) or not -num_stages <= index < num_stages:
-                raise ValueError(
+                raise UserError(
                     f'out_indices={indices!r}: stage {index!r} does not exist; the '
                     f'stages are 0 .. {num_stages - 1}'
                 )
         return tuple(index % num_stages for index in indices)
 
+    # ------------------------------------------------------------------ sparsity
+    def _plan_sparsity(
+        self,
+        depths: Sequence[int],
+        widths: Sequence[int],
+        arguments: Mapping[str, object],
+        predictor_eps: float,
+    ) -> None:
+        """Sets :attr:`plan` and makes its predictors.
+
+        Args:
+            depths: Blocks of each stage.
+            widths: Channels of each stage.
+            arguments: Arguments of :meth:`SparsityPlan.parse`.
+            predictor_eps: Epsilon of the predictors' layer norms.
+
+        Raises:
+            UserError: An argument has another name, or is out of its range.
+        """
+        refuse_unknown(type(self), {k: v for k, v in arguments.items() if k not in ARGUMENTS})
+        self.plan = SparsityPlan.parse(depths, **arguments)
+        # Outside the stages, where the libraries' layer-decay constructors parse names.
+        self.token_predictors = self.plan.make_predictors(widths, predictor_eps)
+
+    @property
+    def keep_ratios(self) -> tuple[float, ...] | None:
+        """One ratio for each predictor, None when dense. May be set on a sparse model."""
+        return self.plan.keep_ratios
+
+    @keep_ratios.setter
+    def keep_ratios(self, value: KeepRatios) -> None:
+        self.plan.keep_ratios = value
+
     # ------------------------------------------------------------------ input
     def _check_input(self, x: Tensor, channels: int) -> None:
-        """Raises ValueError for what no stage could process."""
+        """Raises a UserError for what no stage could process; warns of unsupervised training."""
         name = type(self).__name__
         if x.dim() != 4 or x.shape[1] != channels:
-            raise ValueError(f'{name}: input shape {tuple(x.shape)}: must be (B, {channels}, H, W)')
+            raise UserError(f'{name}: input shape {tuple(x.shape)}: must be (B, {channels}, H, W)')
         if x.shape[0] == 0:
-            raise ValueError(f'{name}: input shape {tuple(x.shape)}: the batch is empty')
+            raise UserError(f'{name}: input shape {tuple(x.shape)}: the batch is empty')
         if min(x.shape[2:]) < MIN_SIDE:
-            raise ValueError(
+            raise UserError(
                 f'{name}: input shape {tuple(x.shape)}: each side must have at least '
                 f'{MIN_SIDE} pixels'
             )
+        if self.training and self.plan.gates and not self._warned:
+            self._warned = True
+            if not self.plan.supervised and any(p.training for p in self.token_predictors):
+                print_log(
+                    f'{name} is trained with keep_ratios={self.keep_ratios} '
+                    'but nothing holds its keep ratio; add custom_hooks = '
+                    "[dict(type='SparseTrainingHook')] to the config.",
+                    'current',
+                    logging.WARNING,
+                )
 
     # ------------------------------------------------------------------ inference
     def prepare_for_inference(
         self, backend: str = 'auto', release_weights: bool = False
     ) -> 'Backbone':
-        """Gives the parts a second form that computes the same (to 1e-5) in less time.
+        """Gives modules a second form that computes the same (to 1e-5) in less time.
 
         The forms are made of the weights as they are now, beside them: parameters and state dict
         stay what they are, and weights of linear layers are held twice. They run in forwards
@@ -104,13 +139,13 @@ class Backbone(BaseModule):
         backend = resolve_backend(backend, parameter.device, parameter.dtype)
         self.eval()
         kernels = KERNELS[backend](parameter.device)
-        forms = {name: module.fold(kernels) for name, module in self._foldable_parts()}
+        forms = {name: module.prepare(kernels) for name, module in self._preparable()}
         if release_weights:
             release(self)
         left = [name for name, done in forms.items() if not done]
         print_log(
             f'{type(self).__name__} is prepared for inference ({backend})'
-            + (f'; parts without a folded form: {", ".join(left)}' if left else ''),
+            + (f'; modules without a prepared form: {", ".join(left)}' if left else ''),
             'current',
         )
         return self
@@ -121,12 +156,12 @@ class Backbone(BaseModule):
         Raises:
             RuntimeError: The weights were released.
         """
-        for _, module in self._foldable_parts():
-            module.unfold()
+        for _, module in self._preparable():
+            module.discard_prepared()
 
     def _check_weights(self) -> None:
         """Raises a RuntimeError if weights were released, before anything changes."""
-        for _, module in self._foldable_parts():
+        for _, module in self._preparable():
             module.check_weights()
 
     def train(self, mode: bool = True) -> 'Backbone':
@@ -138,9 +173,11 @@ class Backbone(BaseModule):
         self._check_weights()
         return super()._apply(*args, **kwargs)
 
-    def _foldable_parts(self) -> list[tuple[str, Foldable]]:
+    def _preparable(self) -> list[tuple[str, Preparable]]:
         return [
-            (name, module) for name, module in self.named_modules() if isinstance(module, Foldable)
+            (name, module)
+            for name, module in self.named_modules()
+            if isinstance(module, Preparable)
         ]
 
     # ------------------------------------------------------------------ weights
@@ -156,7 +193,7 @@ class Backbone(BaseModule):
         configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
         for config in configs:
             if config and not (isinstance(config, dict) and 'type' in config):
-                raise ValueError(
+                raise UserError(
                     f'init_cfg={self.init_cfg!r}: must be None, a dict such as '
                     "dict(type='Pretrained', checkpoint=FILE), or a list of those"
                 )
@@ -165,7 +202,7 @@ class Backbone(BaseModule):
             self._init_from_scratch()
         else:
             super().init_weights()
-        self._init_new_parts()
+        self._init_sparsity()
         for config in pretrained:
             load_pretrained(self, config['checkpoint'], config.get('prefix'))
         self._is_init = True
@@ -173,8 +210,11 @@ class Backbone(BaseModule):
     def _init_from_scratch(self) -> None:
         raise NotImplementedError
 
-    def _init_new_parts(self) -> None:
-        """Gives the parts that no init_cfg may alter their own start."""
+    def _init_sparsity(self) -> None:
+        """Gives what no dense network has its own start, which no init_cfg may alter."""
+        for module in self.modules():
+            if isinstance(module, (TokenPredictor, FastPath)):
+                module.reset_parameters()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         self._check_weights()
@@ -187,3 +227,12 @@ class Backbone(BaseModule):
             module.eval()
             for parameter in module.parameters():
                 parameter.requires_grad = False
+
+
+def refuse_unknown(cls: type, unknown: Mapping[str, object]) -> None:
+    """Raises a UserError for arguments that a class does not know."""
+    if unknown:
+        raise UserError(
+            f'{cls.__name__}: unknown argument(s) '
+            + ', '.join(f'{key}={value!r}' for key, value in unknown.items())
+        )

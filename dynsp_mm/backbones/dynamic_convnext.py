@@ -1,6 +1,4 @@
-"""ConvNeXt with fast and slow paths in one stage (arXiv 2207.01580; public code
-raoyongming/DynamicViT), a drop-in for mmpretrain's ConvNeXt.
-"""
+"""ConvNeXt with fast and slow paths (arXiv 2207.01580; public code raoyongming/DynamicViT)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,27 +10,24 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from .. import families
+from ..errors import UserError, check_counts, check_rates
 from ..layers import ConvNeXtBlock, LayerNorm2d
-from ..sparsity import run_stage
-from .base import check_counts, check_rates
-from .sparse_backbone import KeepRatios, SparseBackbone
+from ..sparsity import TokenStream, run_blocks
+from ..sparsity.plan import KeepRatios
+from .base import Backbone
 
 
 @MODELS.register_module()
-class DynamicConvNeXt(SparseBackbone):
+class DynamicConvNeXt(Backbone):
     """ConvNeXt that runs its MLPs only where the image needs them.
 
-    Takes every argument of mmpretrain's ``ConvNeXt`` (V1 and V2) and the sparse ones; the
-    parameter names of the dense part are its, so its checkpoints load as they are.
+    It is a drop-in for mmpretrain's ``ConvNeXt`` (V1 and V2): it takes its arguments, and its
+    checkpoints load as they are, for the parameters of the dense network have its names.
 
     Args:
         arch: 'atto', 'femto', 'pico', 'nano', 'tiny', 'small', 'base', 'large', 'xlarge',
             'huge', or a dict with ``depths`` and ``channels``.
         keep_ratios: See :class:`DynamicSwin`.
-        prune_stage: See :class:`DynamicSwin`.
-        prune_blocks: See :class:`DynamicSwin`.
-        selection: See :class:`DynamicSwin`.
-        mixing: See :class:`DynamicSwin`.
         in_channels: Image channels.
         stem_patch_size: Side of the first patches.
         norm_cfg: dict(type='LN2d' or 'LN', eps=...): layer norms over channels.
@@ -48,19 +43,16 @@ class DynamicConvNeXt(SparseBackbone):
             classification; outputs are then (B, C).
         with_cp: Recompute block activations in the backward pass.
         init_cfg: Initialisation, see mmengine; None means truncated normal (std 0.02).
+        **sparsity: Other arguments of :meth:`~dynsp_mm.sparsity.SparsityPlan.parse`.
 
     Raises:
-        ValueError: For arguments out of their range; each message names argument, value, rule.
+        UserError: For arguments out of their range; each message names argument, value, rule.
     """
 
     def __init__(
         self,
         arch: str | Mapping = 'tiny',
         keep_ratios: KeepRatios = None,
-        prune_stage: int = 2,
-        prune_blocks: Sequence[int] | None = None,
-        selection: str | Mapping = 'topk',
-        mixing: str = 'merged',
         in_channels: int = 3,
         stem_patch_size: int = 4,
         norm_cfg: dict = dict(type='LN2d', eps=1e-6),
@@ -74,22 +66,21 @@ class DynamicConvNeXt(SparseBackbone):
         gap_before_final_norm: bool = True,
         with_cp: bool = False,
         init_cfg=None,
-        **unknown,
+        **sparsity,
     ):
-        self._refuse(unknown)
         super().__init__(init_cfg)
         check_counts(in_channels=in_channels, stem_patch_size=stem_patch_size)
         check_rates(drop_path_rate=drop_path_rate)
         if isinstance(arch, str):
             if arch not in families.CONVNEXT:
-                raise ValueError(f'arch={arch!r}: must be one of {", ".join(families.CONVNEXT)}')
+                raise UserError(f'arch={arch!r}: must be one of {", ".join(families.CONVNEXT)}')
             arch = families.CONVNEXT[arch]
         if (
             not isinstance(arch, Mapping)
             or not {'depths', 'channels'} <= set(arch)
             or len(arch['depths']) != len(arch['channels'])
         ):
-            raise ValueError(f'arch={arch!r}: a dict needs depths and channels of equal length')
+            raise UserError(f'arch={arch!r}: a dict needs depths and channels of equal length')
         self.depths, self.channels = tuple(arch['depths']), tuple(arch['channels'])
         num_stages = len(self.depths)
         self.in_channels = in_channels
@@ -97,25 +88,17 @@ class DynamicConvNeXt(SparseBackbone):
         self.out_indices = self._resolve_out_indices(out_indices, num_stages)
         self.gap_before_final_norm = gap_before_final_norm
         if not isinstance(frozen_stages, int) or not 0 <= frozen_stages <= num_stages:
-            raise ValueError(f'frozen_stages={frozen_stages!r}: must lie in 0 .. {num_stages}')
+            raise UserError(f'frozen_stages={frozen_stages!r}: must lie in 0 .. {num_stages}')
         self.frozen_stages = frozen_stages
         if (
             not isinstance(norm_cfg, Mapping)
             or norm_cfg.get('type') not in ('LN2d', 'LN')
             or set(norm_cfg) - {'type', 'eps'}
         ):
-            raise ValueError(f"norm_cfg={norm_cfg!r}: must be dict(type='LN2d' or 'LN', eps=...)")
+            raise UserError(f"norm_cfg={norm_cfg!r}: must be dict(type='LN2d' or 'LN', eps=...)")
         eps = norm_cfg.get('eps', 1e-5)
-        self._setup_sparsity(
-            self.depths,
-            self.channels,
-            keep_ratios,
-            prune_stage,
-            prune_blocks,
-            selection,
-            mixing,
-            predictor_eps=eps,
-        )
+        arguments = dict(sparsity, keep_ratios=keep_ratios)
+        self._plan_sparsity(self.depths, self.channels, arguments, predictor_eps=eps)
 
         self.downsample_layers = ModuleList()
         self.stages = nn.ModuleList()
@@ -130,21 +113,21 @@ class DynamicConvNeXt(SparseBackbone):
                 before = self.channels[i - 1]
                 layers = [LayerNorm2d(before, eps=eps), nn.Conv2d(before, channels, 2, stride=2)]
             self.downsample_layers.append(nn.Sequential(*layers))
-            self.stages.append(
-                ModuleList(
-                    ConvNeXtBlock(
-                        channels,
-                        eps=eps,
-                        act_cfg=act_cfg,
-                        drop_path=drop_paths[sum(self.depths[:i]) + j],
-                        layer_scale_init_value=layer_scale_init_value,
-                        use_grn=use_grn,
-                        with_cp=with_cp,
-                        dual_path=self._has_fast_path(i, j),
-                    )
-                    for j in range(depth)
+            blocks = ModuleList(
+                ConvNeXtBlock(
+                    channels,
+                    eps=eps,
+                    act_cfg=act_cfg,
+                    drop_path=drop_paths[sum(self.depths[:i]) + j],
+                    layer_scale_init_value=layer_scale_init_value,
+                    use_grn=use_grn,
+                    with_cp=with_cp,
+                    fast_path=self.plan.needs_fast_path(i, j),
                 )
+                for j in range(depth)
             )
+            self.plan.check(i, blocks)
+            self.stages.append(blocks)
             if i in self.out_indices:
                 self.add_module(f'norm{i}', LayerNorm2d(channels, eps=eps))
         self._freeze_stages()
@@ -167,9 +150,8 @@ class DynamicConvNeXt(SparseBackbone):
             B, C, H, W = x.shape
             # Free for a channels-last map; a copy where the convolution chose another layout.
             tokens = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
-            tokens = run_stage(
-                stage, tokens, (H, W), self._predictors_of(i), self.selection, self.mixing
-            )
+            schedule = self.plan.schedule(i, self.token_predictors)
+            tokens = run_blocks(stage, TokenStream(tokens, (H, W)), schedule).tokens
             x = tokens.view(B, H, W, C).permute(0, 3, 1, 2)
             if i in self.out_indices:
                 # The norm averages, so that whoever listens to it finds the map either way.
@@ -189,9 +171,8 @@ class DynamicConvNeXt(SparseBackbone):
 
     def _freeze_stages(self) -> None:
         for i in range(self.frozen_stages):
-            self._freeze(self.downsample_layers[i], self.stages[i])
-            if i == self.prune_stage:
-                self._freeze(self.token_predictors)
+            predictors = self.plan.predictors_of(i, self.token_predictors)
+            self._freeze(self.downsample_layers[i], self.stages[i], *predictors)
 
     def train(self, mode: bool = True) -> 'DynamicConvNeXt':
         """Sets the mode; frozen stages stay in eval mode without gradients."""

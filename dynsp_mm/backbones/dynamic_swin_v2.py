@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from mmengine.registry import MODELS
 
 from .. import families
+from ..errors import check_counts
 from ..layers import SwinBlockV2
-from .base import check_counts
-from .dynamic_swin import SparseSwin
-from .sparse_backbone import KeepRatios
+from ..sparsity.plan import KeepRatios
+from .base import refuse_unknown
+from .swin_backbone import SwinBackbone, per_stage
 
 # What other Swins take and this one does not.
 UNKNOWN = (
@@ -26,7 +27,7 @@ UNKNOWN = (
 
 
 @MODELS.register_module()
-class DynamicSwinV2(SparseSwin):
+class DynamicSwinV2(SwinBackbone):
     """Swin-V2 that runs its MLPs only where the image needs them.
 
     ``keep_ratios=None`` makes it mmpretrain's ``SwinTransformerV2``, whose arguments it takes and
@@ -38,25 +39,21 @@ class DynamicSwinV2(SparseSwin):
             with ``embed_dims``, ``depths``, ``num_heads`` and ``extra_norm_every_n_blocks``
             (0 for no extra norms).
         keep_ratios: See :class:`DynamicSwin`.
-        prune_stage: See :class:`DynamicSwin`.
-        prune_blocks: See :class:`DynamicSwin`.
-        selection: See :class:`DynamicSwin`.
-        mixing: See :class:`DynamicSwin`.
         img_size: Image side of the pretraining, sizes the position embedding.
         window_size: Attention window side, or one for each stage.
         pretrained_window_sizes: Window side of the pretraining, or one for each stage; 0 means
             that of ``window_size``. No weight depends on windows, so nothing is interpolated.
-        **swin: Further arguments of :class:`SwinBackbone` but for those in :data:`UNKNOWN`.
+        **arguments: Further arguments of :class:`DynamicSwin` but for those in :data:`UNKNOWN`.
             ``stage_cfgs`` may hold ``extra_norm_every_n_blocks`` and ``pretrained_window_size``
             too; patch merging belongs to the stage after it, and a ``downsample_cfg`` needs
             ``use_post_norm=True`` of its own.
 
     Raises:
-        ValueError: For arguments out of their range; each message names argument, value, rule.
+        UserError: For arguments out of their range; each message names argument, value, rule.
     """
 
     ARCHS = families.SWIN_V2
-    STAGE_KEYS = (*SparseSwin.STAGE_KEYS, 'extra_norm_every_n_blocks', 'pretrained_window_size')
+    STAGE_KEYS = (*SwinBackbone.STAGE_KEYS, 'extra_norm_every_n_blocks', 'pretrained_window_size')
     MERGES_FIRST = True
     DOWNSAMPLE_CFG = dict(use_post_norm=True)
 
@@ -64,42 +61,34 @@ class DynamicSwinV2(SparseSwin):
         self,
         arch: str | Mapping = 'tiny',
         keep_ratios: KeepRatios = None,
-        prune_stage: int = 2,
-        prune_blocks: Sequence[int] | None = None,
-        selection: str | Mapping = 'topk',
-        mixing: str = 'merged',
         img_size: int | Sequence[int] = 256,
         window_size: int | Sequence[int] = 8,
         pretrained_window_sizes: int | Sequence[int] = 0,
-        **swin,
+        **arguments,
     ):
-        self._refuse({name: swin[name] for name in UNKNOWN if name in swin})
-        super().__init__(arch, img_size=img_size, window_size=window_size, **swin)
-        check_counts(0, extra_norm_every_n_blocks=self.arch_settings['extra_norm_every_n_blocks'])
-        self.pretrained_window_sizes = self._per_stage(
-            'pretrained_window_sizes', pretrained_window_sizes, least=0
+        refuse_unknown(type(self), {k: arguments[k] for k in UNKNOWN if k in arguments})
+        arch = self._resolve_arch(arch, {})
+        every = arch['extra_norm_every_n_blocks']
+        check_counts(0, extra_norm_every_n_blocks=every)
+        pretrained = per_stage(
+            'pretrained_window_sizes', pretrained_window_sizes, len(arch['depths']), least=0
         )
-        self._setup_sparsity(
-            self.depths,
-            self.widths,
-            keep_ratios,
-            prune_stage,
-            prune_blocks,
-            selection,
-            mixing,
-            predictor_eps=1e-5,
-        )
-        self._build_stages()
 
-    def _make_block(self, stage: int, block: int, cfg: dict) -> SwinBlockV2:
-        every = cfg.pop(
-            'extra_norm_every_n_blocks', self.arch_settings['extra_norm_every_n_blocks']
-        )
-        return SwinBlockV2(
-            **{
-                'dual_path': self._has_fast_path(stage, block),
-                'extra_norm': every > 0 and (block + 1) % every == 0,
-                'pretrained_window_size': self.pretrained_window_sizes[stage],
-                **cfg,
-            }
+        def make_block(stage: int, block: int, cfg: dict) -> SwinBlockV2:
+            period = cfg.pop('extra_norm_every_n_blocks', every)
+            return SwinBlockV2(
+                **{
+                    'extra_norm': period > 0 and (block + 1) % period == 0,
+                    'pretrained_window_size': pretrained[stage],
+                    **cfg,
+                }
+            )
+
+        super().__init__(
+            arch,
+            img_size=img_size,
+            window_size=window_size,
+            make_block=make_block,
+            keep_ratios=keep_ratios,
+            **arguments,
         )

@@ -1,5 +1,6 @@
-"""STViT-R on Swin (arXiv 2303.08685; public code changsn/STViT-R and
-changsn/STViT-R-Object-Detection), a drop-in for the Swin of mmdet, mmseg and mmpretrain.
+"""STViT-R on Swin, a drop-in for the Swin of mmdet, mmseg and mmpretrain (arXiv 2303.08685).
+
+Public code: changsn/STViT-R, changsn/STViT-R-Object-Detection.
 """
 
 import math
@@ -13,9 +14,12 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from ..errors import UserError, check_choice, check_counts
 from ..layers import ConvStem, GlobalBlock, InnerNeighbourhoodBlock, NeighbourhoodBlock, SwinBlock
 from ..ops import pool_windows
-from .base import check_counts
+from ..sparsity import Schedule, TokenStream, run_blocks
+from ..sparsity.plan import ARGUMENTS
+from ..sparsity.runner import DENSE_SCHEDULE
 from .swin_backbone import SwinBackbone, SwinStage
 
 # What the blocks of a group do, in order.
@@ -68,21 +72,21 @@ class SemanticStage(SwinStage):
         if token_grid is not None:
             self.semantic_token2 = nn.Parameter(torch.zeros(1, math.prod(token_grid), embed_dims))
 
-    def forward(self, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
+    def forward(
+        self, tokens: Tensor, hw: tuple[int, int], schedule: Schedule = DENSE_SCHEDULE
+    ) -> Tensor:
         """(B, N, C) -> (B, N, C), before patch merging."""
-        blocks = list(self.blocks)
+        blocks, hw = list(self.blocks), tuple(hw)
         last = len(blocks) // GROUP * GROUP
         for first in range(0, last, GROUP):
             plain, *group = blocks[first : first + GROUP]
-            x = plain(tokens, hw).unflatten(1, hw)
+            x = run_blocks([plain], TokenStream(tokens, hw)).tokens.unflatten(1, hw)
             if self.form == 'classification':
                 x = self._classification(group, x, self.token_grid if first == 0 else None)
             else:
                 x = self._dense_prediction(group, x)
             tokens = x.flatten(1, 2)
-        for block in blocks[last:]:
-            tokens = block(tokens, hw)
-        return tokens
+        return run_blocks(blocks[last:], TokenStream(tokens, hw)).tokens
 
     def _dense_prediction(self, group: list[nn.Module], x: Tensor) -> Tensor:
         generate, refine, local, everywhere, recover = group
@@ -112,6 +116,76 @@ class SemanticStage(SwinStage):
             return token
         token = F.interpolate(token.permute(0, 3, 1, 2), size=grid, mode='bicubic')
         return token.permute(0, 2, 3, 1)
+
+
+def make_conv_stem(**cfg) -> ConvStem:
+    """The stem, from arguments of mmcv's ``PatchEmbed``."""
+    return ConvStem(cfg['in_channels'], cfg['embed_dims'], cfg['input_size'])
+
+
+def resolve_key_windows(
+    key_windows: Sequence[int] | None, form: str, window: int, side: int
+) -> tuple[int, ...]:
+    """Sides of the neighbourhoods of blocks 2, 3 and 6, or of block 2 alone in classification.
+
+    Args:
+        key_windows: See :class:`STViTSwin`.
+        form: One of :data:`FORMS`.
+        window: Window side.
+        side: Side of the grid of semantic tokens in a window.
+
+    Raises:
+        UserError: There are too few or too many, or one is smaller than what it surrounds.
+    """
+    if side > window:
+        raise UserError(
+            f'semantic_size={side}: a window of window_size={window} holds a '
+            f'grid of at most {window} x {window} semantic tokens'
+        )
+    classification = form == 'classification'
+    if key_windows is None:
+        return (window + side,) if classification else (2 * window, 3 * window, 9 * side)
+    smallest = (window,) if classification else (window, window, side)
+    key_windows = tuple(key_windows) if isinstance(key_windows, (list, tuple)) else key_windows
+    if not isinstance(key_windows, tuple) or len(key_windows) != len(smallest):
+        raise UserError(
+            f'key_windows={key_windows!r}: form={form!r} needs a tuple of {len(smallest)}'
+        )
+    for i, (size, least) in enumerate(zip(key_windows, smallest)):
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < least:
+            raise UserError(
+                f'key_windows={key_windows!r}: entry {i} must be a whole number '
+                f'>= {least}, the side of the window that it surrounds'
+            )
+    return key_windows
+
+
+def make_semantic_block(
+    role: str, form: str, side: int, key_windows: Sequence[int], layer_scale: float, cfg: dict
+) -> nn.Module:
+    """A block of a group, other than its plain one.
+
+    Args:
+        role: One of :data:`ROLES`.
+        form: One of :data:`FORMS`.
+        side: Side of the grid of semantic tokens in a window.
+        key_windows: Of :func:`resolve_key_windows`.
+        layer_scale: Start of the scales per channel.
+        cfg: Arguments of a :class:`SwinBlock`.
+    """
+    cfg = dict(cfg, role=role, layer_scale_init_value=layer_scale)
+    window = cfg.pop('window_size')
+    for name in ('shift', 'pad_small_map'):
+        cfg.pop(name)
+    if role == 'local':
+        return NeighbourhoodBlock(side, side, side, **cfg)
+    if role == 'global' or form == 'classification' and role != 'generate':
+        return GlobalBlock(**cfg)
+    if form == 'classification':
+        return InnerNeighbourhoodBlock(side, window, key_windows[0], **cfg)
+    if role == 'recover':
+        return NeighbourhoodBlock(window, side, key_windows[2], **cfg)
+    return NeighbourhoodBlock(side, window, key_windows[0 if role == 'generate' else 1], **cfg)
 
 
 @MODELS.register_module()
@@ -182,144 +256,115 @@ class STViTSwin(SwinBackbone):
         pad_small_map: bool | None = None,
         **swin,
     ):
-        for name in ('keep_ratios', 'prune_stage', 'prune_blocks', 'selection', 'mixing'):
-            if name in swin:
-                raise ValueError(
-                    f'{name}={swin[name]!r}: STViTSwin selects no positions and has '
-                    'no keep ratios; remove it'
-                )
-        if form not in FORMS:
-            raise ValueError(f'form={form!r}: must be one of {", ".join(FORMS)}')
-        if pad_mask not in PAD_MASKS:
-            raise ValueError(f'pad_mask={pad_mask!r}: must be one of {", ".join(PAD_MASKS)}')
+        check_choice('form', form, FORMS)
+        check_choice('pad_mask', pad_mask, PAD_MASKS)
         if semantic_token2 and form != 'classification':
-            raise ValueError("semantic_token2=True: only form='classification' has it")
-        if swin.get('patch_size', 4) not in (4, (4, 4), [4, 4]):
-            raise ValueError(
-                f'patch_size={swin["patch_size"]!r}: must be 4, what the two '
-                'convolutions of the stem make'
-            )
-        if swin.get('patch_cfg'):
-            raise ValueError(
-                f'patch_cfg={swin["patch_cfg"]!r}: STViTSwin has a convolutional '
-                'stem, which takes no patch_cfg'
-            )
+            raise UserError("semantic_token2=True: only form='classification' has it")
         if (
             not isinstance(layer_scale_init_value, Real)
             or isinstance(layer_scale_init_value, bool)
             or not math.isfinite(layer_scale_init_value)
         ):
-            raise ValueError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a number')
+            raise UserError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a number')
         check_counts(semantic_size=semantic_size)
+        self._check_swin(swin)
+        sizes = {name: swin.get(name) for name in ('embed_dims', 'depths', 'num_heads')}
+        self._check_stage(semantic_stage, self._resolve_arch(arch, sizes)['depths'])
+        windows: list[int] = []  # those of the blocks of the semantic stage
+
+        def make_block(stage: int, block: int, cfg: dict) -> nn.Module:
+            if stage != semantic_stage:
+                return SwinBlock(**cfg)
+            windows.append(cfg['window_size'])
+            role = block_role(block, self.depths[stage])
+            if role == 'plain':
+                return SwinBlock(**cfg)
+            reaches = resolve_key_windows(key_windows, form, cfg['window_size'], semantic_size)
+            return make_semantic_block(
+                role, form, semantic_size, reaches, float(layer_scale_init_value), cfg
+            )
+
+        def make_stage(
+            stage: int, blocks: Sequence[nn.Module], downsample_cfg: dict | None
+        ) -> SwinStage:
+            if stage != semantic_stage:
+                return SwinStage(blocks, downsample_cfg)
+            if len(set(windows)) > 1:
+                raise UserError(
+                    f'stage_cfgs: blocks of stage {stage} have window_size '
+                    f'{", ".join(map(str, sorted(set(windows))))}: must be the same, for its '
+                    'semantic tokens stand for windows'
+                )
+            token_grid = None
+            if semantic_token2:
+                # Merging halves, rounding up.
+                hw = (-(-length // 2**stage) for length in self.patch_resolution)
+                token_grid = tuple(-(-length // windows[0]) * semantic_size for length in hw)
+            return SemanticStage(
+                blocks,
+                downsample_cfg,
+                windows[0],
+                semantic_size,
+                form,
+                pad_mask,
+                token_grid,
+                self.widths[stage],
+            )
+
         if pad_small_map is None:
             pad_small_map = form == 'dense_prediction'
-        super().__init__(arch, pad_small_map=pad_small_map, **swin)
+        super().__init__(
+            arch,
+            pad_small_map=pad_small_map,
+            make_block=make_block,
+            make_stage=make_stage,
+            make_stem=make_conv_stem,
+            **swin,
+        )
+        self.semantic_stage = semantic_stage
+        self.semantic_token2 = bool(semantic_token2)
         self.form = form
-        self.pad_mask = pad_mask
-        self.semantic_size = semantic_size
-        self.layer_scale_init_value = float(layer_scale_init_value)
+        self.key_windows = resolve_key_windows(key_windows, form, windows[0], semantic_size)
+
+    @staticmethod
+    def _check_swin(swin: Mapping) -> None:
+        """Raises a UserError for arguments of Swin that this backbone does not have."""
+        for name in ARGUMENTS:
+            if name in swin:
+                raise UserError(
+                    f'{name}={swin[name]!r}: STViTSwin selects no positions and has '
+                    'no keep ratios; remove it'
+                )
+        if swin.get('patch_size', 4) not in (4, (4, 4), [4, 4]):
+            raise UserError(
+                f'patch_size={swin["patch_size"]!r}: must be 4, what the two '
+                'convolutions of the stem make'
+            )
+        if swin.get('patch_cfg'):
+            raise UserError(
+                f'patch_cfg={swin["patch_cfg"]!r}: STViTSwin has a convolutional '
+                'stem, which takes no patch_cfg'
+            )
+
+    @staticmethod
+    def _check_stage(semantic_stage: int, depths: Sequence[int]) -> None:
+        """Raises a UserError unless the stage exists and holds a group."""
         if (
             not isinstance(semantic_stage, Integral)
             or isinstance(semantic_stage, bool)
-            or not 0 <= semantic_stage < len(self.depths)
+            or not 0 <= semantic_stage < len(depths)
         ):
-            raise ValueError(
+            raise UserError(
                 f'semantic_stage={semantic_stage!r}: must be the index of a stage, '
-                f'0 .. {len(self.depths) - 1}'
+                f'0 .. {len(depths) - 1}'
             )
-        depth = self.depths[semantic_stage]
+        depth = depths[semantic_stage]
         if depth < GROUP:
-            raise ValueError(
-                f'depths={self.depths}: stage {semantic_stage} has {depth} blocks, '
+            raise UserError(
+                f'depths={depths}: stage {semantic_stage} has {depth} blocks, '
                 f'too few for one group of {GROUP} '
                 f'(semantic_stage={semantic_stage})'
             )
-        self.semantic_stage = semantic_stage
-        windows = {cfg['window_size'] for cfg in self._stage_cfgs[semantic_stage][0]}
-        if len(windows) > 1:
-            raise ValueError(
-                f'stage_cfgs: blocks of stage {semantic_stage} have window_size '
-                f'{", ".join(map(str, sorted(windows)))}: must be the same, for its '
-                'semantic tokens stand for windows'
-            )
-        self.semantic_window = windows.pop()
-        self.key_windows = self._resolve_key_windows(key_windows)
-        self.semantic_token2 = bool(semantic_token2)
-        self._build_stages()
-
-    def _resolve_key_windows(self, key_windows: Sequence[int] | None) -> tuple[int, ...]:
-        window, side = self.semantic_window, self.semantic_size
-        if side > window:
-            raise ValueError(
-                f'semantic_size={side}: a window of window_size={window} holds a '
-                f'grid of at most {window} x {window} semantic tokens'
-            )
-        classification = self.form == 'classification'
-        if key_windows is None:
-            return (window + side,) if classification else (2 * window, 3 * window, 9 * side)
-        smallest = (window,) if classification else (window, window, side)
-        key_windows = tuple(key_windows) if isinstance(key_windows, (list, tuple)) else key_windows
-        if not isinstance(key_windows, tuple) or len(key_windows) != len(smallest):
-            raise ValueError(
-                f'key_windows={key_windows!r}: form={self.form!r} needs a tuple of {len(smallest)}'
-            )
-        for i, (size, least) in enumerate(zip(key_windows, smallest)):
-            if not isinstance(size, Integral) or isinstance(size, bool) or size < least:
-                raise ValueError(
-                    f'key_windows={key_windows!r}: entry {i} must be a whole number '
-                    f'>= {least}, the side of the window that it surrounds'
-                )
-        return key_windows
-
-    # ------------------------------------------------------------------ building
-    def _make_patch_embed(self, cfg: dict) -> ConvStem:
-        return ConvStem(cfg['in_channels'], cfg['embed_dims'], cfg['input_size'])
-
-    def _make_block(self, stage: int, block: int, cfg: dict) -> nn.Module:
-        depth = self.depths[stage]
-        if stage != self.semantic_stage:
-            return SwinBlock(**cfg)
-        role = block_role(block, depth)
-        if role == 'plain':
-            return SwinBlock(**cfg)
-        window, side = cfg.pop('window_size'), self.semantic_size
-        common = dict(cfg, role=role, layer_scale_init_value=self.layer_scale_init_value)
-        for name in ('shift', 'pad_small_map'):
-            common.pop(name)
-        if role == 'local':
-            return NeighbourhoodBlock(side, side, side, **common)
-        if role == 'global':
-            return GlobalBlock(**common)
-        if self.form == 'classification':
-            if role == 'generate':
-                return InnerNeighbourhoodBlock(side, window, self.key_windows[0], **common)
-            return GlobalBlock(**common)
-        if role == 'recover':
-            return NeighbourhoodBlock(window, side, self.key_windows[2], **common)
-        reach = self.key_windows[0 if role == 'generate' else 1]
-        return NeighbourhoodBlock(side, window, reach, **common)
-
-    def _make_stage(
-        self, stage: int, blocks: Sequence[nn.Module], downsample_cfg: dict | None
-    ) -> SwinStage:
-        if stage != self.semantic_stage:
-            return super()._make_stage(stage, blocks, downsample_cfg)
-        window, side = self.semantic_window, self.semantic_size
-        token_grid = None
-        if self.semantic_token2:
-            # Merging halves, rounding up.
-            hw = (-(-length // 2**stage) for length in self.patch_resolution)
-            token_grid = tuple(-(-length // window) * side for length in hw)
-        return SemanticStage(
-            blocks,
-            downsample_cfg,
-            window,
-            side,
-            self.form,
-            self.pad_mask,
-            token_grid,
-            self.widths[stage],
-        )
 
     # ------------------------------------------------------------------ training
     def _init_from_scratch(self) -> None:

@@ -1,8 +1,9 @@
-"""What the Swin families share: the arguments, parameter names and outputs of the Swin of mmdet,
-mmseg and mmpretrain (arXiv 2103.14030).
+"""What the Swin families share (arXiv 2103.14030).
+
+Arguments, parameter names and outputs are those of the Swin of mmdet, mmseg and mmpretrain.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -16,10 +17,14 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor
 
 from .. import families
-from ..layers import PatchMerging, WindowAttention
-from ..ops import Selection
-from ..sparsity import TokenPredictor, run_stage
-from .base import Backbone, check_counts, check_rates
+from ..errors import UserError, check_counts, check_rates
+from ..layers import PatchMerging, SwinBlock, WindowAttention
+from ..sparsity import Schedule, TokenStream, run_blocks
+from ..sparsity.runner import DENSE_SCHEDULE
+from .base import Backbone
+
+# (stage, block, arguments of a SwinBlock) -> block.
+BlockMaker = Callable[[int, int, dict], nn.Module]
 
 
 class SwinStage(BaseModule):
@@ -36,26 +41,39 @@ class SwinStage(BaseModule):
         self.downsample = PatchMerging(**downsample_cfg) if downsample_cfg else None
 
     def forward(
-        self,
-        tokens: Tensor,
-        hw: tuple[int, int],
-        predictors: Mapping[int, tuple[TokenPredictor, float]] = {},
-        selection: Selection | None = None,
-        mixing: str = 'merged',
+        self, tokens: Tensor, hw: tuple[int, int], schedule: Schedule = DENSE_SCHEDULE
     ) -> Tensor:
         """(B, N, C) -> (B, N, C), without patch merging."""
-        return run_stage(self.blocks, tokens, hw, predictors, selection, mixing)
+        return run_blocks(self.blocks, TokenStream(tokens, tuple(hw)), schedule).tokens
 
     def merge(self, tokens: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Patch merging where the stage has one."""
         return (tokens, hw) if self.downsample is None else self.downsample(tokens, hw)
 
 
-class SwinBackbone(Backbone):
-    """Base of backbones that are Swin but for some of their blocks.
+# (stage, blocks, arguments of PatchMerging or None) -> stage.
+StageMaker = Callable[[int, Sequence[nn.Module], dict | None], SwinStage]
 
-    A subclass calls :meth:`_build_stages` at the end of its ``__init__`` and makes the blocks in
-    :meth:`_make_block`.
+
+def make_swin_block(stage: int, block: int, cfg: dict) -> SwinBlock:
+    """The block of Swin at any place."""
+    return SwinBlock(**cfg)
+
+
+def make_swin_stage(
+    stage: int, blocks: Sequence[nn.Module], downsample_cfg: dict | None
+) -> SwinStage:
+    """The stage of Swin at any place."""
+    return SwinStage(blocks, downsample_cfg)
+
+
+def make_patch_embed(**cfg) -> nn.Module:
+    """The patch embedding of Swin."""
+    return PatchEmbed(**cfg)
+
+
+class SwinBackbone(Backbone):
+    """Backbones that are Swin but for their blocks, one of their stages, or the stem.
 
     Takes every argument of mmdet's / mmseg's and of mmpretrain's ``SwinTransformer``. Given
     ``arch`` it behaves as mmpretrain's does, given ``embed_dims``, ``depths`` and ``num_heads``
@@ -102,9 +120,15 @@ class SwinBackbone(Backbone):
         convert_weights: Accepted for mmdet's configs and not needed: official Swin checkpoints
             are recognised by their keys.
         init_cfg: Initialisation, see mmengine.
+        make_block: Function that makes a block of its stage, its index and the arguments of a
+            :class:`SwinBlock`.
+        make_stage: Function that makes a stage of its index, its blocks and the arguments of
+            :class:`PatchMerging`, None for a stage without.
+        make_stem: Function that makes the stem of the arguments of mmcv's ``PatchEmbed``.
+        **sparsity: Arguments of :meth:`~dynsp_mm.sparsity.SparsityPlan.parse`.
 
     Raises:
-        ValueError: For arguments out of their range; each message names argument, value, rule.
+        UserError: For arguments out of their range; each message names argument, value, rule.
     """
 
     # Named architectures; a dict as ``arch`` has the same keys.
@@ -150,12 +174,14 @@ class SwinBackbone(Backbone):
         pretrained: str | None = None,
         convert_weights: bool = False,
         init_cfg=None,
-        **unknown,
+        make_block: BlockMaker = make_swin_block,
+        make_stage: StageMaker = make_swin_stage,
+        make_stem: Callable[..., nn.Module] = make_patch_embed,
+        **sparsity,
     ):
-        self._refuse(unknown)
         if pretrained is not None:
             if init_cfg is not None:
-                raise ValueError(f'pretrained={pretrained!r}: give either pretrained or init_cfg')
+                raise UserError(f'pretrained={pretrained!r}: give either pretrained or init_cfg')
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         super().__init__(init_cfg)
         if isinstance(patch_size, list):
@@ -171,7 +197,7 @@ class SwinBackbone(Backbone):
         self.arch_settings = self._resolve_arch(arch, widths)
         self.embed_dims, self.depths, self.num_heads = (self.arch_settings[key] for key in widths)
         num_stages = len(self.depths)
-        window_sizes = self._per_stage('window_size', window_size)
+        window_sizes = per_stage('window_size', window_size, num_stages)
         self.in_channels = in_channels
         self.out_indices = self._resolve_out_indices(out_indices, num_stages)
         self.out_after_downsample = out_after_downsample
@@ -180,7 +206,7 @@ class SwinBackbone(Backbone):
         if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages - (
             not self.mmdet_style
         ):
-            raise ValueError(
+            raise UserError(
                 f'frozen_stages={frozen_stages!r}: must lie in -1 .. '
                 f'{num_stages - (not self.mmdet_style)}'
             )
@@ -196,13 +222,13 @@ class SwinBackbone(Backbone):
             strides or (patch_size,) + (2 if self.mmdet_style else None,) * (num_stages - 1)
         )
         if len(strides) != num_stages or strides[0] != patch_size:
-            raise ValueError(
+            raise UserError(
                 f'strides={strides!r}: needs one stride per stage, the first equal '
                 f'to patch_size={patch_size}'
             )
 
-        self.patch_embed = self._make_patch_embed(
-            {
+        self.patch_embed = make_stem(
+            **{
                 'in_channels': in_channels,
                 'input_size': img_size or pretrain_img_size,
                 'embed_dims': self.embed_dims,
@@ -220,110 +246,64 @@ class SwinBackbone(Backbone):
         self.drop_after_pos = nn.Dropout(drop_rate)
 
         self.widths = tuple(self.embed_dims * 2**i for i in range(num_stages))
-        drop_paths = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        self._plan_sparsity(self.depths, self.widths, sparsity, predictor_eps=1e-5)
         attn_cfgs = dict(qkv_bias=qkv_bias, attn_drop=attn_drop_rate, proj_drop=inner_drop)
         if qk_scale is not None:
             attn_cfgs['qk_scale'] = qk_scale
-        # Arguments of each stage's blocks and of its patch merging, until the stages are built.
-        self._stage_cfgs: list[tuple[list[dict], dict | None]] = []
-        for i, width in enumerate(self.widths):
+        block_cfg = dict(
+            ffn_ratio=mlp_ratio,
+            pad_small_map=pad_small_map,
+            attn_cfgs=attn_cfgs,
+            ffn_cfgs=dict(ffn_drop=inner_drop, act_cfg=act_cfg),
+            norm_cfg=inner_norm,
+            with_cp=with_cp,
+        )
+        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        self.stages = ModuleList()
+        for i, depth in enumerate(self.depths):
             extra = self._stage_extra(stage_cfgs, i, num_stages)
-            block_cfgs = extra.get('block_cfgs', {})
-            if isinstance(block_cfgs, (list, tuple)) and len(block_cfgs) != self.depths[i]:
-                raise ValueError(
-                    f'stage_cfgs: block_cfgs has {len(block_cfgs)} entries: stage {i} '
-                    f'has {self.depths[i]} blocks'
-                )
-            blocks = []
-            for j in range(self.depths[i]):
-                blocks.append(
-                    {
-                        'embed_dims': width,
-                        'num_heads': self.num_heads[i],
-                        'window_size': window_sizes[i],
-                        'shift': j % 2 == 1,
-                        'ffn_ratio': mlp_ratio,
-                        'drop_path': drop_paths[sum(self.depths[:i]) + j],
-                        'pad_small_map': pad_small_map,
-                        'attn_cfgs': attn_cfgs,
-                        'ffn_cfgs': dict(ffn_drop=inner_drop, act_cfg=act_cfg),
-                        'norm_cfg': inner_norm,
-                        'with_cp': with_cp,
-                        **{key: value for key, value in extra.items() if key in self.STAGE_KEYS},
-                        **deepcopy(
-                            block_cfgs[j] if isinstance(block_cfgs, (list, tuple)) else block_cfgs
-                        ),
-                    }
-                )
-            downsample = None
+            cfgs = self._block_cfgs(i, extra, dict(block_cfg, window_size=window_sizes[i]))
+            blocks = [
+                make_block(i, j, {'drop_path': next(drop_paths), **cfgs[j]}) for j in range(depth)
+            ]
+            self.plan.check(i, blocks)
+            downsample_cfg = None
             merged = i + (not self.MERGES_FIRST)  # the stage of the merged map
             if 0 < merged < num_stages:
-                downsample = {
+                downsample_cfg = {
                     'in_channels': self.widths[merged - 1],
                     'out_channels': self.widths[merged],
                     'stride': strides[merged],
                     'norm_cfg': inner_norm if patch_norm else None,
                     **extra.get('downsample_cfg', self.DOWNSAMPLE_CFG),
                 }
-            self._stage_cfgs.append((blocks, downsample))
-        self._out_norm_cfg = norm_cfg
-
-    # ------------------------------------------------------------------ building
-    def _make_patch_embed(self, cfg: dict) -> nn.Module:
-        """(B, in_channels, H, W) -> (B, N, C) tokens and the map's size (H', W')."""
-        return PatchEmbed(**cfg)
-
-    def _make_block(self, stage: int, block: int, cfg: dict) -> nn.Module:
-        """Block ``block`` of a stage from the arguments of a :class:`SwinBlock`."""
-        raise NotImplementedError
-
-    def _make_stage(
-        self, stage: int, blocks: Sequence[nn.Module], downsample_cfg: dict | None
-    ) -> SwinStage:
-        return SwinStage(blocks, downsample_cfg)
-
-    def _build_stages(self) -> None:
-        self.stages = ModuleList()
-        for i, (block_cfgs, downsample_cfg) in enumerate(self._stage_cfgs):
-            blocks = [self._make_block(i, j, cfg) for j, cfg in enumerate(block_cfgs)]
-            self.stages.append(self._make_stage(i, blocks, downsample_cfg))
+            self.stages.append(make_stage(i, blocks, downsample_cfg))
         self.num_features = list(self.widths)
-        if self.out_after_downsample:
+        if out_after_downsample:
             self.num_features = [*self.widths[1:], self.widths[-1]]
         for i in self.out_indices:
             norm = nn.Identity()
-            if self._out_norm_cfg is not None:
-                norm = build_norm_layer(self._out_norm_cfg, self.num_features[i])[1]
+            if norm_cfg is not None:
+                norm = build_norm_layer(norm_cfg, self.num_features[i])[1]
             self.add_module(f'norm{i}', norm)
-        del self._stage_cfgs, self._out_norm_cfg
 
-    def _per_stage(self, name: str, value: int | Sequence[int], least: int = 1) -> tuple[int, ...]:
-        """A whole number >= ``least`` for each stage, from one for all or a sequence."""
-        values = value if isinstance(value, (list, tuple)) else (value,) * len(self.depths)
-        if len(values) != len(self.depths):
-            raise ValueError(
-                f'{name}={value!r}: needs one for each of the {len(self.depths)} stages'
-            )
-        for entry in values:
-            check_counts(least, **{name: entry})
-        return tuple(values)
-
+    # ------------------------------------------------------------------ building
     @classmethod
     def _resolve_arch(cls, arch: None | str | Mapping, widths: dict) -> dict:
         given = {key: value for key, value in widths.items() if value is not None}
         if given and arch is not None:
-            raise ValueError(f'arch={arch!r}: give either arch or {", ".join(given)}')
+            raise UserError(f'arch={arch!r}: give either arch or {", ".join(given)}')
         arch = {**cls.ARCHS['tiny'], **given} if arch is None else arch
         if isinstance(arch, str):
             name = families.ALIASES.get(arch.lower(), arch.lower())
             if name not in cls.ARCHS:
-                raise ValueError(f'arch={arch!r}: must be one of {", ".join(cls.ARCHS)}')
+                raise UserError(f'arch={arch!r}: must be one of {", ".join(cls.ARCHS)}')
             arch = cls.ARCHS[name]
         keys = tuple(cls.ARCHS['tiny'])
         if not isinstance(arch, Mapping) or set(arch) != set(keys):
-            raise ValueError(f'arch={arch!r}: a dict needs exactly the keys {", ".join(keys)}')
+            raise UserError(f'arch={arch!r}: a dict needs exactly the keys {", ".join(keys)}')
         if len(arch['depths']) != len(arch['num_heads']):
-            raise ValueError(
+            raise UserError(
                 f'depths={arch["depths"]!r} and num_heads={arch["num_heads"]!r}: must '
                 'have the same length'
             )
@@ -335,7 +315,7 @@ class SwinBackbone(Backbone):
     ) -> Mapping:
         if isinstance(stage_cfgs, (list, tuple)):
             if len(stage_cfgs) != num_stages:
-                raise ValueError(
+                raise UserError(
                     f'stage_cfgs has {len(stage_cfgs)} entries: needs one for each '
                     f'of the {num_stages} stages'
                 )
@@ -343,11 +323,40 @@ class SwinBackbone(Backbone):
         known = {'block_cfgs', 'downsample_cfg', *cls.STAGE_KEYS}
         unknown = set(stage_cfgs) - known
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'stage_cfgs: unknown keys {", ".join(sorted(unknown))}; known are '
                 f'{", ".join(sorted(known))}'
             )
         return stage_cfgs
+
+    def _block_cfgs(self, stage: int, extra: Mapping, common: Mapping) -> list[dict]:
+        """Arguments of the blocks of a stage.
+
+        Args:
+            stage: Index of the stage.
+            extra: Entry of ``stage_cfgs`` for it.
+            common: Arguments of all its blocks.
+        """
+        given, depth = extra.get('block_cfgs', {}), self.depths[stage]
+        if isinstance(given, (list, tuple)) and len(given) != depth:
+            raise UserError(
+                f'stage_cfgs: block_cfgs has {len(given)} entries: stage {stage} has {depth} blocks'
+            )
+        cfgs = []
+        for j in range(depth):
+            cfg = {
+                **common,
+                'embed_dims': self.widths[stage],
+                'num_heads': self.num_heads[stage],
+                'shift': j % 2 == 1,
+                **{key: value for key, value in extra.items() if key in self.STAGE_KEYS},
+            }
+            if self.plan.needs_fast_path(stage, j):
+                cfg['fast_path'] = True
+            cfgs.append(
+                {**cfg, **deepcopy(given[j] if isinstance(given, (list, tuple)) else given)}
+            )
+        return cfgs
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the maps of ``out_indices``.
@@ -367,7 +376,7 @@ class SwinBackbone(Backbone):
         for i, stage in enumerate(self.stages):
             if self.MERGES_FIRST:
                 x, hw = stage.merge(x, hw)
-            x = self._run_stage(i, stage, x, hw)
+            x = stage(x, hw, self.plan.schedule(i, self.token_predictors))
             if self.out_after_downsample:
                 x, hw = stage.merge(x, hw)
             if i in self.out_indices:
@@ -376,10 +385,6 @@ class SwinBackbone(Backbone):
             if not (self.out_after_downsample or self.MERGES_FIRST):
                 x, hw = stage.merge(x, hw)
         return tuple(outs)
-
-    def _run_stage(self, index: int, stage: SwinStage, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """(B, N, C) -> (B, N, C), without patch merging."""
-        return stage(x, hw)
 
     def _position_embedding(self, hw: tuple[int, int]) -> Tensor:
         if tuple(hw) == self.patch_resolution:
@@ -402,10 +407,6 @@ class SwinBackbone(Backbone):
             elif isinstance(module, WindowAttention):
                 trunc_normal_(module.relative_position_bias_table, std=0.02)
 
-    def _parts_of(self, stage: int) -> Sequence[nn.Module]:
-        """What is frozen with a stage, but for its output norm."""
-        return (self.stages[stage],)
-
     def train(self, mode: bool = True) -> 'SwinBackbone':
         """Sets the mode; frozen stages stay in eval mode without gradients."""
         super().train(mode)
@@ -414,7 +415,7 @@ class SwinBackbone(Backbone):
             if self.use_abs_pos_embed:
                 self.absolute_pos_embed.requires_grad = False
         for i in range(self.frozen_stages + (not self.mmdet_style)):
-            self._freeze(*self._parts_of(i))
+            self._freeze(self.stages[i], *self.plan.predictors_of(i, self.token_predictors))
             if i in self.out_indices:
                 self._freeze(getattr(self, f'norm{i}'))
         if mode and self.norm_eval:
@@ -444,3 +445,19 @@ class SwinBackbone(Backbone):
         if self.MERGES_FIRST:
             return sum(self.depths[:stage]) + 1, num_layers
         return sum(self.depths[: stage + 1]), num_layers
+
+
+def per_stage(
+    name: str, value: int | Sequence[int], num_stages: int, least: int = 1
+) -> tuple[int, ...]:
+    """Whole numbers, one for each stage, from one for all or a sequence.
+
+    Raises:
+        UserError: There are more or fewer than stages, or one is below ``least``.
+    """
+    values = value if isinstance(value, (list, tuple)) else (value,) * num_stages
+    if len(values) != num_stages:
+        raise UserError(f'{name}={value!r}: needs one for each of the {num_stages} stages')
+    for entry in values:
+        check_counts(least, **{name: entry})
+    return tuple(values)

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from ..backbones.sparse_backbone import is_dense, parse_keep_ratios
+from ..sparsity import is_dense, parse_keep_ratios
 
 SWAPS = {
     'SwinTransformer': 'DynamicSwin',

@@ -1,5 +1,6 @@
 """Modules built on :mod:`dynsp_mm.ops`."""
 
+from .block import Block, PreparedBlock
 from .conv_stem import ConvStem
 from .convnext_block import ConvNeXtBlock
 from .fast_path import FastPath
@@ -18,6 +19,7 @@ from .window_attention import ShiftWindowAttention, WindowAttention
 from .window_attention_v2 import WindowAttentionV2
 
 __all__ = [
+    'Block',
     'ConvNeXtBlock',
     'ConvStem',
     'CrossAttention',
@@ -28,6 +30,7 @@ __all__ = [
     'LayerNorm2d',
     'NeighbourhoodBlock',
     'PatchMerging',
+    'PreparedBlock',
     'SemanticBlock',
     'ShiftWindowAttention',
     'SwinBlock',

@@ -9,11 +9,11 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..ops import Kernels
-from ..prepared.forms import Foldable
+from ..ops import Backend
+from ..prepared import Preparable
 
 
-class ConvStem(Foldable, BaseModule):
+class ConvStem(Preparable, BaseModule):
     """Two 3x3 convolutions of stride 2, each with batch norm and Hardswish (arXiv 2303.08685).
 
     Args:
@@ -48,7 +48,7 @@ class ConvStem(Foldable, BaseModule):
             ConvModule(embed_dims // 2, embed_dims, **common),
         )
 
-    def _fold(self, kernels: Kernels) -> nn.Sequential | None:
+    def _prepare(self, backend: Backend) -> nn.Sequential | None:
         """The convolutions with the batch norms in them."""
         if any(type(layer.norm) is not nn.BatchNorm2d for layer in self.layers):
             return None
@@ -63,10 +63,10 @@ class ConvStem(Foldable, BaseModule):
     def forward(self, x: Tensor):
         """(B, in_channels, H, W) -> (B, N, C) tokens and the map's size (ceil(H/4), ceil(W/4))."""
         x = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))
-        folded = self.folded
-        if folded is None:
+        prepared = self.prepared
+        if prepared is None:
             x = self.layers(x)
         else:
             # Tokens are the memory of a channels-last map.
-            x = folded(x.contiguous(memory_format=torch.channels_last))
+            x = prepared(x.contiguous(memory_format=torch.channels_last))
         return x.flatten(2).transpose(1, 2), x.shape[2:]

@@ -1,11 +1,11 @@
-"""The cheap path of a dual-path block."""
+"""The cheap branch of a block with two paths."""
 
 import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..ops import Kernels
-from ..prepared.forms import FoldedPath
+from ..ops import Backend
+from ..prepared import PreparedPath
 
 
 class FastPath(nn.Module):
@@ -13,7 +13,7 @@ class FastPath(nn.Module):
 
     Args:
         embed_dims: Channels C.
-        eps: Of its own layer norm.
+        eps: Epsilon of its own layer norm.
         drop_rate: Dropout after the layer.
     """
 
@@ -30,9 +30,9 @@ class FastPath(nn.Module):
         trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
-    def fold(self, kernels: Kernels, scale: Tensor | None = None) -> FoldedPath | None:
-        """The folded form of ``scale * (W LN(x) + b)``; None for another norm."""
-        return FoldedPath.of(kernels, self.norm, self.linear, scale=scale)
+    def make_prepared(self, backend: Backend, scale: Tensor | None = None) -> PreparedPath | None:
+        """The prepared form of ``scale * (W LN(x) + b)``; None for another norm."""
+        return PreparedPath.of(backend, self.norm, self.linear, scale=scale)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""

@@ -7,14 +7,14 @@ from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import transformer
 from torch import Tensor
 
-from ..ops import Kernels, Packed, parts
-from ..prepared.forms import Foldable, pack_after_norm
+from ..ops import Backend, Packed, pieces
+from ..prepared import Preparable, pack_after_norm
 
 
-class FoldedMerging(NamedTuple):
+class PreparedMerging(NamedTuple):
     """Norm and linear layer of 2x2 patches whose channels lie together, position by position."""
 
-    kernels: Kernels
+    backend: Backend
     eps: float
     layer: Packed
 
@@ -25,13 +25,13 @@ class FoldedMerging(NamedTuple):
         B, H, W, C = x.shape
         rows = x.view(B, H // 2, 2, W // 2, 2, C).transpose(2, 3).reshape(-1, 4 * C)
         out = rows.new_empty(len(rows), self.layer.weight.shape[0])
-        for part in parts(len(rows), self.kernels.chunk):
-            normed = self.kernels.gather_norm(rows[part], None, self.eps)
-            out[part] = self.kernels.linear(normed, self.layer)
+        for piece in pieces(len(rows), self.backend.chunk):
+            normed = self.backend.gather_norm(rows[piece], None, self.eps)
+            out[piece] = self.backend.linear(normed, self.layer)
         return out.view(B, -1, out.shape[1]), (H // 2, W // 2)
 
 
-class PatchMerging(Foldable, transformer.PatchMerging):
+class PatchMerging(Preparable, transformer.PatchMerging):
     """mmcv's ``PatchMerging`` with one more argument, under the name it has in mmpretrain.
 
     Args:
@@ -57,7 +57,7 @@ class PatchMerging(Foldable, transformer.PatchMerging):
         if use_post_norm and norm_cfg is not None:
             self.norm = build_norm_layer(norm_cfg, out_channels)[1]
 
-    def _fold(self, kernels: Kernels) -> FoldedMerging | None:
+    def _prepare(self, backend: Backend) -> PreparedMerging | None:
         cut = self.sampler
         if (
             self.use_post_norm
@@ -74,15 +74,15 @@ class PatchMerging(Foldable, transformer.PatchMerging):
             return x.unflatten(-1, (-1, 4)).transpose(-1, -2).flatten(-2)
 
         layer = pack_after_norm(
-            kernels, self.norm, self.reduction.weight, self.reduction.bias, by_position
+            backend, self.norm, self.reduction.weight, self.reduction.bias, by_position
         )
-        return None if layer is None else FoldedMerging(kernels, self.norm.eps, layer)
+        return None if layer is None else PreparedMerging(backend, self.norm.eps, layer)
 
     def forward(self, x: Tensor, input_size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """(B, N, C) tokens of an (H, W) map -> (B, N', C') and the merged map's size."""
-        folded = self.folded
-        if folded is not None:
-            return folded(x, input_size)
+        prepared = self.prepared
+        if prepared is not None:
+            return prepared(x, input_size)
         if not self.use_post_norm:
             return super().forward(x, input_size)
         x = x.transpose(1, 2).unflatten(2, input_size)

@@ -1,5 +1,7 @@
-"""Blocks in which semantic tokens and image tokens attend to each other (STViT-R, arXiv
-2303.08685; ``SemanticAttentionBlock``, ``Block`` and ``RestoreBlock`` of its code).
+"""Blocks in which semantic tokens and image tokens attend to each other.
+
+They are those of STViT-R (arXiv 2303.08685; ``SemanticAttentionBlock``, ``Block`` and
+``RestoreBlock`` of its code).
 
 All take and return maps (B, H, W, C). A map of semantic tokens has ``side`` x ``side`` tokens for
 each window of the image map, in raster order of the whole map.
@@ -18,7 +20,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..ops import (
-    Kernels,
+    Backend,
     Packed,
     attention_weights,
     cut_inner_neighbourhoods,
@@ -31,7 +33,7 @@ from ..ops import (
     reverse_windows,
     spread_weights,
 )
-from ..prepared.forms import Foldable, FoldedPath, pack_after_norm
+from ..prepared import Preparable, PreparedPath, pack_after_norm
 from .attention import MultiheadAttention
 
 
@@ -69,24 +71,24 @@ class CrossAttention(MultiheadAttention):
         )
 
 
-class FoldedSemanticBlock(NamedTuple):
+class PreparedSemanticBlock(NamedTuple):
     """The linear layers of a block with the norms before and the scales after them."""
 
-    kernels: Kernels
+    backend: Backend
     eps: float
     q: Packed
     kv: Packed
     proj: Packed
-    mlp: FoldedPath
+    mlp: PreparedPath
 
     def normalise(self, x: Tensor) -> Tensor:
-        return self.kernels.gather_norm(x.flatten(0, -2), None, self.eps).view_as(x)
+        return self.backend.gather_norm(x.flatten(0, -2), None, self.eps).view_as(x)
 
     def linear(self, x: Tensor, layer: Packed) -> Tensor:
-        return self.kernels.linear(x.flatten(0, -2), layer).unflatten(0, x.shape[:-1])
+        return self.backend.linear(x.flatten(0, -2), layer).unflatten(0, x.shape[:-1])
 
 
-class SemanticBlock(Foldable, BaseModule):
+class SemanticBlock(Preparable, BaseModule):
     """Base: norms, attention, MLP, and a scale per channel on both residual branches.
 
     Args:
@@ -152,50 +154,50 @@ class SemanticBlock(Foldable, BaseModule):
         """
         raise NotImplementedError
 
-    # What follows takes (..., C), in the folded form where there is one.
-    def _fold(self, kernels: Kernels) -> FoldedSemanticBlock | None:
+    # What follows takes (..., C), in the prepared form where there is one.
+    def _prepare(self, backend: Backend) -> PreparedSemanticBlock | None:
         attn, norm = self.attn, self.norm1
-        q = pack_after_norm(kernels, norm, attn.q.weight, attn.q.bias)
-        mlp = FoldedPath.of_ffn(kernels, self.norm2, self.ffn, self.layer_scale_2)
+        q = pack_after_norm(backend, norm, attn.q.weight, attn.q.bias)
+        mlp = PreparedPath.of_ffn(backend, self.norm2, self.ffn, self.layer_scale_2)
         if q is None or mlp is None:
             return None
         proj = fold_scale(self.layer_scale_1, attn.proj.weight, attn.proj.bias)
-        return FoldedSemanticBlock(
-            kernels,
+        return PreparedSemanticBlock(
+            backend,
             norm.eps,
             q,
-            pack_after_norm(kernels, norm, attn.kv.weight, attn.kv.bias),
-            kernels.pack(*proj),
+            pack_after_norm(backend, norm, attn.kv.weight, attn.kv.bias),
+            backend.pack(*proj),
             mlp,
         )
 
     def _normalise(self, x: Tensor) -> Tensor:
-        folded = self.folded
-        return self.norm1(x) if folded is None else folded.normalise(x)
+        prepared = self.prepared
+        return self.norm1(x) if prepared is None else prepared.normalise(x)
 
     def _q(self, normed: Tensor) -> Tensor:
-        folded = self.folded
-        return self.attn.q(normed) if folded is None else folded.linear(normed, folded.q)
+        prepared = self.prepared
+        return self.attn.q(normed) if prepared is None else prepared.linear(normed, prepared.q)
 
     def _kv(self, normed: Tensor) -> Tensor:
         """(..., C) -> (..., 2C)."""
-        folded = self.folded
-        return self.attn.kv(normed) if folded is None else folded.linear(normed, folded.kv)
+        prepared = self.prepared
+        return self.attn.kv(normed) if prepared is None else prepared.linear(normed, prepared.kv)
 
     def _project(self, attended: Tensor) -> Tensor:
         """Output projection and scale."""
-        folded = self.folded
-        if folded is None:
+        prepared = self.prepared
+        if prepared is None:
             return self.layer_scale_1 * self.attn.project(attended)
-        return folded.linear(attended, folded.proj)
+        return prepared.linear(attended, prepared.proj)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        folded = self.folded
-        if folded is None:
+        prepared = self.prepared
+        if prepared is None:
             return x + self.drop_path(self.layer_scale_2 * self.ffn(self.norm2(x)))
         x = x.contiguous()
         tokens = x.view(-1, x.shape[-1])
-        folded.mlp.add_(tokens, tokens)  # nobody else has this x
+        prepared.mlp.add_(tokens, tokens)  # nobody else has this x
         return x
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:

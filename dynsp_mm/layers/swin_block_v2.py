@@ -1,12 +1,12 @@
-"""Swin-V2 block, dense or with fast and slow paths."""
+"""Swin-V2 block."""
+
+from typing import Any
 
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
-from ..ops import Kernels
-from ..sparsity.predictors import Decision
-from ..sparsity.runner import Streams
+from ..ops import Backend
 from .swin_block import SwinBlock
 from .window_attention_v2 import WindowAttentionV2
 
@@ -27,7 +27,7 @@ class SwinBlockV2(SwinBlock):
         num_heads: Attention heads.
         window_size: Window side.
         attn_cfgs: Further arguments of :class:`WindowAttentionV2`.
-        norm_cfg: Of the norms.
+        norm_cfg: Norm layers.
         extra_norm: Whether the block's output, on both paths, is normalised too.
         pretrained_window_size: See :class:`WindowAttentionV2`.
         **kwargs: Further arguments of :class:`SwinBlock`.
@@ -58,19 +58,18 @@ class SwinBlockV2(SwinBlock):
         )
         self.norm3 = build_norm_layer(norm_cfg, embed_dims)[1] if extra_norm else nn.Identity()
 
-    def forward(
-        self, x: Tensor | Streams, hw: tuple[int, int], decision: Decision | None = None
-    ) -> Tensor | Streams:
-        """As of :class:`DualPathBlock`."""
-        x = super().forward(x, hw, decision)
-        return Streams(*map(self.norm3, x)) if isinstance(x, Streams) else self.norm3(x)
+    def mix(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Attention, its norm and the residual; updates are added to the sum."""
+        x = x + self.drop_path(self.norm1(self.attn(x, grid)))
+        return x, x
 
-    def _fold(self, kernels: Kernels) -> None:
-        """None: its norms come after the layers that those of Swin are folded into."""
-        return
+    def mlp(self, tokens: Tensor, rows: Any = None) -> Tensor:
+        """``LN(MLP(x))``."""
+        return self.norm2(self.ffn(tokens))
 
-    def _attend(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        return x + self.drop_path(self.norm1(self.attn(x, hw)))
+    def finish(self, x: Tensor) -> Tensor:
+        """The extra norm, on both paths."""
+        return self.norm3(x)
 
-    def _slow_path(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        return self.norm2(self.ffn(x))
+    def _prepare(self, backend: Backend) -> None:
+        """None: norms come after the layers that those of Swin are folded into."""

@@ -7,7 +7,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
 from ..ops import (
-    Kernels,
+    Backend,
     cyclic_shift_mask,
     fold_scale,
     partition_windows,
@@ -15,7 +15,7 @@ from ..ops import (
     reverse_windows,
     window_attention,
 )
-from ..prepared.forms import FoldedWindowAttention, pack_after_norm
+from ..prepared import PreparedWindowAttention, pack_after_norm
 from .attention import MultiheadAttention
 
 
@@ -66,10 +66,10 @@ class RelativeWindowAttention(MultiheadAttention):
         """(h, n, n): the bias of each pair of positions."""
         return self.position_bias()[self.relative_position_index].permute(2, 0, 1)
 
-    def fold(
-        self, kernels: Kernels, norm: nn.Module, window_size: int
-    ) -> FoldedWindowAttention | None:
-        """The folded form of this attention after ``norm``; None where there is none."""
+    def make_prepared(
+        self, backend: Backend, norm: nn.Module, window_size: int
+    ) -> PreparedWindowAttention | None:
+        """The prepared form of this attention after ``norm``; None where there is none."""
         return None
 
 
@@ -96,24 +96,24 @@ class WindowAttention(RelativeWindowAttention):
     def position_bias(self) -> Tensor:
         return self.relative_position_bias_table
 
-    def fold(
-        self, kernels: Kernels, norm: nn.Module, window_size: int
-    ) -> FoldedWindowAttention | None:
+    def make_prepared(
+        self, backend: Backend, norm: nn.Module, window_size: int
+    ) -> PreparedWindowAttention | None:
         C = self.qkv.in_features
         scale = self.qkv.weight.new_ones(3 * C)
         scale[:C] = self.scale
         weight, bias = fold_scale(scale, self.qkv.weight, self.qkv.bias)
-        qkv = pack_after_norm(kernels, norm, weight, bias)
+        qkv = pack_after_norm(backend, norm, weight, bias)
         if qkv is None:
             return None
         padding = weight.new_zeros(3 * C) if bias is None else bias
-        return FoldedWindowAttention(
-            kernels,
+        return PreparedWindowAttention(
+            backend,
             norm.eps,
             qkv,
             padding,
             self.bias().unsqueeze(0).contiguous(),
-            kernels.pack(self.proj.weight, self.proj.bias),
+            backend.pack(self.proj.weight, self.proj.bias),
             window_size,
         )
 
@@ -154,9 +154,9 @@ class ShiftWindowAttention(BaseModule):
         small = min(hw) <= self.window_size
         return 0 if small and not self.pad_small_map else self.shift_size
 
-    def fold(self, kernels: Kernels, norm: nn.Module) -> FoldedWindowAttention | None:
-        """The folded form of this attention after ``norm``; None where there is none."""
-        return self.w_msa.fold(kernels, norm, self.window_size)
+    def make_prepared(self, backend: Backend, norm: nn.Module) -> PreparedWindowAttention | None:
+        """The prepared form of this attention after ``norm``; None where there is none."""
+        return self.w_msa.make_prepared(backend, norm, self.window_size)
 
     def forward(self, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
         """(B, N, C) tokens of an (H, W) map -> (B, N, C)."""

@@ -6,7 +6,7 @@ Its subpackage ``triton`` is imported by name only, where triton is installed.
 from .backends.kernels import KERNELS, Kernels, Packed
 from .backends.resolve import BACKENDS, check_backend, resolve_backend
 from .dual_path import dual_path, merge_streams, route_streams
-from .folding import fold_norm, fold_scale, parts
+from .folding import fold_norm, fold_scale, pieces
 from .neighbourhoods import (
     attention_weights,
     cut_inner_neighbourhoods,
@@ -17,7 +17,7 @@ from .neighbourhoods import (
     pool_windows,
     spread_weights,
 )
-from .select import Selection, gumbel_keep_mask, keep_map, split_positions
+from .select import Selection, gumbel_keep_mask, keep_map, rank_positions, split_positions
 from .windows import (
     WindowPlan,
     cyclic_shift_mask,
@@ -29,8 +29,11 @@ from .windows import (
     window_attention,
 )
 
+Backend = Kernels
+
 __all__ = [
     'BACKENDS',
+    'Backend',
     'KERNELS',
     'Kernels',
     'Packed',
@@ -52,9 +55,10 @@ __all__ = [
     'neighbourhood_mask',
     'neighbourhood_span',
     'partition_windows',
-    'parts',
+    'pieces',
     'plan_windows',
     'pool_windows',
+    'rank_positions',
     'relative_position_index',
     'resolve_backend',
     'reverse_windows',

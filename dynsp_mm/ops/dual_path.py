@@ -14,7 +14,7 @@ def dual_path(
     residual: Tensor,
     slow: Tensor,
     fast: Tensor,
-    slow_path: Callable[[Tensor, Tensor], Tensor],
+    slow_path: Callable[[Tensor], Tensor],
     fast_path: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Runs each path on its own positions only and adds the results to ``residual``.
@@ -24,18 +24,19 @@ def dual_path(
         residual: (M, C) what the updates are added to; not modified.
         slow: (K,) int64 rows that take the slow path.
         fast: (M - K,) int64, the remaining rows.
-        slow_path: Maps (K, C) tokens and their (K,) row numbers to (K, C).
+        slow_path: Maps (K, C) to (K, C).
         fast_path: Maps (M - K, C) to (M - K, C).
 
     Returns:
         (M, C) in the dtype of ``residual``.
     """
-    slow_update = slow_path(tokens.index_select(0, slow), slow)
+    slow_update = slow_path(tokens.index_select(0, slow))
     fast_update = fast_path(tokens.index_select(0, fast))
-    # The first add makes the copy, so the second may write into it.
-    return residual.index_add(0, slow, slow_update.to(residual.dtype)).index_add_(
-        0, fast, fast_update.to(residual.dtype)
-    )
+    # Every row is written once, so that assignment does: not every runtime has scatter-add.
+    update = residual.new_empty(residual.shape)
+    update.index_copy_(0, slow, slow_update.to(residual.dtype))
+    update.index_copy_(0, fast, fast_update.to(residual.dtype))
+    return residual + update
 
 
 def merge_streams(mask: Tensor, slow: Tensor, fast: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def fold_scale(
     return weight * scale[:, None], None if bias is None else bias * scale
 
 
-def parts(length: int, size: int | None) -> tuple[slice, ...]:
+def pieces(length: int, size: int | None) -> tuple[slice, ...]:
     """Slices that cover ``length``, nearly equal, each at most ``size``; one if that is None.
 
     A length of 0 has none.

@@ -6,12 +6,14 @@ less where the map is small.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..compat import is_tracing
+from .cache import cached_by_shape
 
 # Neighbourhoods overlap, so cutting them copies each key several times. Windows are cut together
 # while the copies are at most this many times the larger of the two maps: K and V are 2C wide, so
@@ -72,7 +74,7 @@ def neighbourhood_span(own: int, reach: int, count: int = 0, length: int | None 
     return Span(own, before - lead, reach - lead - trail)
 
 
-@lru_cache(maxsize=16)
+@cached_by_shape(16)
 def neighbourhood_mask(
     hw: tuple[int, int],
     grid: tuple[int, int],
@@ -92,26 +94,27 @@ def neighbourhood_mask(
         device: Of the mask.
 
     Returns:
-        (gh * gw, 1, 1, keys) bool, True where attended; None if nothing is masked.
+        (gh * gw, 1, 1, keys) bool, True where attended; None if nothing is masked, but for
+        tracers, which cannot look at values.
         Where every key of a neighbourhood would be masked, none is: masking all alike changes no
         softmax.
     """
     height, width = (span.own * count for span, count in zip(spans, grid))
-    # A cached tensor made in inference mode could not be used in a later training step.
-    with torch.inference_mode(False):
-        inside = torch.zeros(height, width, dtype=torch.bool, device=device)
-        if corner is None:
-            inside[: hw[0], : hw[1]] = True
-        else:
-            rows, columns = corner
-            inside[:] = True
-            inside[
-                max(0, height - rows) if rows else 0 :, max(0, width - columns) if columns else 0 :
-            ] = False
-        keys = _cut(_surround(inside[None, ..., None], inside.new_zeros(1), grid, spans), spans)
-        keys = keys.flatten(4).flatten(0, 3)
-        keys = keys | ~keys.any(-1, keepdim=True)
-        return None if bool(keys.all()) else keys[:, None, None]
+    inside = torch.zeros(height, width, dtype=torch.bool, device=device)
+    if corner is None:
+        inside[: hw[0], : hw[1]] = True
+    else:
+        rows, columns = corner
+        inside[:] = True
+        inside[
+            max(0, height - rows) if rows else 0 :, max(0, width - columns) if columns else 0 :
+        ] = False
+    keys = _cut(_surround(inside[None, ..., None], inside.new_zeros(1), grid, spans), spans)
+    keys = keys.flatten(4).flatten(0, 3)
+    keys = keys | ~keys.any(-1, keepdim=True)
+    if not is_tracing() and bool(keys.all()):
+        return None
+    return keys[:, None, None]
 
 
 def _surround(

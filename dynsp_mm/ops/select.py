@@ -64,6 +64,21 @@ class Selection:
         return cls(**value)
 
 
+def rank_positions(scores: Tensor) -> Tensor:
+    """Positions of each image by falling score.
+
+    A score that is not a number comes first; of equal ones the first in the map.
+
+    Args:
+        scores: (B, N), any float dtype.
+
+    Returns:
+        (B, N) int64.
+    """
+    scores = scores.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+    return scores.sort(dim=1, descending=True, stable=True).indices
+
+
 def keep_map(log_probs: Tensor, ratio: float, selection: Selection) -> Tensor:
     """Marks the slow positions of each image (arXiv 2207.01580, as its code does).
 
@@ -77,29 +92,35 @@ def keep_map(log_probs: Tensor, ratio: float, selection: Selection) -> Tensor:
     """
     if selection.type == 'threshold':
         return log_probs.exp() >= selection.threshold
-    num_keep = int(log_probs.shape[1] * ratio)
-    if num_keep == 0:
-        return torch.zeros_like(log_probs, dtype=torch.bool)
-    # The order of a stable sort without one: a score that is not a number comes first, and of
-    # equal ones the first.
-    scores = log_probs.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
-    last = scores.topk(num_keep, dim=1, sorted=False).values.amin(1, keepdim=True)
-    above, equal = scores > last, scores == last
-    return above | equal & (equal.cumsum(1) <= num_keep - above.sum(1, keepdim=True))
+    first = rank_positions(log_probs)[:, : int(log_probs.shape[1] * ratio)]
+    return torch.zeros_like(log_probs, dtype=torch.bool).scatter(1, first, True)
 
 
-def split_positions(keep: Tensor) -> tuple[Tensor, Tensor]:
+def split_positions(log_probs: Tensor, ratio: float, selection: Selection) -> tuple[Tensor, Tensor]:
     """Splits the batch into slow and fast positions.
 
+    A fixed budget (``'topk'``, ``'random'``) gives tensors whose sizes follow from those of
+    ``log_probs`` alone: nothing waits for values on the device. With a threshold sizes depend on
+    values.
+
     Args:
-        keep: (B, N) bool.
+        log_probs: As of :func:`keep_map`.
+        ratio: As of :func:`keep_map`.
+        selection: The rule.
 
     Returns:
         Flat indices of the slow and of the fast positions, each int64, ascending; together
         they are a permutation of ``0 .. B*N - 1``.
     """
-    flat = keep.flatten()
-    return flat.nonzero().squeeze(1), flat.logical_not().nonzero().squeeze(1)
+    if selection.type == 'threshold':
+        keep = keep_map(log_probs, ratio, selection).flatten()
+        return keep.nonzero().squeeze(1), keep.logical_not().nonzero().squeeze(1)
+    B, N = log_probs.shape
+    order, count = rank_positions(log_probs), int(N * ratio)
+    first = torch.arange(0, B * N, N, device=order.device).unsqueeze(1)
+    slow, fast = order[:, :count], order[:, count:]
+    # Ascending, so that gathering reads memory in order.
+    return tuple((rows.sort(dim=1).values + first).flatten() for rows in (slow, fast))
 
 
 def gumbel_keep_mask(log_probs: Tensor) -> Tensor:

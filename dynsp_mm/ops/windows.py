@@ -4,12 +4,13 @@ Shape legend: B images, H x W map, C channels, w window side, n = w*w tokens a w
 h heads, nW windows an image.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .cache import cached_by_shape
 
 # What Swin adds to the logits of pairs that the cyclic shift brought together. Not -inf: the
 # published networks were trained with this value.
@@ -57,7 +58,7 @@ def reverse_windows(windows: Tensor, window: int, shift: int, hw: tuple[int, int
     return x[:, :H, :W]
 
 
-@lru_cache(maxsize=8)
+@cached_by_shape(8)
 def cyclic_shift_mask(hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
     """Additive mask that keeps windows from attending across the seam of a cyclic shift.
 
@@ -66,9 +67,7 @@ def cyclic_shift_mask(hw: tuple[int, int], window: int, shift: int, device: torc
     Returns:
         (nW, 1, n, n) float32 of 0 and -100.
     """
-    # A cached tensor made in inference mode could not be used in a later training step.
-    with torch.inference_mode(False):
-        return _mask_between(_shift_regions(hw, window, shift, device))
+    return _mask_between(_shift_regions(hw, window, shift, device))
 
 
 def _shift_regions(hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
@@ -110,7 +109,7 @@ class WindowPlan(NamedTuple):
     mask: Tensor
 
 
-@lru_cache(maxsize=16)
+@cached_by_shape(16)
 def plan_windows(
     batch: int, hw: tuple[int, int], window: int, shift: int, device: torch.device
 ) -> WindowPlan:
@@ -123,21 +122,18 @@ def plan_windows(
         shift: As of :func:`partition_windows`.
         device: Of the plan.
     """
-    with torch.inference_mode(False):
-        tokens = torch.arange(1, batch * hw[0] * hw[1] + 1, device=device).view(batch, *hw, 1)
-        rows = partition_windows(tokens, window, shift).squeeze(-1) - 1  # -1 is padding
-        # Masks of the few special windows only: those of all are many times the map.
-        ids = (
-            _shift_regions(hw, window, shift, device).repeat(batch, 1)
-            if shift
-            else torch.zeros_like(rows)
-        )
-        special = (rows < 0).any(1) | (ids != ids[:, :1]).any(1)
-        border = rows[special].flatten()
-        places = (border >= 0).nonzero().squeeze(1)
-        return WindowPlan(
-            rows[~special].flatten(), border[places], places, _mask_between(ids[special])
-        )
+    tokens = torch.arange(1, batch * hw[0] * hw[1] + 1, device=device).view(batch, *hw, 1)
+    rows = partition_windows(tokens, window, shift).squeeze(-1) - 1  # -1 is padding
+    # Masks of the few special windows only: those of all are many times the map.
+    ids = (
+        _shift_regions(hw, window, shift, device).repeat(batch, 1)
+        if shift
+        else torch.zeros_like(rows)
+    )
+    special = (rows < 0).any(1) | (ids != ids[:, :1]).any(1)
+    border = rows[special].flatten()
+    places = (border >= 0).nonzero().squeeze(1)
+    return WindowPlan(rows[~special].flatten(), border[places], places, _mask_between(ids[special]))
 
 
 def relative_position_index(window: int) -> Tensor:
@@ -181,7 +177,9 @@ def window_attention(
     """Attention inside windows (Swin, arXiv 2103.14030, equation 4).
 
     Args:
-        q: (B * nW, h, n, C / h) queries; ``k`` and ``v`` alike.
+        q: (B * nW, h, n, C / h) queries.
+        k: (B * nW, h, n, C / h) keys.
+        v: (B * nW, h, n, C / h) values.
         bias: (h, n, n) relative position bias, any float dtype.
         mask: (nW, 1, n, n) additive, or None.
         scale: Factor on the dot products.

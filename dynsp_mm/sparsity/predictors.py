@@ -1,6 +1,5 @@
 """Score predictor and its decision (arXiv 2207.01580; ``PredictorLG`` of its code)."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -9,64 +8,22 @@ import torch.nn.functional as F
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..ops import Kernels, Packed, Selection, gumbel_keep_mask, keep_map, parts, split_positions
-from ..prepared.forms import Foldable, pack_after_norm
+from ..errors import UserError
+from ..ops import Backend, Packed, Selection, pieces
+from ..prepared import Preparable, pack_after_norm
+from .decision import Decision, decide
 
 # Bias of the two logits at the start: a probability of 0.95 for "slow", so that training
 # departs from the dense network.
 KEEP_LOGIT = 1.5
 
 
-@dataclass(frozen=True, eq=False)  # tensors have no single truth value
-class Decision:
-    """Which positions of a map take the slow path.
-
-    Either ``mask`` is set (training) or ``slow`` and ``fast`` are (inference).
-
-    Attributes:
-        scores: (B, N) float32 log-probability of "slow".
-        hw: Size (H, W) of the map, N = H * W.
-        target: The keep ratio asked for.
-        mask: (B, N, 1) of 0 and 1 in the dtype of the features, with straight-through
-            gradients.
-        slow: Flat indices (int64) into B * N of the slow positions.
-        fast: Flat indices (int64) of the others.
-    """
-
-    scores: Tensor
-    hw: tuple[int, int]
-    target: float
-    mask: Tensor | None = None
-    slow: Tensor | None = None
-    fast: Tensor | None = None
-
-    def __repr__(self) -> str:
-        shares = ', '.join(f'{share:.3f}' for share in self.keep_ratio.tolist())
-        kind = 'inference' if self.mask is None else 'training'
-        return f'Decision({kind}, hw={self.hw}, target={self.target}, keep_ratio=({shares}))'
-
-    @property
-    def keep(self) -> Tensor:
-        """(B, H, W) bool, True where slow."""
-        if self.mask is not None:
-            keep = self.mask.detach().squeeze(-1) > 0.5
-        else:
-            keep = torch.zeros_like(self.scores, dtype=torch.bool)
-            keep.view(-1)[self.slow] = True
-        return keep.view(-1, *self.hw)
-
-    @property
-    def keep_ratio(self) -> Tensor:
-        """(B,) float32, realised share of slow positions of each image, without gradient."""
-        return self.keep.flatten(1).float().mean(1)
-
-
-class FoldedPredictor(NamedTuple):
+class PreparedPredictor(NamedTuple):
     """A predictor in which what is the same for all positions of a map is computed once.
 
     Attributes:
-        kernels: What computes it.
-        eps: Of the layer norm.
+        backend: Implementation that computes it.
+        eps: Epsilon of the layer norm.
         proj_local: The half of the first layer that stays local, C -> C/2.
         proj_whole: The half that becomes its mean, C -> C/2.
         local: The part of the head's first layer that looks at a position, C/2 -> C/2.
@@ -75,7 +32,7 @@ class FoldedPredictor(NamedTuple):
         out: C/4 -> 2.
     """
 
-    kernels: Kernels
+    backend: Backend
     eps: float
     proj_local: Packed
     proj_whole: Packed
@@ -87,17 +44,17 @@ class FoldedPredictor(NamedTuple):
     def log_probs(self, tokens: Tensor) -> Tensor:
         """As of :class:`TokenPredictor`."""
         # A mean is of one image, so pieces of a map are taken image by image.
-        images = tokens.split(1) if self.kernels.chunk else (tokens,)
+        images = tokens.split(1) if self.backend.chunk else (tokens,)
         return torch.cat([self._log_probs(image) for image in images])
 
     def _log_probs(self, tokens: Tensor) -> Tensor:
-        k, (B, N, C) = self.kernels, tokens.shape
+        k, (B, N, C) = self.backend, tokens.shape
         x = tokens.new_empty(B, N, C // 2)
         mean = x.new_zeros(B, C // 2, dtype=torch.promote_types(x.dtype, torch.float32))
-        for part in parts(N, k.chunk):
-            normed = k.gather_norm(tokens[:, part].flatten(0, 1), None, self.eps)
+        for piece in pieces(N, k.chunk):
+            normed = k.gather_norm(tokens[:, piece].flatten(0, 1), None, self.eps)
             local = k.linear(k.linear_gelu(normed, self.proj_local), self.local)
-            x[:, part] = local.view(B, -1, C // 2)
+            x[:, piece] = local.view(B, -1, C // 2)
             whole = k.linear_gelu(normed, self.proj_whole).view(B, -1, C // 2)
             mean += whole.sum(1, dtype=mean.dtype) / N
         x += k.linear(mean.to(x.dtype), self.whole).unsqueeze(1)
@@ -105,7 +62,7 @@ class FoldedPredictor(NamedTuple):
         return x.view(B, N, 2).float().log_softmax(-1)
 
 
-class TokenPredictor(Foldable):
+class TokenPredictor(Preparable):
     """Scores each position from its own features and the mean of the map.
 
     LN -> linear -> GELU; half the channels stay local, the other half become their mean over
@@ -113,16 +70,16 @@ class TokenPredictor(Foldable):
 
     Args:
         embed_dims: Channels C, a multiple of 4.
-        eps: Of the layer norm: 1e-5 in Swin, 1e-6 in ConvNeXt.
+        eps: Epsilon of the layer norm: 1e-5 in Swin, 1e-6 in ConvNeXt.
 
     Raises:
-        ValueError: If C is not a multiple of 4.
+        UserError: If C is not a multiple of 4.
     """
 
     def __init__(self, embed_dims: int, eps: float):
         super().__init__()
         if embed_dims % 4:
-            raise ValueError(
+            raise UserError(
                 f'embed_dims={embed_dims} of the sparse stage: the token predictor '
                 'splits channels in four, so it must be a multiple of 4'
             )
@@ -149,31 +106,31 @@ class TokenPredictor(Foldable):
         with torch.no_grad():
             self.head[-1].bias.copy_(torch.tensor([KEEP_LOGIT, -KEEP_LOGIT]))
 
-    def _fold(self, kernels: Kernels) -> FoldedPredictor | None:
+    def _prepare(self, backend: Backend) -> PreparedPredictor | None:
         half = self.embed_dims // 2
         proj_local, proj_whole = (
-            pack_after_norm(kernels, self.norm, self.proj.weight[rows], self.proj.bias[rows])
+            pack_after_norm(backend, self.norm, self.proj.weight[rows], self.proj.bias[rows])
             for rows in (slice(half), slice(half, None))
         )
         if proj_local is None:
             return None
         first, hidden, out = (layer for layer in self.head if isinstance(layer, nn.Linear))
-        return FoldedPredictor(
-            kernels,
+        return PreparedPredictor(
+            backend,
             self.norm.eps,
             proj_local,
             proj_whole,
-            local=kernels.pack(first.weight[:, :half], None),
-            whole=kernels.pack(first.weight[:, half:], first.bias),
-            hidden=kernels.pack(hidden.weight, hidden.bias),
-            out=kernels.pack(out.weight, out.bias),
+            local=backend.pack(first.weight[:, :half], None),
+            whole=backend.pack(first.weight[:, half:], first.bias),
+            hidden=backend.pack(hidden.weight, hidden.bias),
+            out=backend.pack(out.weight, out.bias),
         )
 
     def log_probs(self, tokens: Tensor) -> Tensor:
         """(B, N, C) features -> (B, N, 2) float32 log-probabilities of slow and fast."""
-        folded = self.folded
-        if folded is not None:
-            return folded.log_probs(tokens)
+        prepared = self.prepared
+        if prepared is not None:
+            return prepared.log_probs(tokens)
         x = self.act(self.proj(self.norm(tokens)))
         local, whole = x.split(self.embed_dims // 2, dim=-1)
         x = torch.cat([local, whole.mean(1, keepdim=True).expand_as(whole)], dim=-1)
@@ -194,13 +151,5 @@ class TokenPredictor(Foldable):
         if selection.type == 'random':
             scores = torch.rand(tokens.shape[:2], device=tokens.device).log()
         else:
-            log_probs = self.log_probs(tokens)
-            scores = log_probs[..., 0]
-            if self.training:
-                mask = gumbel_keep_mask(log_probs).to(tokens.dtype)
-                return Decision(scores, hw, ratio, mask=mask)
-        keep = keep_map(scores, ratio, selection)
-        if self.training:
-            return Decision(scores, hw, ratio, mask=keep.unsqueeze(-1).to(tokens.dtype))
-        slow, fast = split_positions(keep)
-        return Decision(scores, hw, ratio, slow=slow, fast=fast)
+            scores = self.log_probs(tokens)
+        return decide(scores, hw, ratio, selection, tokens.dtype if self.training else None)

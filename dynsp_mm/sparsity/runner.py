@@ -1,126 +1,55 @@
-"""How a stage with fast and slow paths runs, common to all hierarchical families."""
+"""How the blocks of a stage run: decide, choose the unit, hand the stream on."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import torch
-import torch.utils.checkpoint as cp
-from mmengine.model import BaseModule
-from torch import Tensor
+import torch.nn as nn
 
 from ..compat import is_compiling, is_watched
-from ..ops import Kernels, Selection, merge_streams
-from ..prepared.forms import Foldable, FoldedPath, FoldedWindowAttention
-from .predictors import Decision, TokenPredictor
+from ..layers import Block
+from ..ops import Selection
+from .decision import Decision, TokenStream
+from .predictors import TokenPredictor
+from .units import DENSE, Unit
 
 
-class Streams(NamedTuple):
-    """Slow and fast map of the training forward (arXiv 2207.01580), each (B, N, C)."""
+class Site(NamedTuple):
+    """A place in a stage where something is decided.
 
-    slow: Tensor
-    fast: Tensor
-
-    def merge(self, decision: Decision) -> Tensor:
-        """(B, N, C): each position from the stream that was decided for it."""
-        return merge_streams(decision.mask, self.slow, self.fast)
-
-
-class FoldedBlock(NamedTuple):
-    """The parts of a block in their folded forms; what a block has not is None."""
-
-    slow: FoldedPath
-    fast: FoldedPath | None
-    attention: FoldedWindowAttention | None = None
-
-
-class DualPathBlock(Foldable, BaseModule):
-    """What the blocks of all families share: which of its forms runs.
-
-    Subclasses give the forms. But for the folded one they are functions of tensors alone, so that
-    each can be checkpointed.
-
-    Args:
-        with_cp: Recompute activations in the backward pass to save memory.
+    Attributes:
+        predictor: What scores the positions.
+        ratio: Keep ratio.
+        unit: What the decision gates from there on.
     """
 
-    def __init__(self, with_cp: bool = False):
-        super().__init__()
-        self.with_cp = with_cp
-
-    def forward(
-        self,
-        x: Tensor | Streams,
-        hw: tuple[int, int],
-        decision: Decision | None = None,
-        may_overwrite: bool = False,
-    ) -> Tensor | Streams:
-        """Runs the block on (B, N, C) tokens, or on both streams of the training forward.
-
-        Args:
-            x: Input.
-            hw: Size (H, W) of the map.
-            decision: None in dense blocks.
-            may_overwrite: Nobody else needs ``x``: the folded form writes its output there.
-        """
-        if isinstance(x, Streams):
-            return Streams(*self._run(self._forward_streams, *x, decision.mask, hw))
-        folded = self.folded
-        if folded is not None and (decision is None or decision.mask is None):
-            rows = (None, None) if decision is None else (decision.slow, decision.fast)
-            x = x.contiguous() if may_overwrite else x.clone(memory_format=torch.contiguous_format)
-            self._run_folded_(folded, x, hw, *rows)
-            return x
-        if decision is None:
-            return self._run(self._forward_dense, x, hw)
-        if decision.mask is not None:
-            return self._run(self._forward_merged, x, decision.mask, hw)
-        return self._run(self._forward_sparse, x, decision.slow, decision.fast, hw)
-
-    def _run(self, form: Callable, *args):
-        if self.with_cp and args[0].requires_grad:
-            return cp.checkpoint(form, *args, use_reentrant=False)
-        return form(*args)
-
-    def _fold(self, kernels: Kernels) -> FoldedBlock | None:
-        raise NotImplementedError
-
-    def _run_folded_(
-        self,
-        folded: FoldedBlock,
-        x: Tensor,
-        hw: tuple[int, int],
-        slow: Tensor | None,
-        fast: Tensor | None,
-    ) -> None:
-        """Overwrites ``x``. Dense where ``slow`` and ``fast`` are None, otherwise sparse."""
-        raise NotImplementedError
-
-    def _forward_dense(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        raise NotImplementedError
-
-    def _forward_sparse(self, x: Tensor, slow: Tensor, fast: Tensor, hw: tuple[int, int]) -> Tensor:
-        raise NotImplementedError
-
-    def _forward_merged(self, x: Tensor, mask: Tensor, hw: tuple[int, int]) -> Tensor:
-        raise NotImplementedError
-
-    def _forward_streams(
-        self, slow: Tensor, fast: Tensor, mask: Tensor, hw: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+    predictor: TokenPredictor
+    ratio: float
+    unit: Unit
 
 
-def run_stage(
-    blocks: Iterable[DualPathBlock],
-    tokens: Tensor,
-    hw: tuple[int, int],
-    predictors: Mapping[int, tuple[TokenPredictor, float]],
-    selection: Selection | None,
-    mixing: str = 'merged',
-) -> Tensor:
-    """Runs the blocks of a stage; decides before those that have a predictor.
+class Schedule(NamedTuple):
+    """What happens in a stage.
 
-    Until the first predictor blocks are dense. From then on each takes the latest decision. At
+    Attributes:
+        sites: Block index -> what is decided before that block; empty for a dense stage.
+        selection: Rule of selection at inference.
+        mixing: 'two_stream' or 'merged', see :func:`run_blocks`.
+    """
+
+    sites: Mapping[int, Site] = {}
+    selection: Selection = Selection()
+    mixing: str = 'merged'
+
+
+DENSE_SCHEDULE = Schedule()
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module], stream: TokenStream, schedule: Schedule = DENSE_SCHEDULE
+) -> TokenStream:
+    """Runs the blocks of a stage.
+
+    Until the first decision blocks are dense. From then on each obeys the latest one. At
     inference there is one map. In training ``mixing`` says what carries gradients to the
     decisions: two streams, merged where a predictor looks and at the end (arXiv 2207.01580, as
     its code does), or one map to which each block adds ``mask * slow + (1 - mask) * fast``. With
@@ -128,35 +57,35 @@ def run_stage(
     while a position's decision stays.
 
     Args:
-        blocks: Modules called as ``block(x, hw, decision)`` where x is a (B, N, C) tensor, or
-            :class:`Streams` when the decision holds a mask and streams are not merged.
-        tokens: (B, N, C) input, which is not changed.
-        hw: Size (H, W) of the map.
-        predictors: Block index -> (predictor, keep ratio); empty for a dense stage.
-        selection: Rule of selection at inference.
-        mixing: ``'two_stream'`` or ``'merged'``.
+        blocks: :class:`Block`, or modules around one, called as ``block(stream, unit,
+            decision)``.
+        stream: Input; its tokens are not changed unless it owns them.
+        schedule: What is decided where.
 
     Returns:
-        (B, N, C).
+        The stream after the last block, merged.
     """
-    x: Tensor | Streams = tokens
+    unit: Unit = DENSE
     decision: Decision | None = None
-    owned = False  # whether x was made here and nobody else may hold it
     for index, block in enumerate(blocks):
-        if index in predictors:
-            predictor, ratio = predictors[index]
-            merged = x.merge(decision) if isinstance(x, Streams) else x
-            decision = predictor(merged, hw, ratio, selection)
-            owned = owned and not any(map(is_watched, predictor.modules()))
-            if decision.mask is not None and mixing == 'two_stream' and not isinstance(x, Streams):
-                x = Streams(x, x)
-        # Of other modules, such as wrappers of blocks, nothing is known.
-        known = (
-            not is_compiling()
-            and type(block).forward is DualPathBlock.forward
-            and not is_watched(block)
-        )
-        out = block(x, hw, decision, owned) if known else block(x, hw, decision)
-        owned = known and (owned or out is not x)
-        x = out
-    return x.merge(decision) if isinstance(x, Streams) else x
+        site = schedule.sites.get(index)
+        if site is not None:
+            tokens = stream.merged(decision)
+            decision = site.predictor(tokens, stream.grid, site.ratio, schedule.selection)
+            unit = site.unit
+            two_stream = decision.mask is not None and schedule.mixing == 'two_stream'
+            if not two_stream:
+                stream = stream._replace(tokens=tokens, fast=None)
+            elif stream.fast is None:
+                stream = stream._replace(fast=tokens)
+            stream = stream._replace(owned=stream.owned and not _is_seen(site.predictor))
+        # A module around a block may use its input afterwards, and so may a hook.
+        known = isinstance(block, Block) and not is_compiling() and not is_watched(block)
+        stream = block(stream._replace(owned=stream.owned and known), unit, decision)
+        stream = stream._replace(owned=known)
+    return stream._replace(tokens=stream.merged(decision), fast=None)
+
+
+def _is_seen(predictor: nn.Module) -> bool:
+    """Whether hooks hold what a predictor was given."""
+    return not is_compiling() and any(map(is_watched, predictor.modules()))

@@ -5,7 +5,7 @@ import re
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
 
-from ..backbones.sparse_backbone import SparseBackbone
+from ..backbones.base import Backbone
 from ..checkpoints.adapt import NEW_PARTS
 
 # The parts that no dense network has, at any depth of a detector, segmentor or classifier.
@@ -32,7 +32,7 @@ def new_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, SparseBackbone]:
+def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, Backbone]:
     """Name -> backbone of a model's backbones with token predictors, in order.
 
     Those with frozen predictors, such as a teacher's, only count where all are frozen.
@@ -47,7 +47,7 @@ def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, SparseBackb
     found = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, SparseBackbone) and module.keep_ratios
+        if isinstance(module, Backbone) and module.keep_ratios
     }
     if not found:
         model = model.module if is_model_wrapper(model) else model

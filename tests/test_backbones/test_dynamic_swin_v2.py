@@ -11,6 +11,7 @@ from golden import relative_error
 from mmengine.registry import init_default_scope
 from mmpretrain.models.backbones import SwinTransformerV2
 from mmpretrain.registry import MODELS
+from streams import run_block
 from test_dense_parity import ALL, check, randomise
 
 from dynsp_mm import Decision, DynamicSwin, DynamicSwinV2, record_decisions
@@ -19,7 +20,6 @@ from dynsp_mm.checkpoints import fit_state_dict, load_from_anywhere
 from dynsp_mm.configuration.swap import sparsify
 from dynsp_mm.layers import SwinBlockV2
 from dynsp_mm.layers.window_attention_v2 import WindowAttentionV2
-from dynsp_mm.sparsity import Streams
 from dynsp_mm.tooling import options as cli
 
 WIDTHS = dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4))
@@ -86,21 +86,23 @@ def test_named_archs(arch):
 
 @pytest.mark.parametrize('every', [0, 2])
 def test_extra_norms_end_all_forms(every):
-    block = randomise(SwinBlockV2(16, 2, extra_norm=bool(every), dual_path=True))
+    block = randomise(SwinBlockV2(16, 2, extra_norm=bool(every), fast_path=True))
     if every:
         block.norm3.reset_parameters()
     x, slow = torch.randn(2, 64, 16), torch.arange(0, 128, 2)
     mask = torch.zeros(128).index_fill_(0, slow, 1).view(2, 64, 1)
     scores = torch.zeros(2, 64)
-    dense = block(x, (8, 8))
-    sparse = block(x, (8, 8), Decision(scores, (8, 8), 0.5, slow=slow, fast=slow + 1))
-    streams = block(Streams(x, x), (8, 8), Decision(scores, (8, 8), 0.5, mask=mask))
-    for out in (dense, sparse, *streams):
+    dense = run_block(block, x, (8, 8)).tokens
+    chosen = Decision(scores, (8, 8), 0.5, slow=slow, fast=slow + 1)
+    sparse = run_block(block, x, (8, 8), chosen).tokens
+    masked = Decision(scores, (8, 8), 0.5, mask=mask)
+    streams = run_block(block, x, (8, 8), masked, fast=x)
+    for out in (dense, sparse, streams.tokens, streams.fast):
         spread = out.std(-1, unbiased=False)
         assert ((spread - 1).abs().max() < 1e-3) == bool(every)
     # Slow positions are those of the dense block; the forms of the sparse block agree.
     torch.testing.assert_close(sparse.flatten(0, 1)[slow], dense.flatten(0, 1)[slow])
-    torch.testing.assert_close(streams.slow * mask + streams.fast * (1 - mask), sparse)
+    torch.testing.assert_close(streams.merged(masked), sparse)
 
 
 def test_gradients_with_extra_norms_and_checkpointing():
@@ -122,7 +124,7 @@ def test_gradients_with_extra_norms_and_checkpointing():
 
 def test_a_fast_path_starts_small_where_values_are_large():
     """Whatever the stream's amplitude, the start departs gently from the dense network."""
-    block = SwinBlockV2(384, 12, dual_path=True)
+    block = SwinBlockV2(384, 12, fast_path=True)
     block.fast_path.reset_parameters()
     for amplitude in (0.01, 1.0, 100.0):
         update = block.fast_path(amplitude * torch.randn(100, 384))
@@ -300,4 +302,4 @@ def test_drop_path_drops_whole_branches():
     torch.nn.init.constant_(block.norm2.bias, 5.0)
     x = torch.randn(2, 16, 8)
     torch.manual_seed(0)
-    assert torch.equal(block(x, (4, 4)), x)
+    assert torch.equal(run_block(block, x, (4, 4)).tokens, x)

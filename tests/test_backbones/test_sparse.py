@@ -7,8 +7,9 @@ import torch
 from golden import relative_error
 from mmengine.registry import MODELS
 from properties import AUTOCAST_DTYPES, backward_through, check_dtype, check_nan_stays_in_its_image
+from streams import run_block
 
-from dynsp_mm import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, record_decisions
+from dynsp_mm import Decision, DynamicConvNeXt, DynamicSwin, DynamicSwinV2, record_decisions
 
 ALL = (0, 1, 2, 3)
 SWIN = dict(arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
@@ -92,7 +93,7 @@ def test_ragged_budgets_differ(name):
 
 def decisive(model):
     """Predictors that disagree about positions: decisions change from one to the next."""
-    model.selection = type(model.selection)('threshold', 0.5)
+    model.plan.selection = type(model.plan.selection)('threshold', 0.5)
     return model
 
 
@@ -125,8 +126,8 @@ def test_merged_training_drops_paths(name):
     block = model.stages[2][3] if 'convnext' in name else model.stages[2].blocks[3]
     block.drop_path.drop_prob = 1 - 1e-9  # mmcv's has no other end: each sample is dropped
     tokens, mask = torch.randn(2, 16, 64), torch.ones(2, 16, 1)
-    out = block._forward_merged(tokens, mask, (4, 4))
-    assert torch.equal(out, tokens)
+    decision = Decision(mask[..., 0], (4, 4), 1.0, mask=mask)
+    assert torch.equal(run_block(block, tokens, (4, 4), decision).tokens, tokens)
 
 
 def test_two_streams_compute_something_else_once_decisions_change(name, deterministic_gumbel):
@@ -187,7 +188,7 @@ def test_training_and_inference_agree_while_decisions_stand(name, keep):
     with torch.no_grad():
         for predictor in model.token_predictors:
             predictor.head[-1].bias.copy_(torch.tensor([shift, -shift]))
-    model.selection = type(model.selection)('threshold', 0.5)
+    model.plan.selection = type(model.plan.selection)('threshold', 0.5)
     image = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         trained, inferred = model.train()(image), model.eval()(image)
@@ -270,12 +271,13 @@ def test_stochastic_depth(name):
     block = blocks[3]
     mask = (torch.rand(64, 16, 1) < 0.5).float()
     block.drop_path.drop_prob = 0.999999
-    slow, fast = block._forward_streams(tokens, tokens + 1, mask, (4, 4))
+    decision = Decision(mask[..., 0], (4, 4), 0.5, mask=mask)
+    stream = run_block(block, tokens, (4, 4), decision, fast=tokens + 1)
     merged = mask * tokens + (1 - mask) * (tokens + 1)
     kept = (merged, merged) if 'swin' in name else (tokens, tokens + 1)
-    torch.testing.assert_close(slow, kept[0])
-    torch.testing.assert_close(fast, kept[1])
-    torch.testing.assert_close(block._forward_dense(tokens, (4, 4)), tokens)
+    torch.testing.assert_close(stream.tokens, kept[0])
+    torch.testing.assert_close(stream.fast, kept[1])
+    torch.testing.assert_close(run_block(block, tokens, (4, 4)).tokens, tokens)
 
 
 @pytest.mark.parametrize('how', ['scratch', 'list', 'pretrained'])
@@ -416,7 +418,7 @@ PRUNE_BLOCKS = {
 def test_every_arch_runs(type_, arch):
     with torch.device('cpu'):
         model = MODELS.build(dict(type=type_, arch=arch, keep_ratios=0.7, out_indices=ALL)).eval()
-    assert model.prune_blocks == PRUNE_BLOCKS.get((type_, arch), PRUNE_BLOCKS[type_, 'other'])
+    assert model.plan.blocks(2) == PRUNE_BLOCKS.get((type_, arch), PRUNE_BLOCKS[type_, 'other'])
     with torch.no_grad():
         maps = model(torch.randn(1, 3, 64, 64)) if type_ == 'DynamicSwin' else None
         if maps is None:

@@ -59,9 +59,29 @@ def test_threshold_gives_each_image_its_own_budget():
 
 
 def test_split_is_a_permutation_with_flat_indices():
-    keep = torch.tensor([[True, False, False], [True, True, True]])
-    slow, fast = split_positions(keep)
+    probability = torch.tensor([[0.9, 0.1, 0.2], [0.7, 0.6, 0.8]])
+    slow, fast = split_positions(probability.log(), 0.0, Selection('threshold', 0.5))
     assert slow.tolist() == [0, 3, 4, 5] and fast.tolist() == [1, 2]
+    slow, fast = split_positions(probability.log(), 0.67, TOPK)
+    assert slow.tolist() == [0, 2, 3, 5] and fast.tolist() == [1, 4]
+
+
+@pytest.mark.parametrize('selection', [TOPK, Selection('random'), Selection('threshold', 0.5)])
+@pytest.mark.parametrize('ratio', [0.0, 0.37, 1.0])
+def test_split_is_that_of_the_keep_map(selection, ratio):
+    scores = torch.randn(3, 50).sigmoid().log()
+    scores[0, :7] = scores[0, 7]  # ties
+    keep = keep_map(scores, ratio, selection)
+    slow, fast = split_positions(scores, ratio, selection)
+    assert torch.equal(slow, keep.flatten().nonzero().squeeze(1))
+    assert torch.equal(fast, (~keep).flatten().nonzero().squeeze(1))
+
+
+def test_sizes_of_a_fixed_budget_do_not_depend_on_values():
+    """So that no device waits for values: meta tensors have none."""
+    for selection in (TOPK, Selection('random')):
+        slow, fast = split_positions(torch.empty(3, 50, device='meta'), 0.3, selection)
+        assert (slow.shape, fast.shape) == ((45,), (105,))
 
 
 def test_gumbel_mask_is_hard_and_differentiable():

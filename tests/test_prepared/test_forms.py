@@ -1,4 +1,4 @@
-"""Folded forms compute what the modules compute."""
+"""Prepared forms compute what the modules compute."""
 
 import copy
 import pickle
@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_state_dict
+from streams import run_block
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 import dynsp_mm
 from dynsp_mm.analysis import held_memory
 from dynsp_mm.layers import ConvNeXtBlock, PatchMerging, WindowAttention
-from dynsp_mm.ops import KERNELS, parts
-from dynsp_mm.prepared import Foldable, reference_forms
-from dynsp_mm.recording.recorder import record_decisions
-from dynsp_mm.sparsity import run_stage
+from dynsp_mm.ops import KERNELS, pieces
+from dynsp_mm.prepared import Preparable, unprepared
+from dynsp_mm.recording import record_decisions
+from dynsp_mm.sparsity import TokenStream, run_blocks
 
 SWIN = dict(
     type='DynamicSwin',
@@ -69,9 +70,9 @@ def relative_error(maps, expected):
     )
 
 
-def folded_and_plain(model, image):
+def prepared_and_plain(model, image):
     with torch.no_grad():
-        with reference_forms():
+        with unprepared():
             expected = model(image)
         return model(image), expected
 
@@ -105,11 +106,11 @@ def folded_and_plain(model, image):
 def test_equals_the_modules(config, backend):
     model = build(config).prepare_for_inference(backend)
     assert all(
-        module._form is not None for module in model.modules() if isinstance(module, Foldable)
+        module._form is not None for module in model.modules() if isinstance(module, Preparable)
     )
     for batch, height, width in SIZES:
         image = torch.randn(batch, 3, height, width)
-        maps, expected = folded_and_plain(model, image)
+        maps, expected = prepared_and_plain(model, image)
         assert relative_error(maps, expected) < 1e-5
         assert all(a.is_contiguous() for a in maps)
 
@@ -137,30 +138,35 @@ def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
 
     def recorder(module):
         def cut(length, size):
-            pieces = parts(length, size)
-            cuts.setdefault((module, size), []).append([p.stop - p.start for p in pieces])
-            return pieces
+            slices = pieces(length, size)
+            cuts.setdefault((module, size), []).append([p.stop - p.start for p in slices])
+            return slices
 
         return cut
 
     monkeypatch.setitem(KERNELS, backend, Kernels)
-    for module in ('folded', 'patch_merging', 'token_predictor'):
-        monkeypatch.setattr(f'dynsp_mm.layers.{module}.parts', recorder(module))
+    for module in (
+        'prepared.paths',
+        'prepared.windows',
+        'layers.patch_merging',
+        'sparsity.predictors',
+    ):
+        monkeypatch.setattr(f'dynsp_mm.{module}.pieces', recorder(module))
     model = build(config).prepare_for_inference(backend)
-    maps, expected = folded_and_plain(model, torch.randn(2, 3, 101, 75))
+    maps, expected = prepared_and_plain(model, torch.randn(2, 3, 101, 75))
     assert relative_error(maps, expected) < 1e-5
-    users = {('folded', chunk)}
+    users = {('prepared.paths', chunk)}
     if config['type'] != 'STViTSwin':
-        users |= {('token_predictor', chunk)}
+        users |= {('sparsity.predictors', chunk)}
         # Of three predictors; in pieces each of the two images by itself.
-        assert len(cuts['token_predictor', chunk]) == (6 if chunk else 3)
+        assert len(cuts['sparsity.predictors', chunk]) == (6 if chunk else 3)
     if config['type'] != 'DynamicConvNeXt':  # in attention, windows of 16 tokens
-        users |= {('folded', chunk and 2), ('patch_merging', chunk)}
+        users |= {('prepared.windows', chunk and 2), ('layers.patch_merging', chunk)}
     assert set(cuts) == users
     for user, lengths in cuts.items():
-        assert any(len(pieces) > 1 for pieces in lengths) == (chunk is not None), user
+        assert any(len(sizes) > 1 for sizes in lengths) == (chunk is not None), user
     if chunk:
-        assert any(len(set(pieces)) > 1 for pieces in cuts['folded', chunk])
+        assert any(len(set(sizes)) > 1 for sizes in cuts['prepared.paths', chunk])
 
 
 @pytest.mark.parametrize('config', [SWIN, CONVNEXT])
@@ -169,7 +175,7 @@ def test_decisions_are_the_same(config):
     image = torch.randn(2, 3, 96, 96)
     with record_decisions(model) as log, torch.no_grad():
         model(image)
-        with reference_forms():
+        with unprepared():
             model(image)
     folded, plain = log.decisions[:3], log.decisions[3:]
     for a, b in zip(folded, plain):
@@ -215,7 +221,7 @@ def test_dtypes(config, dtype, backend, limit):
     image = torch.randn(1, 3, 96, 96, dtype=dtype)
     model.prepare_for_inference(backend)
     assert all(
-        module._form is not None for module in model.modules() if isinstance(module, Foldable)
+        module._form is not None for module in model.modules() if isinstance(module, Preparable)
     )
     with torch.no_grad():
         maps, expected = model(image), exact(image.to(exact.norm3.weight.dtype))
@@ -257,7 +263,7 @@ def test_images_do_not_influence_each_other():
 def test_what_has_no_form_runs_as_it_is(config, left):
     model = build(config).prepare_for_inference()
     assert any(type(module).__name__ == left and module._form is None for module in model.modules())
-    maps, expected = folded_and_plain(model, torch.randn(2, 3, 64, 64))
+    maps, expected = prepared_and_plain(model, torch.randn(2, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
@@ -273,7 +279,7 @@ def marked(monkeypatch):
         raise Marked
 
     model = build(SWIN, keep_ratios=SPARSE).prepare_for_inference()
-    monkeypatch.setattr('dynsp_mm.prepared.forms.FoldedPath.add_', run)
+    monkeypatch.setattr('dynsp_mm.prepared.PreparedPath.add_', run)
     return model
 
 
@@ -305,7 +311,7 @@ def test_autocast_runs_the_modules(marked):
 )
 def test_is_dropped_when_weights_may_change(marked, change):
     change(marked)
-    assert all(m._form is None for m in marked.modules() if isinstance(m, Foldable))
+    assert all(m._form is None for m in marked.modules() if isinstance(m, Preparable))
     with torch.no_grad():
         marked.eval()(torch.randn(1, 3, 64, 64))
 
@@ -338,7 +344,7 @@ def test_released_weights_are_held_once(config, backend):
     linear = sum(
         part.weight.nbytes
         for module in model.modules()
-        if isinstance(module, Foldable)
+        if isinstance(module, Preparable)
         for part in module.modules()
         if isinstance(part, torch.nn.Linear)
     )
@@ -367,7 +373,7 @@ def test_released_weights_are_held_once(config, backend):
         lambda m, x: m.prepare_for_inference(),
         lambda m, x: m.prepare_for_inference('eager', True),
         lambda m, x: m.load_state_dict(build(SWIN, keep_ratios=SPARSE).state_dict()),
-        lambda m, x: torch.no_grad()(reference_forms()(m))(x),
+        lambda m, x: torch.no_grad()(unprepared()(m))(x),
         lambda m, x: torch.no_grad()(torch.autocast('cpu', torch.bfloat16)(m))(x),
         lambda m, x: m.stages[0].blocks[0]._replicate_for_data_parallel(),
         lambda m, x: m.stages[0].blocks[0].ffn.state_dict(),
@@ -449,14 +455,14 @@ def test_what_cannot_be_prepared_releases_nothing(monkeypatch):
         model.prepare_for_inference('eager', release_weights=True)
     monkeypatch.undo()
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
-    maps, expected = folded_and_plain(model.prepare_for_inference(), image)
+    maps, expected = prepared_and_plain(model.prepare_for_inference(), image)
     assert relative_error(maps, expected) < 1e-5
 
 
 def test_weights_of_inference_mode_stay():
     with torch.inference_mode():
         model = build(SWIN, keep_ratios=None).prepare_for_inference(release_weights=True)
-        maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+        maps, expected = prepared_and_plain(model, torch.randn(1, 3, 64, 64))
         assert relative_error(maps, expected) < 1e-5
 
 
@@ -485,16 +491,20 @@ def test_new_weights_need_new_forms():
         }
     )
     model.prepare_for_inference()
-    maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+    maps, expected = prepared_and_plain(model, torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
 def watch(module, seen):
     """Keeps what goes into a module and what comes out, each with a copy."""
-    module.register_forward_pre_hook(lambda m, args: seen.append((args[0], args[0].clone())))
-    module.register_forward_hook(
-        lambda m, args, out: torch.is_tensor(out) and seen.append((out, out.clone())) or None
-    )
+
+    def keep(value):
+        tokens = value.tokens if isinstance(value, TokenStream) else value
+        if torch.is_tensor(tokens):
+            seen.append((tokens, tokens.clone()))
+
+    module.register_forward_pre_hook(lambda m, args: keep(args[0]))
+    module.register_forward_hook(lambda m, args, out: keep(out))
 
 
 @pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
@@ -522,7 +532,7 @@ def test_hooks_see_maps_that_stay(config, choose):
     modules = choose(model, [getattr(stage, 'blocks', stage) for stage in model.stages])
     for module in modules:
         watch(module, seen)
-    model.token_predictors[1].unfold()  # so that what is inside it runs
+    model.token_predictors[1].discard_prepared()  # so that what is inside it runs
     with torch.no_grad():
         model(torch.randn(2, 3, 64, 64))
     assert len(seen) >= len(modules)
@@ -537,7 +547,7 @@ def test_hooks_of_all_modules_see_maps_that_stay(register):
 
     def see(module, args, out=None):
         if isinstance(module, ConvNeXtBlock):
-            held = args[0] if out is None else out
+            held = (args[0] if out is None else out).tokens
             seen.append((held, held.clone()))
 
     handle = register(see)
@@ -556,13 +566,14 @@ class Wrapped(torch.nn.Module):
         super().__init__()
         self.block, self.beside = block, torch.nn.Linear(channels, channels)
 
-    def forward(self, x, *args):
-        return self.block(x, *args) + self.beside(x)
+    def forward(self, stream, *args):
+        out = self.block(stream, *args)
+        return out._replace(tokens=out.tokens + self.beside(stream.tokens))
 
 
 class Skip(torch.nn.Module):
-    def forward(self, x, hw, decision=None):
-        return x
+    def forward(self, stream, *args):
+        return stream
 
 
 @pytest.mark.parametrize('config', [SWIN, CONVNEXT], ids=lambda c: c['type'])
@@ -574,7 +585,7 @@ def test_wrapped_blocks_keep_their_input(config, skip):
         for index in (0, 2) if len(blocks) > 2 else (0,):
             norm = next(m for m in blocks[index].modules() if isinstance(m, torch.nn.LayerNorm))
             blocks[index] = Skip() if skip else Wrapped(blocks[index], norm.normalized_shape[0])
-    maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
+    maps, expected = prepared_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
@@ -586,7 +597,7 @@ def test_a_stage_leaves_its_input(config):
     before = tokens.clone()
     with torch.no_grad():
         for chosen in (blocks, [Skip(), *blocks, blocks[0]]):
-            run_stage(chosen, tokens, (9, 8), {}, None)
+            run_blocks(chosen, TokenStream(tokens, (9, 8)))
             assert torch.equal(tokens, before)
 
 
@@ -594,16 +605,15 @@ def test_a_stage_leaves_its_input(config):
 def test_blocks_overwrite_only_what_they_may(config):
     block = build(config, keep_ratios=None).prepare_for_inference().stages[1]
     block = getattr(block, 'blocks', block)[0]
-    x = torch.randn(
-        2, block(torch.zeros(1, 72, 32 if config is SWIN else 16), (9, 8)).shape[2], 72
-    ).transpose(1, 2)  # the memory of a channels-first map
+    # The memory of a channels-first map.
+    x = torch.randn(2, 32 if config is SWIN else 16, 72).transpose(1, 2)
     before = x.clone()
     with torch.no_grad():
-        out = block(x, (9, 8))
+        out = run_block(block, x, (9, 8)).tokens
         assert torch.equal(x, before) and out.is_contiguous()
         x = x.contiguous()
-        overwritten = block(x, (9, 8), None, True)
-        again = block(before, (9, 8), None, True)  # not contiguous
+        overwritten = run_block(block, x, (9, 8), owned=True).tokens
+        again = run_block(block, before, (9, 8), owned=True).tokens  # not contiguous
     assert overwritten.data_ptr() == x.data_ptr() and torch.equal(overwritten, out)
     assert torch.equal(again, out)
 
@@ -627,7 +637,7 @@ def test_layers_that_are_more_than_their_weights_run(name, part):
     parent, _, child = name.rpartition('.')
     setattr(block.get_submodule(parent), child, part)
     model.prepare_for_inference()
-    maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+    maps, expected = prepared_and_plain(model, torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
@@ -652,7 +662,7 @@ def test_other_norms_run(config, name):
         child,
         torch.nn.LayerNorm(getattr(part, child).normalized_shape, elementwise_affine=False),
     )
-    maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
+    maps, expected = prepared_and_plain(model.prepare_for_inference(), torch.randn(2, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
@@ -668,7 +678,7 @@ def test_attention_of_a_subclass_runs():
         SWIN, keep_ratios=None, stage_cfgs=dict(block_cfgs=dict(attn_cfgs=dict(attention=Flat)))
     ).prepare_for_inference()
     assert model.stages[0].blocks[0]._form is None
-    maps, expected = folded_and_plain(model, torch.randn(1, 3, 64, 64))
+    maps, expected = prepared_and_plain(model, torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
@@ -689,7 +699,7 @@ def test_small_scales_keep_gradients_in_reduced_precision(dtype):
     for enabled in (False, True):
         block.zero_grad()
         with torch.autocast('cpu', dtype, enabled=enabled):
-            out = block(x, (8, 8))
+            out = run_block(block, x, (8, 8)).tokens
         (2.0**13 * (out.float() * direction).sum()).backward()  # as gradients are scaled
         grads.append(
             [
@@ -706,9 +716,9 @@ def test_optimizer_steps_drop_the_form():
     model, image = build(SWIN, keep_ratios=None).prepare_for_inference(), torch.randn(1, 3, 64, 64)
     model(image)[-1].square().mean().backward()
     torch.optim.SGD(model.parameters(), lr=0.5).step()
-    maps, expected = folded_and_plain(model, image)
+    maps, expected = prepared_and_plain(model, image)
     assert all(torch.equal(a, b) for a, b in zip(maps, expected))
-    maps, expected = folded_and_plain(model.prepare_for_inference(), image)
+    maps, expected = prepared_and_plain(model.prepare_for_inference(), image)
     assert relative_error(maps, expected) < 1e-5
 
 
@@ -725,7 +735,7 @@ def test_other_tensors_in_place_of_weights_drop_the_form():
     for block in model.stages[2].blocks:
         linear = block.ffn.layers[0][0]
         linear.weight = torch.nn.Parameter(2 * linear.weight.detach())
-    maps, expected = folded_and_plain(model, image)
+    maps, expected = prepared_and_plain(model, image)
     assert relative_error(maps, expected) < 1e-5
     model.prepare_for_inference()
     model.stages[2].load_state_dict(
@@ -736,7 +746,7 @@ def test_other_tensors_in_place_of_weights_drop_the_form():
         },
         assign=True,
     )
-    maps, expected = folded_and_plain(model, image)
+    maps, expected = prepared_and_plain(model, image)
     assert relative_error(maps, expected) < 1e-5
     model.load_state_dict(other)
     with torch.no_grad():
@@ -771,7 +781,7 @@ def test_adapters_in_place_of_linear_layers_run(config, name, shows_weight):
         part[int(child)] = Adapter(part[int(child)])
     else:
         setattr(part, child, Adapter(getattr(part, child)))
-    maps, expected = folded_and_plain(model.prepare_for_inference(), torch.randn(1, 3, 64, 64))
+    maps, expected = prepared_and_plain(model.prepare_for_inference(), torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
@@ -780,7 +790,7 @@ def test_tracers_see_the_modules(marked, monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that sizes become constants
             torch.jit.trace(marked, torch.randn(1, 3, 64, 64), strict=False, check_trace=False)
-        monkeypatch.setattr('dynsp_mm.prepared.forms.is_compiling', lambda: True)
+        monkeypatch.setattr('dynsp_mm.prepared.lifetime.is_compiling', lambda: True)
         marked(torch.randn(1, 3, 64, 64))
 
 
@@ -794,8 +804,8 @@ def test_reference_forms_nest_and_concern_one_thread(marked):
         except Marked:
             seen.append('folded')
 
-    with torch.no_grad(), reference_forms():
-        with reference_forms():
+    with torch.no_grad(), unprepared():
+        with unprepared():
             marked(image)
         marked(image)
         thread = threading.Thread(target=other)
@@ -831,6 +841,6 @@ def test_stem_with_another_norm_runs_as_it_is():
 )
 def test_other_patch_merging_runs_as_it_is(cfg):
     merging = PatchMerging(8, 16, **{'kernel_size': 2, **cfg}).eval()
-    assert not merging.fold(KERNELS['eager'](torch.device('cpu')))
+    assert not merging.prepare(KERNELS['eager'](torch.device('cpu')))
     x, hw = torch.randn(2, 81, 8), (9, 9)
     assert merging(x, hw)[0].isfinite().all()

@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
-from ...backbones.base import check_counts
-from ...backbones.sparse_backbone import SparseBackbone
+from ...errors import check_counts
+from ...backbones.base import Backbone
 from ..new_parts import find_sparse_backbones
 
 # Share of the way from the start to the target, at a share of the span.
@@ -71,7 +71,7 @@ class KeepRatioAnnealingHook(Hook):
             raise ValueError(f'curve={curve!r}: must be one of {", ".join(CURVES)}')
         self.begin, self.end, self.by_epoch = int(begin), int(end), by_epoch
         self.start, self.curve = float(start), curve
-        self._backbones: list[SparseBackbone] = []  # while training
+        self._backbones: list[Backbone] = []  # while training
         # Kept from one training to the next, since the backbones' ratios have moved then.
         self._targets: WeakKeyDictionary = WeakKeyDictionary()
 
@@ -142,7 +142,7 @@ class KeepRatioAnnealingHook(Hook):
         for backbone in self._backbones:
             backbone.keep_ratios = self._ratios(backbone, position)
 
-    def _ratios(self, backbone: SparseBackbone, position: float) -> tuple[float, ...]:
+    def _ratios(self, backbone: Backbone, position: float) -> tuple[float, ...]:
         """The ratios of a backbone's predictors at an epoch or iteration."""
         progress = (position - self.begin) / (self.end - self.begin)
         share = CURVES[self.curve](min(max(progress, 0.0), 1.0))

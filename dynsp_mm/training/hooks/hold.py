@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
-from ...backbones.base import check_counts
+from ...errors import check_counts
 from ..new_parts import new_parameters
 
 

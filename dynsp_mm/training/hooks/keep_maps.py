@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.visualization import BaseVisBackend, Visualizer
 
-from ...backbones.base import check_counts
+from ...errors import check_counts
 from ...recording.recorder import DecisionLog, record_decisions
 from ...visualization.keep_maps import draw_decisions
 from ...visualization.panels import input_as_image
