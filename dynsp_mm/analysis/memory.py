@@ -73,8 +73,8 @@ def held_memory(model: nn.Module) -> int:
     """
     tensors = [*model.parameters(), *model.buffers()]
     for module in model.modules():
-        if isinstance(module, Foldable) and module._form is not None:
-            tensors += _tensors_of(module._form.value)
+        if isinstance(module, Foldable):
+            tensors += module.prepared_tensors()
     sizes: dict[Any, int] = {}
     for tensor in tensors:
         if tensor.layout == torch.strided:
@@ -83,16 +83,6 @@ def held_memory(model: nn.Module) -> int:
         else:  # oneDNN's tensors show no memory
             sizes[id(tensor)] = tensor.numel() * tensor.element_size()
     return sum(sizes.values())
-
-
-def _tensors_of(form: Any) -> list[Tensor]:
-    if isinstance(form, Tensor):
-        return [form]
-    if isinstance(form, nn.Module):
-        return [*form.parameters(), *form.buffers()]
-    return (
-        [tensor for part in form for tensor in _tensors_of(part)] if isinstance(form, tuple) else []
-    )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..checkpoints import adapt_state_dict, load_pretrained
-from ..ops import KERNELS, resolve_backend
+from ..ops import find_backend
 from ..prepared import Foldable
 from ..prepared import release_weights as release
 
@@ -101,15 +101,14 @@ class Backbone(BaseModule):
             RuntimeError: The weights were released before.
         """
         parameter = next(self.parameters())
-        backend = resolve_backend(backend, parameter.device, parameter.dtype)
+        kernels = find_backend(backend, parameter.device, parameter.dtype)
         self.eval()
-        kernels = KERNELS[backend](parameter.device)
         forms = {name: module.fold(kernels) for name, module in self._foldable_parts()}
         if release_weights:
             release(self)
         left = [name for name, done in forms.items() if not done]
         print_log(
-            f'{type(self).__name__} is prepared for inference ({backend})'
+            f'{type(self).__name__} is prepared for inference ({kernels.name})'
             + (f'; parts without a folded form: {", ".join(left)}' if left else ''),
             'current',
         )

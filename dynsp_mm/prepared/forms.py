@@ -11,13 +11,21 @@ from typing import Any, NamedTuple, Optional
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmcv.cnn import Linear as MMCVLinear
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor
 
 from ..compat import is_autocast_on, is_compiling
-from ..ops import Kernels, Packed, fold_norm, fold_scale, parts, plan_windows
+from ..ops import (
+    WINDOWS,
+    Kernels,
+    Packed,
+    fold_norm,
+    fold_scale,
+    named_range,
+    parts,
+    plan_windows,
+)
 
 # Packages whose modules the forms know.
 KNOWN = ('torch.nn.', 'mmcv.', 'mmengine.', f'{__package__.partition(".")[0]}.')
@@ -134,6 +142,10 @@ class Foldable(nn.Module):
         """The folded form, None where there is none."""
         raise NotImplementedError
 
+    def prepared_tensors(self) -> list[Tensor]:
+        """The tensors that the folded form holds; empty where there is none."""
+        return [] if self._form is None else _tensors_of(self._form.value)
+
     @property
     def folded(self) -> Any:
         """The folded form where it may run, None where the module is to run as it is.
@@ -212,6 +224,17 @@ def _release(layer: nn.Linear) -> None:
     layer.register_forward_pre_hook(_refuse)
     # Called by mmengine's way to make state dicts, too.
     layer._register_state_dict_hook(_refuse)
+
+
+def _tensors_of(form: Any) -> list[Tensor]:
+    """All tensors in a form: a tensor, a module, or nested tuples of those."""
+    if isinstance(form, Tensor):
+        return [form]
+    if isinstance(form, nn.Module):
+        return [*form.parameters(), *form.buffers()]
+    if isinstance(form, tuple):
+        return [tensor for item in form for tensor in _tensors_of(item)]
+    return []
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -376,6 +399,10 @@ class FoldedWindowAttention(NamedTuple):
             hw: Size (H, W) of the maps.
             shift: Cyclic shift.
         """
+        with named_range(WINDOWS):
+            self._add_(tokens, batch, hw, shift)
+
+    def _add_(self, tokens: Tensor, batch: int, hw: tuple[int, int], shift: int) -> None:
         plan = plan_windows(batch, tuple(hw), self.window, shift, tokens.device)
         n = self.window**2
         chunk = self.kernels.chunk and max(1, 2 * self.kernels.chunk // n)
@@ -396,5 +423,5 @@ class FoldedWindowAttention(NamedTuple):
         """(windows * n, 3C) -> (windows * n, C)."""
         heads, n = self.bias.shape[1:3]
         q, k, v = qkv.view(-1, n, 3, heads, qkv.shape[1] // 3 // heads).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+        x = self.kernels.attend(q, k, v, bias)
         return x.transpose(1, 2).reshape(len(qkv), -1)

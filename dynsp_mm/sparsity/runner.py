@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..compat import is_compiling, is_watched
-from ..ops import Kernels, Selection, merge_streams
+from ..ops import PREDICTOR, Kernels, Selection, merge_streams, named_range
 from ..prepared.forms import Foldable, FoldedPath, FoldedWindowAttention
 from .predictors import Decision, TokenPredictor
 
@@ -146,7 +146,8 @@ def run_stage(
         if index in predictors:
             predictor, ratio = predictors[index]
             merged = x.merge(decision) if isinstance(x, Streams) else x
-            decision = predictor(merged, hw, ratio, selection)
+            with named_range(PREDICTOR):
+                decision = predictor(merged, hw, ratio, selection)
             owned = owned and not any(map(is_watched, predictor.modules()))
             if decision.mask is not None and mixing == 'two_stream' and not isinstance(x, Streams):
                 x = Streams(x, x)
