@@ -1,4 +1,4 @@
-"""What a model costs."""
+"""What a model costs: measuring only."""
 
 from .bounds import copy_bandwidth, matrix_rate
 from .flops import count_macs

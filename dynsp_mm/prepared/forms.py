@@ -16,16 +16,7 @@ from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor
 
 from ..compat import is_autocast_on, is_compiling
-from ..ops import (
-    WINDOWS,
-    Kernels,
-    Packed,
-    fold_norm,
-    fold_scale,
-    named_range,
-    parts,
-    plan_windows,
-)
+from ..ops import WINDOWS, Kernels, Packed, fold_norm, fold_scale, named_range, parts, plan_windows
 
 # Packages whose modules the forms know.
 KNOWN = ('torch.nn.', 'mmcv.', 'mmengine.', f'{__package__.partition(".")[0]}.')

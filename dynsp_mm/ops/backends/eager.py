@@ -21,10 +21,10 @@ class EagerBackend(Backend):
 
     name = 'eager'
     tolerances = {
-        torch.float64: 1e-12,
-        torch.float32: 1e-5,
-        torch.float16: 5e-3,
-        torch.bfloat16: 4e-2,
+        torch.float64: 1e-14,
+        torch.float32: 3e-6,
+        torch.float16: 3e-3,
+        torch.bfloat16: 2e-2,
     }
 
     def __init__(self, device: torch.device):
