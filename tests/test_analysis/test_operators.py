@@ -1,6 +1,8 @@
 """Which class takes which operator's time: on real traces by name, on written ones by duration."""
 
+import json
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -250,6 +252,16 @@ def test_an_error_in_a_predictor_leaves_nothing_open(monkeypatch):
     with pytest.raises(ArithmeticError):
         time_by_operator_class(lambda: model(torch.zeros(1, 3, 64, 64)), CPU, rounds=1, warmup=0)
     assert entered == [operators.STEP, ranges.PREDICTOR] and left == entered[::-1]
+
+
+def test_recorded_profiles_have_these_classes():
+    """What was measured before is read under the same names."""
+    recorded = list((Path(__file__).parents[2] / 'benchmarks').rglob('profile-*.json'))
+    assert recorded
+    for path in recorded:
+        for row in json.loads(path.read_text())['rows']:
+            assert list(row['seconds']) == list(OPERATOR_CLASSES)
+            assert set(operators.OperatorTimes(**row).shares) == set(OPERATOR_CLASSES)
 
 
 def test_shares():

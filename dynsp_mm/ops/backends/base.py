@@ -41,10 +41,10 @@ class Backend(ABC):
         name: Name by which users ask for the backend.
         devices: Types of devices it runs on, such as ``('cpu',)``; None for any.
         dtypes: Dtypes it computes in; None for any.
-        tolerances: Error to expect in each dtype, of which :attr:`dtypes` names the keys: the
-            largest difference of a step's result from that of eager torch in float64, divided by
-            the largest value of the latter. The tests hold each step to it.
+        tolerances: Dtype -> largest error of a step, relative to the largest value of what eager
+            torch computes in float64. The tests hold each step to it in each of these dtypes.
         preferred_on: Types of devices on which 'auto' takes this backend where it can run.
+        device: Device of all tensors.
         chunk: Number of rows to take through a chain of steps before the next ones; None for all
             at once.
     """

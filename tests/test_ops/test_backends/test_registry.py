@@ -92,9 +92,9 @@ def test_named(machine):
 def test_unknown_name(name):
     with pytest.raises(ValueError) as error:
         resolve_backend(name, CPU, torch.float32)
-    assert str(error.value) == (
-        f"backend={name!r}: must be one of 'auto', 'eager', 'onednn', 'triton'"
-    )
+    choices = ', '.join(map(repr, BACKENDS))
+    assert choices.startswith("'auto', 'eager', ")
+    assert str(error.value) == f'backend={name!r}: must be one of {choices}'
 
 
 def test_another_device(machine):
