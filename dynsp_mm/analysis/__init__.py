@@ -1,13 +1,13 @@
-"""What a model costs."""
+"""What a model costs: measuring only."""
 
 from .bounds import copy_bandwidth, matrix_rate
 from .flops import count_macs
 from .latency import Timing, time_in_turns
 from .memory import held_memory, peak_memory, peak_memory_of
-from .parts import PARTS, time_by_part
+from .operators import OPERATOR_CLASSES, time_by_operator_class
 
 __all__ = [
-    'PARTS',
+    'OPERATOR_CLASSES',
     'Timing',
     'copy_bandwidth',
     'count_macs',
@@ -15,6 +15,6 @@ __all__ = [
     'matrix_rate',
     'peak_memory',
     'peak_memory_of',
-    'time_by_part',
+    'time_by_operator_class',
     'time_in_turns',
 ]

@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from operator import matmul
 from typing import Any
 
 import torch
@@ -26,15 +28,15 @@ def matrix_rate(
     is set in this process.
 
     Args:
-        device: Where.
-        dtype: Of the matrices.
-        clock: Seconds from any start.
+        device: Device to measure.
+        dtype: Dtype of the matrices.
+        clock: Function that returns seconds from any start.
     """
     side, largest = SIDES
     best = 0.0
     while True:
         left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-        seconds = best_time(lambda: left @ right, device, clock)
+        seconds = best_time(partial(matmul, left, right), device, clock)
         best = max(best, side**3 / seconds)
         if seconds >= LONG or side >= largest:
             return best
@@ -75,7 +77,15 @@ def best_time(call: Callable[[], Any], device: torch.device, clock: Callable[[],
 
 
 def measure_bounds(device: torch.device, dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
-    """``macs_per_s`` of :func:`matrix_rate` by name of dtype, ``copy_bytes_per_s``."""
+    """Both bounds of a device.
+
+    Args:
+        device: Device to measure.
+        dtypes: Name -> dtype of each matrix product.
+
+    Returns:
+        ``macs_per_s``, the :func:`matrix_rate` of each name, and ``copy_bytes_per_s``.
+    """
     return dict(
         macs_per_s={name: matrix_rate(device, dtype) for name, dtype in dtypes.items()},
         copy_bytes_per_s=copy_bandwidth(device),

@@ -17,11 +17,11 @@ def count_macs(model: nn.Module, *inputs: Any) -> int:
     which really take each path. Norms, activations and additions do not count.
 
     Args:
-        model: Any module; it is run once in eval mode without gradients.
-        *inputs: What it is called with.
+        model: Module that is run once in eval mode without gradients.
+        *inputs: Arguments of its call.
 
     Returns:
-        Multiply-adds; half of the FLOPs that torch's counter reports.
+        Number of multiply-adds, half of the FLOPs that torch's counter reports.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import UserError
 from .measurements import MIB, Measurement
 
 # '@sparse=0.7' and '@keep_ratios=0.7', which stand for falling ratios, '@keep_ratios=0.7,0.7,0.7'.
@@ -23,9 +24,9 @@ class Point(NamedTuple):
     """One measurement in a plot.
 
     Attributes:
-        x: What grows; None where that does not apply, as a keep ratio of a dense network.
-        milliseconds: Per image.
-        mebibytes: Most memory held at a time, of the whole batch.
+        x: Value of what grows; None where there is none, such as a dense network's keep ratio.
+        milliseconds: Time per image.
+        mebibytes: Largest memory held at a time, of the whole batch.
     """
 
     x: float | None
@@ -37,7 +38,7 @@ def read_records(path: Path) -> list[Record]:
     """The measurements of a JSON file of ``benchmark.py``.
 
     Raises:
-        ValueError: The file cannot be read or is no such file.
+        UserError: If the file cannot be read or is no such file.
     """
     try:
         content = json.loads(path.read_text())
@@ -45,9 +46,9 @@ def read_records(path: Path) -> list[Record]:
         hardware = content['hardware']
         machine = hardware['accelerator'] or f'{hardware["cpu"]}, {hardware["threads"]} threads'
     except OSError as error:
-        raise ValueError(f'{path}: cannot be read: {error.strerror}') from error
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f'{path}: is no JSON file that benchmark.py wrote: {type(error).__name__}: {error}'
         ) from error
     return [Record(row, machine) for row in rows]
@@ -61,11 +62,11 @@ def side(row: Measurement) -> float:
 def keep_ratio(row: Measurement) -> float | None:
     """Ratio at the first predictor, by the candidate's name; None where that has no single one.
 
-    That is R of '@sparse=R' and '@keep_ratios=R', whose other ratios lie 0.2 and 0.4 below, and of
+    It is R of '@sparse=R' and '@keep_ratios=R', whose other ratios lie 0.2 and 0.4 below, and of
     equal ratios, '@keep_ratios=R,R,R'; the ratio of '@dense' counts as none.
     """
     found = _RATIO.search(row.candidate)
-    ratios = {float(part) for part in found[2].split(',') if part} if found else ()
+    ratios = {float(text) for text in found[2].split(',') if text} if found else ()
     return ratios.pop() if len(ratios) == 1 else None
 
 
@@ -92,11 +93,11 @@ def lines(records: Sequence[Record], against: str) -> dict[str, list[Point]]:
     one point without x.
 
     Args:
-        records: Of one or more files.
-        against: A key of :data:`AXES`.
+        records: Records of one or more files.
+        against: Key of :data:`AXES`.
 
     Raises:
-        ValueError: If nothing varies along the axis.
+        UserError: If nothing varies along the axis.
     """
     axis = AXES[against]
     grouped: dict[tuple, list[Point]] = {}
@@ -114,7 +115,7 @@ def lines(records: Sequence[Record], against: str) -> dict[str, list[Point]]:
         {point.x for points in grouped.values() for point in points if point.x is not None}
     )
     if len(values) < 2:
-        raise ValueError(
+        raise UserError(
             f'against={against}: needs measurements with two or more values of it; '
             f'there {"is only " + format(values[0], "g") if values else "is none"}'
         )
@@ -146,4 +147,4 @@ def _setting(record: Record, against: str) -> dict[str, Any]:
 
 def _letter(found: re.Match) -> str:
     """The change with letters for its ratios: '@keep_ratios=r,r,r'."""
-    return f'@{found[1]}=' + ','.join('r' for part in found[2].split(',') if part)
+    return f'@{found[1]}=' + ','.join('r' for text in found[2].split(',') if text)

@@ -6,17 +6,19 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..errors import UserError
+
 
 class Timing(NamedTuple):
     """Times of one candidate.
 
     Attributes:
-        seconds: Median of a call.
+        seconds: Median seconds of a call.
         ratio: Median over rounds of this candidate's time divided by the first one's in the same
             round; below 1 it is faster.
         ratio_p20: 20th percentile of those ratios.
-        ratio_p80: 80th percentile.
-        rounds: How many were timed.
+        ratio_p80: 80th percentile of those ratios.
+        rounds: Number of timed rounds.
     """
 
     seconds: float
@@ -41,28 +43,28 @@ def time_in_turns(
     one candidate after the other.
 
     Args:
-        candidates: Called without arguments; the first is the baseline.
-        rounds: Timed rounds at least.
-        warmup: Rounds before them that are not timed.
-        min_seconds: Rounds go on until the timed calls together took this long.
-        synchronize: Waits for a device to finish; called before each reading of the clock. None
-            for callables that return when they are done.
-        clock: Seconds from any start.
+        candidates: Callables without arguments; the first is the baseline.
+        rounds: Smallest number of timed rounds.
+        warmup: Number of rounds before them that are not timed.
+        min_seconds: Time that the timed calls together take at least; rounds go on until then.
+        synchronize: Function that waits for a device to finish, called before each reading of the
+            clock. None for callables that return when they are done.
+        clock: Function that returns seconds from any start.
 
     Returns:
-        One for each candidate, in their order.
+        Times of each candidate, in their order.
 
     Raises:
-        ValueError: For no candidate, fewer than 1 round, or a negative warm-up or time.
+        UserError: For no candidate, fewer than 1 round, or a negative warm-up or time.
     """
     if not candidates:
-        raise ValueError('candidates: at least one is needed')
+        raise UserError('candidates: at least one is needed')
     if rounds < 1:
-        raise ValueError(f'rounds={rounds!r}: must be 1 or more')
+        raise UserError(f'rounds={rounds!r}: must be 1 or more')
     if warmup < 0:
-        raise ValueError(f'warmup={warmup!r}: must be 0 or more')
+        raise UserError(f'warmup={warmup!r}: must be 0 or more')
     if not 0 <= min_seconds < float('inf'):
-        raise ValueError(f'min_seconds={min_seconds!r}: must be a number >= 0')
+        raise UserError(f'min_seconds={min_seconds!r}: must be a number >= 0')
     synchronize = synchronize or (lambda: None)
 
     def run_round(index: int) -> list[float]:
@@ -88,8 +90,8 @@ def time_in_turns(
 def turn_order(index: int, count: int) -> list[int]:
     """Order of the candidates in a round.
 
-    Rotated by one from round to round and reversed every ``count`` rounds, so that each candidate
-    comes in every place equally often, and before and after each neighbour.
+    It is rotated by one from round to round and reversed every ``count`` rounds, so that each
+    candidate comes in every place equally often, and before and after each neighbour.
     """
     order = [(index + step) % count for step in range(count)]
     return order[::-1] if index // count % 2 else order
@@ -105,7 +107,7 @@ def summarise(timed: Sequence[Sequence[float]]) -> list[Timing]:
 
 
 def synchronizer(device: torch.device) -> Callable[[], Any] | None:
-    """What waits for a device: ``synchronize`` of :func:`time_in_turns`; None for the CPU."""
+    """Function that waits for a device, for :func:`time_in_turns`; None for the CPU."""
     if device.type == 'cpu':
         return None
     accelerator = getattr(torch, device.type)

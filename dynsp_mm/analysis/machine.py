@@ -7,12 +7,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..errors import UserError
 from ..version import __version__
 
 DTYPES = dict(float32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
@@ -29,7 +31,15 @@ SPEED_VARIABLES = (
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """``cpu`` (model), ``cores`` (logical), ``threads`` of torch, ``accelerator`` (None: CPU)."""
+    """Names and numbers of what computes.
+
+    Args:
+        device: Device of a measurement.
+
+    Returns:
+        ``cpu`` (model), ``cores`` (logical), ``threads`` of torch and ``accelerator`` (None on a
+        CPU).
+    """
     accelerator = None
     if device.type != 'cpu':
         accelerator = getattr(torch, device.type).get_device_name(device)
@@ -54,7 +64,7 @@ def circumstances(device: torch.device) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """The variables that change the speed of what runs, those that are set."""
+    """The environment variables that change the speed of what runs, those that are set."""
     return {name: os.environ[name] for name in SPEED_VARIABLES if name in os.environ}
 
 
@@ -62,17 +72,17 @@ def find_device(name: str) -> torch.device:
     """The device of that name, such as 'cpu' or 'cuda:1'.
 
     Raises:
-        ValueError: It is not there, or torch does not count its memory.
+        UserError: If it is not there, or torch does not count its memory.
     """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f'device {name!r} is not available: {first_line(error)}') from error
+        raise UserError(f'device {name!r} is not available: {first_line(error)}') from error
     if device.type != 'cpu' and not hasattr(
         getattr(torch, device.type, None), 'max_memory_allocated'
     ):
-        raise ValueError(
+        raise UserError(
             f'device {name!r}: must be cpu or an accelerator whose memory torch '
             'counts, such as cuda'
         )
@@ -80,16 +90,16 @@ def find_device(name: str) -> torch.device:
 
 
 def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    """Raises ValueError where a device does not compute convolutions and products in a dtype."""
+    """Raises UserError where a device does not compute convolutions and products in a dtype."""
     try:
         image = torch.zeros(1, 1, 2, 2, device=device, dtype=dtype)
         torch.nn.functional.conv2d(image, image) @ image[..., :1, :]
     except RuntimeError as error:
-        raise ValueError(f'{dtype} does not work on {device}: {first_line(error)}') from error
+        raise UserError(f'{dtype} does not work on {device}: {first_line(error)}') from error
 
 
 def first_line(error: Exception) -> str:
-    """Of an error's text; its class where it has none."""
+    """First line of an error's text; the name of its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -111,10 +121,8 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     distributions = importlib.metadata.packages_distributions()
     found = dict(python=sys.version.split()[0])
     for name in packages:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(distributions.get(name, [name])[0])
-        except importlib.metadata.PackageNotFoundError:
-            pass
     return found
 
 

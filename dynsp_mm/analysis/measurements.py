@@ -14,26 +14,27 @@ class Measurement(NamedTuple):
     """One candidate in one setting.
 
     Attributes:
-        part: 'backbone' or 'model'.
-        step: 'inference', 'training' or 'training with teacher'.
+        part: What is measured, 'backbone' or 'model'.
+        step: Kind of step, 'inference', 'training' or 'training with teacher'.
         compiled: Whether torch.compile had the backbone.
         batch: Number of images.
-        height: Of each, in pixels.
-        width: Of each, in pixels.
-        dtype: 'float32', 'bf16' or 'fp16'.
-        candidate: As named on the command line.
-        images_per_s: ``batch / median_s``.
+        height: Height of each image in pixels.
+        width: Width of each image in pixels.
+        dtype: Precision, 'float32', 'bf16' or 'fp16'.
+        candidate: Name on the command line.
+        images_per_s: Images per second, ``batch / median_s``.
         median_s: Median time of a step in seconds.
         ratio: Median over rounds of the time divided by the baseline's in the same round.
-        ratio_p20: 20th percentile of those.
-        ratio_p80: 80th percentile.
-        rounds: How many were timed.
+        ratio_p20: 20th percentile of those ratios.
+        ratio_p80: 80th percentile of those ratios.
+        rounds: Number of timed rounds.
         macs: Multiply-adds of the backbone's forward, per image.
         macs_ratio: ``macs`` divided by the baseline's; None where that has none.
-        peak_bytes: Most memory that a step holds at a time, beyond what is held before it.
+        peak_bytes: Largest memory that a step holds at a time, beyond what is held before it.
         rate_share: Multiply-adds per second divided by those of a large matrix product on the same
-            machine; None for training and whole models, of which ``macs`` are a part only.
-        backend: With which the backbone was prepared for inference; None if it ran as it is.
+            machine; None for training and whole models, of which ``macs`` count the backbone only.
+        backend: Backend with which the backbone was prepared for inference; None if it ran as it
+            is.
         held_bytes: Weights and buffers of what is measured, prepared ones included.
     """
 
@@ -112,7 +113,7 @@ def align(cells: Sequence[Sequence[str]]) -> str:
 
 
 def to_csv(rows: Sequence[Measurement]) -> str:
-    """A line of field names, then one for each measurement."""
+    """CSV of the measurements: a line of field names, then one for each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(Measurement._fields)
@@ -121,7 +122,7 @@ def to_csv(rows: Sequence[Measurement]) -> str:
 
 
 def to_json(rows: Sequence[Measurement], **about: Any) -> str:
-    """An object of ``about`` and ``rows``, a list of objects."""
+    """JSON object that holds ``about`` and the list ``rows``."""
     content: dict[str, Any] = {**about, 'rows': [row._asdict() for row in rows]}
     return json.dumps(content, indent=1, allow_nan=False) + '\n'
 

@@ -22,11 +22,11 @@ def peak_memory(module: nn.Module, *inputs: Tensor) -> int:
     fills caches such as masks.
 
     Args:
-        module: Put into eval mode, then back.
-        inputs: On one device, where the module is.
+        module: Module that is put into eval mode, then back.
+        *inputs: Arguments of its call, on its device.
 
     Returns:
-        Bytes, the outputs included.
+        Number of bytes, the outputs included.
     """
     training = module.training
     module.eval()
@@ -40,12 +40,12 @@ def peak_memory_of(call: Callable[[], Any], device: torch.device) -> int:
     """Most bytes that a call holds at a time, beyond what is held before it.
 
     Args:
-        call: Run twice, the second time counted.
-        device: Where it allocates: the CPU, or an accelerator whose torch module reports its
-            memory as torch.cuda does.
+        call: Function that is run twice, the second time counted.
+        device: Device on which it allocates: the CPU, or an accelerator whose torch module reports
+            its memory as torch.cuda does.
 
     Returns:
-        Bytes, what the call returns included.
+        Number of bytes, what the call returns included.
     """
     call()
     if device.type != 'cpu':
@@ -67,14 +67,14 @@ def peak_memory_of(call: Callable[[], Any], device: torch.device) -> int:
 
 
 def held_memory(model: nn.Module) -> int:
-    """Bytes of parameters, buffers and what :meth:`prepare_for_inference` made of them.
+    """Bytes of parameters, buffers and what ``prepare_for_inference`` made of them.
 
     Tensors that share their memory count once.
     """
     tensors = [*model.parameters(), *model.buffers()]
     for module in model.modules():
-        if isinstance(module, Preparable) and module._form is not None:
-            tensors += _tensors_of(module._form.value)
+        if isinstance(module, Preparable):
+            tensors += module.prepared_tensors()
     sizes: dict[Any, int] = {}
     for tensor in tensors:
         if tensor.layout == torch.strided:
@@ -83,16 +83,6 @@ def held_memory(model: nn.Module) -> int:
         else:  # oneDNN's tensors show no memory
             sizes[id(tensor)] = tensor.numel() * tensor.element_size()
     return sum(sizes.values())
-
-
-def _tensors_of(form: Any) -> list[Tensor]:
-    if isinstance(form, Tensor):
-        return [form]
-    if isinstance(form, nn.Module):
-        return [*form.parameters(), *form.buffers()]
-    return (
-        [tensor for part in form for tensor in _tensors_of(part)] if isinstance(form, tuple) else []
-    )
 
 
 @contextmanager

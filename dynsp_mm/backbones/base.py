@@ -11,7 +11,7 @@ from torch import Tensor
 from ..checkpoints import adapt_state_dict, load_pretrained
 from ..errors import UserError
 from ..layers import FastPath
-from ..ops import KERNELS, resolve_backend
+from ..ops import find_backend
 from ..prepared import Preparable
 from ..prepared import release_weights as release
 from ..sparsity import SparsityPlan, TokenPredictor
@@ -136,15 +136,14 @@ class Backbone(BaseModule):
             RuntimeError: The weights were released before.
         """
         parameter = next(self.parameters())
-        backend = resolve_backend(backend, parameter.device, parameter.dtype)
+        found = find_backend(backend, parameter.device, parameter.dtype)
         self.eval()
-        kernels = KERNELS[backend](parameter.device)
-        forms = {name: module.prepare(kernels) for name, module in self._preparable()}
+        forms = {name: module.prepare(found) for name, module in self._preparable()}
         if release_weights:
             release(self)
         left = [name for name, done in forms.items() if not done]
         print_log(
-            f'{type(self).__name__} is prepared for inference ({backend})'
+            f'{type(self).__name__} is prepared for inference ({found.name})'
             + (f'; modules without a prepared form: {", ".join(left)}' if left else ''),
             'current',
         )

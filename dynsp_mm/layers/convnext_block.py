@@ -1,5 +1,7 @@
 """ConvNeXt block on channels-last tokens."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,10 +65,14 @@ class ConvNeXtBlock(Block):
 
     def mix(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, None]:
         """The convolution; updates are added to the block's input."""
+        return self._convolve(x, grid, self.depthwise_conv), None
+
+    @staticmethod
+    def _convolve(x: Tensor, grid: tuple[int, int], conv: Callable[[Tensor], Tensor]) -> Tensor:
         # Both views are free: tokens are the memory of a channels-last map.
         B, N, C = x.shape
-        tokens = self.depthwise_conv(x.view(B, *grid, C).permute(0, 3, 1, 2))
-        return tokens.permute(0, 2, 3, 1).reshape(B, N, C), None
+        tokens = conv(x.view(B, *grid, C).permute(0, 3, 1, 2))
+        return tokens.permute(0, 2, 3, 1).reshape(B, N, C)
 
     def mlp(self, tokens: Tensor, rows: Any = None) -> Tensor:
         """``gamma * W2 GELU(W1 LN(x))``, with GRN after the activation."""
@@ -99,4 +105,5 @@ class ConvNeXtBlock(Block):
     def mix_prepared(self, form: PreparedBlock, x: Tensor, grid: tuple[int, int]) -> Tensor:
         # Hooks of the convolution may hold what it sees, and x is written over.
         seen = x.clone() if is_watched(self.depthwise_conv) else x
-        return self.mix(seen, grid)[0].flatten(0, 1)
+        convolve = partial(form.mlp.backend.convolve, self.depthwise_conv)
+        return self._convolve(seen, grid, convolve).flatten(0, 1)

@@ -1,10 +1,9 @@
 """Pure functions on tensors: selection, dual-path execution, windows, neighbourhoods.
 
-Its subpackage ``triton`` is imported by name only, where triton is installed.
+``backends`` holds the implementations of the steps of prepared modules.
 """
 
-from .backends.kernels import KERNELS, Kernels, Packed
-from .backends.resolve import BACKENDS, check_backend, resolve_backend
+from .backends import BACKENDS, Backend, Packed, check_backend, find_backend, resolve_backend
 from .dual_path import dual_path, merge_streams, route_streams
 from .folding import fold_norm, fold_scale, pieces
 from .neighbourhoods import (
@@ -17,6 +16,7 @@ from .neighbourhoods import (
     pool_windows,
     spread_weights,
 )
+from .ranges import PREDICTOR, WINDOWS, named_range
 from .select import Selection, gumbel_keep_mask, keep_map, rank_positions, split_positions
 from .windows import (
     WindowPlan,
@@ -29,21 +29,20 @@ from .windows import (
     window_attention,
 )
 
-Backend = Kernels
-
 __all__ = [
     'BACKENDS',
     'Backend',
-    'KERNELS',
-    'Kernels',
+    'PREDICTOR',
     'Packed',
     'Selection',
+    'WINDOWS',
     'WindowPlan',
     'attention_weights',
     'check_backend',
     'cut_inner_neighbourhoods',
     'cyclic_shift_mask',
     'dual_path',
+    'find_backend',
     'fold_norm',
     'fold_scale',
     'gumbel_keep_mask',
@@ -51,6 +50,7 @@ __all__ = [
     'keep_map',
     'log_offsets',
     'merge_streams',
+    'named_range',
     'neighbourhood_attention',
     'neighbourhood_mask',
     'neighbourhood_span',

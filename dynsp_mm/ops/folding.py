@@ -9,10 +9,10 @@ def fold_norm(
     """Weight and bias of ``y -> W (gain * y + shift) + b``.
 
     Args:
-        gain: (C,) of a layer norm.
-        shift: (C,) of a layer norm.
-        weight: (C', C) of the linear layer after it.
-        bias: (C',) or None.
+        gain: Weight (C,) of a layer norm.
+        shift: Bias (C,) of the layer norm.
+        weight: Weight (C', C) of the linear layer after it.
+        bias: Bias (C',) of the linear layer, or None.
 
     Returns:
         (C', C) and (C',), computed in float64, in the dtype of ``weight``.
@@ -30,9 +30,9 @@ def fold_scale(
     """Weight and bias of ``x -> scale * (W x + b)``.
 
     Args:
-        scale: (C',), or None for no scale.
-        weight: (C', C).
-        bias: (C',) or None.
+        scale: Factors (C',), or None for no scale.
+        weight: Weight (C', C) of the linear layer.
+        bias: Bias (C',) of the linear layer, or None.
     """
     if scale is None:
         return weight, bias

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -31,7 +33,7 @@ class Selection:
 
     def __post_init__(self):
         if self.type not in ('topk', 'threshold', 'random'):
-            raise ValueError(
+            raise UserError(
                 f"selection type={self.type!r}: must be 'topk', 'threshold' or 'random'"
             )
         if (
@@ -39,14 +41,14 @@ class Selection:
             or not isinstance(self.threshold, Real)
             or not 0 < self.threshold < 1
         ):
-            raise ValueError(f'selection threshold={self.threshold!r}: must be a number in (0, 1)')
+            raise UserError(f'selection threshold={self.threshold!r}: must be a number in (0, 1)')
 
     @classmethod
     def parse(cls, value: Union[str, Mapping, 'Selection']) -> 'Selection':
         """Builds a selection from a config value: a type such as ``'topk'``, or a dict with it.
 
         Raises:
-            ValueError: For an unknown type, key or threshold.
+            UserError: For an unknown type, key or threshold.
         """
         if isinstance(value, cls):
             return value
@@ -57,7 +59,7 @@ class Selection:
             or set(value) - {'type', 'threshold'}
             or 'type' not in value
         ):
-            raise ValueError(
+            raise UserError(
                 f"selection={value!r}: must be 'topk', 'random' or a dict with the "
                 "keys 'type' and, for type='threshold', 'threshold'"
             )

@@ -5,10 +5,9 @@ Shape legend: M = B * H * W tokens of B images, C channels, windows of n tokens,
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import Backend, Packed, pieces, plan_windows
+from ..ops import WINDOWS, Backend, Packed, named_range, pieces, plan_windows
 
 
 class PreparedWindowAttention(NamedTuple):
@@ -46,6 +45,10 @@ class PreparedWindowAttention(NamedTuple):
             hw: Size (H, W) of the maps.
             shift: Cyclic shift.
         """
+        with named_range(WINDOWS):
+            self._add_(tokens, batch, hw, shift)
+
+    def _add_(self, tokens: Tensor, batch: int, hw: tuple[int, int], shift: int) -> None:
         plan = plan_windows(batch, tuple(hw), self.window, shift, tokens.device)
         n = self.window**2
         chunk = self.backend.chunk and max(1, 2 * self.backend.chunk // n)
@@ -66,5 +69,5 @@ class PreparedWindowAttention(NamedTuple):
         """(windows * n, 3C) -> (windows * n, C)."""
         heads, n = self.bias.shape[1:3]
         q, k, v = qkv.view(-1, n, 3, heads, qkv.shape[1] // 3 // heads).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+        x = self.backend.attend(q, k, v, bias)
         return x.transpose(1, 2).reshape(len(qkv), -1)

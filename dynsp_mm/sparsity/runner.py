@@ -7,7 +7,7 @@ import torch.nn as nn
 
 from ..compat import is_compiling, is_watched
 from ..layers import Block
-from ..ops import Selection
+from ..ops import PREDICTOR, Selection, named_range
 from .decision import Decision, TokenStream
 from .predictors import TokenPredictor
 from .units import DENSE, Unit
@@ -71,7 +71,8 @@ def run_blocks(
         site = schedule.sites.get(index)
         if site is not None:
             tokens = stream.merged(decision)
-            decision = site.predictor(tokens, stream.grid, site.ratio, schedule.selection)
+            with named_range(PREDICTOR):
+                decision = site.predictor(tokens, stream.grid, site.ratio, schedule.selection)
             unit = site.unit
             two_stream = decision.mask is not None and schedule.mixing == 'two_stream'
             if not two_stream:

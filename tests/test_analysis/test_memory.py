@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dynsp_mm import DynamicConvNeXt
 from dynsp_mm.analysis import held_memory, peak_memory
 
 MIB = 2**20
@@ -27,3 +28,17 @@ def test_weights_that_are_shared_count_once():
     model = torch.nn.Sequential(layer, layer, torch.nn.BatchNorm1d(256, affine=False))
     model[2].register_buffer('view', layer.weight.detach()[1:])
     assert held_memory(model) == 256 * 256 * 4 + 2 * 256 * 4 + 8
+
+
+@pytest.mark.parametrize('backend', ['eager', 'auto'])
+def test_what_is_prepared_counts(backend):
+    model = DynamicConvNeXt('atto', keep_ratios=0.7).eval()
+    plain = held_memory(model)
+    prepared = held_memory(model.prepare_for_inference(backend))
+    assert plain + sum(layer.weight.nbytes for layer in linears(model)) <= prepared
+    model.discard_prepared()
+    assert held_memory(model) == plain
+
+
+def linears(model):
+    return [module for module in model.modules() if isinstance(module, torch.nn.Linear)]

@@ -16,7 +16,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 import dynsp_mm
 from dynsp_mm.analysis import held_memory
 from dynsp_mm.layers import ConvNeXtBlock, PatchMerging, WindowAttention
-from dynsp_mm.ops import KERNELS, pieces
+from dynsp_mm.ops import pieces
+from dynsp_mm.ops.backends import BACKEND_CLASSES
 from dynsp_mm.prepared import Preparable, unprepared
 from dynsp_mm.recording import record_decisions
 from dynsp_mm.sparsity import TokenStream, run_blocks
@@ -129,7 +130,7 @@ def test_equals_the_modules(config, backend):
 def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
     """However many rows are taken at a time: a map has several pieces of different lengths."""
 
-    class Kernels(KERNELS[backend]):
+    class InPieces(BACKEND_CLASSES[backend]):
         def __init__(self, device):
             super().__init__(device)
             self.chunk = chunk
@@ -144,7 +145,7 @@ def test_equals_the_modules_in_pieces(config, backend, chunk, monkeypatch):
 
         return cut
 
-    monkeypatch.setitem(KERNELS, backend, Kernels)
+    monkeypatch.setitem(BACKEND_CLASSES, backend, InPieces)
     for module in (
         'prepared.paths',
         'prepared.windows',
@@ -442,7 +443,7 @@ def test_shared_weights_are_released_where_nobody_needs_them():
 
 def test_what_cannot_be_prepared_releases_nothing(monkeypatch):
     model, image = build(SWIN, keep_ratios=SPARSE), torch.randn(1, 3, 64, 64)
-    pack, calls = KERNELS['eager'].pack, []
+    pack, calls = BACKEND_CLASSES['eager'].pack, []
 
     def fail(*args):
         calls.append(args)
@@ -450,7 +451,7 @@ def test_what_cannot_be_prepared_releases_nothing(monkeypatch):
             raise MemoryError
         return pack(*args)
 
-    monkeypatch.setattr(KERNELS['eager'], 'pack', fail)
+    monkeypatch.setattr(BACKEND_CLASSES['eager'], 'pack', fail)
     with pytest.raises(MemoryError):
         model.prepare_for_inference('eager', release_weights=True)
     monkeypatch.undo()
@@ -841,6 +842,6 @@ def test_stem_with_another_norm_runs_as_it_is():
 )
 def test_other_patch_merging_runs_as_it_is(cfg):
     merging = PatchMerging(8, 16, **{'kernel_size': 2, **cfg}).eval()
-    assert not merging.prepare(KERNELS['eager'](torch.device('cpu')))
+    assert not merging.prepare(BACKEND_CLASSES['eager'](torch.device('cpu')))
     x, hw = torch.randn(2, 81, 8), (9, 9)
     assert merging(x, hw)[0].isfinite().all()

@@ -1,4 +1,4 @@
-"""tools/analysis_tools/profile_parts.py on tiny networks; the parts are tested elsewhere."""
+"""profile_parts.py on tiny networks; the operator classes are tested elsewhere."""
 
 import importlib.util
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynsp_mm.analysis import PARTS, machine
+from dynsp_mm.analysis import OPERATOR_CLASSES, machine
 from dynsp_mm.tooling import options as cli
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/profile_parts.py'
@@ -40,7 +40,7 @@ def test_table_and_json(tool, capsys):
     assert title.startswith('[profile] 2 x 64 x 96, float32, cpu: ms (share), mean of 1 forwards')
     assert [cell.strip() for cell in header.strip('|').split('|')] == [
         'candidate',
-        *PARTS,
+        *OPERATOR_CLASSES,
         'sum',
         'without profiler',
     ]
@@ -54,7 +54,7 @@ def test_table_and_json(tool, capsys):
             96,
             'float32',
         )
-        assert list(row['seconds']) == list(PARTS) and row['unprofiled_s'] > 0
+        assert list(row['seconds']) == list(OPERATOR_CLASSES) and row['unprofiled_s'] > 0
         cells = [cell.strip() for cell in line.strip('|').split('|')]
         assert cells[0] == name and cells[-1] == f'{row["unprofiled_s"] * 1e3:.2f}'
         assert float(cells[-2]) == pytest.approx(sum(row['seconds'].values()) * 1e3, abs=0.01)

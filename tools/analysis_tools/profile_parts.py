@@ -6,9 +6,9 @@
         mmpretrain::convnext/convnext-small_32xb128_in1k.py --device cuda --dtype bf16 --batch 8
 
 Candidates are named as for benchmark.py. Each operator that torch's profiler sees belongs to one
-part; the time is that on the device, in an accelerator's case that of its kernels. A profiler slows
-what it looks at, most of all what lies between operators: the last column has the time without it,
-and benchmark.py measures how candidates compare.
+operator class; the time is that on the device, in an accelerator's case that of its kernels. A
+profiler slows what it looks at, most of all what lies between operators: the last column has the
+time without it, and benchmark.py measures how candidates compare.
 """
 
 import argparse
@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from dynsp_mm.analysis import PARTS, machine, time_by_part, time_in_turns
+from dynsp_mm.analysis import OPERATOR_CLASSES, machine, time_by_operator_class, time_in_turns
 from dynsp_mm.analysis.latency import synchronizer
 from dynsp_mm.analysis.measurements import align, to_json, write_whole
-from dynsp_mm.analysis.parts import PartTimes
+from dynsp_mm.analysis.operators import OperatorTimes
 from dynsp_mm.analysis.steps import inference_step
 from dynsp_mm.backbones.base import MIN_SIDE
 from dynsp_mm.tooling import options as cli
@@ -62,13 +62,16 @@ def parse_args():
 
 
 def format_profile(rows):
-    """Markdown table: a line for each candidate, milliseconds and shares of each part."""
-    cells = [['candidate', *PARTS, 'sum', 'without profiler']]
+    """Markdown table: a line for each candidate, milliseconds and shares of each class."""
+    cells = [['candidate', *OPERATOR_CLASSES, 'sum', 'without profiler']]
     for row in rows:
         cells.append(
             [
                 row.candidate,
-                *(f'{row.seconds[part] * 1e3:.2f} ({row.shares[part]:.1%})' for part in PARTS),
+                *(
+                    f'{row.seconds[kind] * 1e3:.2f} ({row.shares[kind]:.1%})'
+                    for kind in OPERATOR_CLASSES
+                ),
                 f'{sum(row.seconds.values()) * 1e3:.2f}',
                 f'{row.unprofiled_s * 1e3:.2f}',
             ]
@@ -103,9 +106,9 @@ def main():
         (timing,) = time_in_turns(
             [step], args.rounds, args.warmup, synchronize=synchronizer(device)
         )
-        seconds = time_by_part(step, model, device, args.rounds, args.warmup)
+        seconds = time_by_operator_class(step, device, args.rounds, args.warmup)
         rows.append(
-            PartTimes(candidate.label, args.batch, *size, args.dtype, timing.seconds, seconds)
+            OperatorTimes(candidate.label, args.batch, *size, args.dtype, timing.seconds, seconds)
         )
     print(
         f'[profile] {args.batch} x {size[0]} x {size[1]}, {args.dtype}, {device}: ms (share), '

@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
-from ...errors import check_counts
 from ...backbones.base import Backbone
+from ...errors import check_counts
 from ..new_parts import find_sparse_backbones
 
 # Share of the way from the start to the target, at a share of the span.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynsp_mm.ops.backends.resolve import has_interpreter
+from dynsp_mm.ops.backends.triton.backend import has_interpreter
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec('triton') is None, reason='triton is not installed'

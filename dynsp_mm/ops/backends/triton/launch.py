@@ -1,4 +1,4 @@
-"""What the kernels share: checks of their arguments, blocks, partial sums, launching.
+"""What the kernels share: checks of their arguments, blocks, launching.
 
 Shape legend: M tokens, C channels, K rows of the (M, C) matrix that a kernel works on. A program
 holds a block of BLOCK_K x BLOCK_C elements.
@@ -11,14 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..resolve import TRITON_DTYPES
+from .backend import TritonBackend
 
 # Elements that a program holds at a time, and that each of its warps does: 8 a thread, so that
 # 16-bit values are read 16 bytes at a time.
 BLOCK, WARP = 2048, 256
 MAX_BLOCK_ROWS = 64
-# Programs that share a sum over rows; each writes one row of partial sums.
-MAX_PROGRAMS = 256
 
 
 def check(
@@ -26,19 +24,19 @@ def check(
     x: Tensor,
     shape: Sequence[int | None],
     device: torch.device,
-    dtypes: Sequence[torch.dtype] = TRITON_DTYPES,
+    dtypes: Sequence[torch.dtype] = TritonBackend.dtypes,
 ) -> Tensor:
     """Returns ``x``, contiguous.
 
     Args:
-        name: Of the argument.
-        x: Its value.
+        name: Name of the argument.
+        x: Value of the argument.
         shape: Sizes it must have, None for any.
-        device: Where it must be.
-        dtypes: What it may be.
+        device: Device it must be on.
+        dtypes: Dtypes it may have.
 
     Raises:
-        ValueError: For another shape, device or dtype.
+        ValueError: For another shape, device or dtype, and where a gradient would be lost.
     """
     if x.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, x.shape)):
         wanted = ', '.join('any' if size is None else str(size) for size in shape)
@@ -47,6 +45,10 @@ def check(
         raise ValueError(f'{name}: is {x.dtype}, must be {" or ".join(map(str, dtypes))}')
     if x.device != device:
         raise ValueError(f'{name}: is on {x.device}, must be on {device} as the others')
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f'{name}: requires a gradient, which the kernels do not compute; use torch.no_grad()'
+        )
     return x.contiguous()
 
 
@@ -86,39 +88,25 @@ class Blocks:
     """
 
     def __init__(self, rows: int, channels: int, max_columns: int | None = None):
-        self.channels = channels
         columns = max(16, triton.next_power_of_2(channels))
         self.columns = columns if max_columns is None else min(columns, max_columns)
         self.rows = min(MAX_BLOCK_ROWS, max(1, BLOCK // self.columns))
         self.warps = min(16, max(1, self.rows * self.columns // WARP))
-        #: Programs when each computes one block.
+        #: Programs, each of which computes one block.
         self.grid: tuple[int, int] = (
             triton.cdiv(rows, self.rows),
             triton.cdiv(channels, self.columns),
         )
-        #: Programs when each goes through several blocks and adds up what they hold.
-        self.sum_grid = (min(MAX_PROGRAMS, self.grid[0]), self.grid[1])
 
-    def partial_sums(self, device: torch.device) -> Tensor:
-        """(programs, C) float32 that the programs of ``sum_grid`` fill, for :func:`total`."""
-        return torch.empty(self.sum_grid[0], self.channels, dtype=torch.float32, device=device)
-
-    def launch(self, compiled, grid: tuple[int, int], *args) -> None:
+    def launch(self, compiled, *args) -> None:
         """Runs a kernel on these blocks; no program where there are no rows."""
-        if not grid[0]:
+        if not self.grid[0]:
             return
         # Triton launches on the current device, wherever the tensors are.
         with torch.cuda.device_of(args[0]):
-            compiled[grid](*args, BLOCK_K=self.rows, BLOCK_C=self.columns, num_warps=self.warps)
-
-
-def total(sums: Tensor | None) -> Tensor | None:
-    """Adds up partial sums, (programs, C) -> (C, ) float32; None stays None.
-
-    The order is fixed, so results repeat, as they would not if programs added to one number.
-    Autograd turns gradients into the dtype of what they belong to.
-    """
-    return None if sums is None else sums.sum(0)
+            compiled[self.grid](
+                *args, BLOCK_K=self.rows, BLOCK_C=self.columns, num_warps=self.warps
+            )
 
 
 @triton.jit

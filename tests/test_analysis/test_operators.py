@@ -1,17 +1,20 @@
-"""Which part takes which operator's time: on real traces by name, on written ones by duration."""
+"""Which class takes which operator's time: on real traces by name, on written ones by duration."""
 
+import json
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.registry import MODELS
 from torch.autograd import DeviceType
+from torch.profiler import record_function
 from toys import SWIN
 
 from dynsp_mm import DynamicConvNeXt
-from dynsp_mm.analysis import PARTS, parts, time_by_part
-from dynsp_mm.prepared import FoldedWindowAttention
+from dynsp_mm.analysis import OPERATOR_CLASSES, operators, time_by_operator_class
+from dynsp_mm.ops import ranges
 from dynsp_mm.sparsity import TokenPredictor
 
 CPU = torch.device('cpu')
@@ -19,7 +22,7 @@ Kernel = namedtuple('Kernel', 'name duration')
 
 
 @pytest.mark.parametrize(
-    'name,part',
+    'name,kind',
     [
         ('aten::index_add_', 'gather and scatter'),
         ('aten::topk', 'gather and scatter'),
@@ -32,23 +35,23 @@ Kernel = namedtuple('Kernel', 'name duration')
         ('aten::copy_', 'copies and layout'),
         ('aten::roll', 'copies and layout'),
         ('aten::_softmax', 'attention'),
-        (parts.PREDICTOR, 'predictor'),
+        (operators.PREDICTOR, 'predictor'),
         ('aten::add', None),
         ('gather_rows_kernel', 'gather and scatter'),
         ('dynsp_mm::sparse_mlp', 'matrix products'),
         ('dynsp_mm::gather_linear', 'matrix products'),
-        ('aten::conv_of_no_part', None),
+        ('aten::conv_of_no_class', None),
         ('ours', None),
     ],
 )
-def test_part_of_an_operator(name, part):
-    assert parts.part_of(name) == part
+def test_class_of_an_operator(name, kind):
+    assert operators.class_of(name) == kind
 
 
-def test_no_operator_has_two_parts():
-    names = [name for group in parts.OPERATORS.values() for name in group.split()]
+def test_no_operator_has_two_classes():
+    names = [name for group in operators.OPERATORS.values() for name in group.split()]
     assert len(names) == len(set(names)) and not any(name.endswith('_') for name in names)
-    assert set(parts.FRAGMENTS.values()) <= set(PARTS)
+    assert set(operators.FRAGMENTS.values()) <= set(OPERATOR_CLASSES)
 
 
 def event(name, own, *children, kernels=(), device=DeviceType.CPU, is_async=False):
@@ -75,27 +78,27 @@ def flat(*events):
 
 def summed(events, on_accelerator=False):
     return {
-        part: round(seconds * 1e6, 6)
-        for part, seconds in parts.sum_by_part(events, on_accelerator).items()
+        kind: round(seconds * 1e6, 6)
+        for kind, seconds in operators.sum_by_class(events, on_accelerator).items()
         if seconds
     }
 
 
-def test_the_outermost_part_takes_all_below():
+def test_the_outermost_class_takes_all_below():
     trace = flat(
         event('aten::addmm', 1000),  # before the step
         event(
-            parts.STEP,
+            operators.STEP,
             1,
             event(
-                parts.PREDICTOR,
+                operators.PREDICTOR,
                 2,
                 event('aten::linear', 4, event('aten::addmm', 8)),
                 event('aten::add', 16),
             ),
             event('aten::scaled_dot_product_attention', 32, event('aten::bmm', 64)),
             event(
-                parts.WINDOWS,
+                operators.WINDOWS,
                 3,
                 event('aten::index_select', 8192),
                 event('aten::linear', 128, event('aten::index_select', 256)),
@@ -124,17 +127,17 @@ def test_on_an_accelerator_kernels_count():
     device = dict(device=DeviceType.CUDA)
     trace = flat(
         event(
-            parts.STEP,
+            operators.STEP,
             900,
             event(
-                parts.PREDICTOR,
+                operators.PREDICTOR,
                 5,
                 event('aten::linear', 5, event('aten::addmm', 5, kernels=[Kernel('gemm', 10)])),
             ),
             event('aten::linear', 5, event('aten::addmm', 5, kernels=[Kernel('gemm', 20)])),
             event('aten::add', 5, kernels=[Kernel('vectorized', 40)]),
             event(
-                parts.WINDOWS,
+                operators.WINDOWS,
                 5,
                 event('aten::index_select', 5, kernels=[Kernel('rows', 9)]),
                 kernels=[Kernel('gather_kernel', 11), Kernel('bias_gelu_kernel', 1)],
@@ -151,9 +154,9 @@ def test_on_an_accelerator_kernels_count():
         event('bias_gelu_kernel', 1, **device),
         event('gather_rows', 160, **device),
         event('unknown', 7, **device),  # of no operator
-        event(parts.STEP, 400, **device),
-        event(parts.PREDICTOR, 300, **device),
-        event(parts.WINDOWS, 200, **device),
+        event(operators.STEP, 400, **device),
+        event(operators.PREDICTOR, 300, **device),
+        event(operators.WINDOWS, 200, **device),
     )
     busy = {
         'predictor': 10,
@@ -166,7 +169,7 @@ def test_on_an_accelerator_kernels_count():
 
 
 def test_a_real_step():
-    """All parts that a sparse network has take time, all steps are counted, hooks are gone."""
+    """All classes that a sparse network has take time, and all steps are counted."""
     model = MODELS.build(SWIN).eval()
     calls = []
     image = torch.randn(1, 3, 64, 64)
@@ -176,65 +179,61 @@ def test_a_real_step():
         with torch.inference_mode():
             model(image)
 
-    seconds = time_by_part(step, model, CPU, rounds=2, warmup=1)
-    assert len(calls) == 3 and tuple(seconds) == PARTS
-    assert {part for part, value in seconds.items() if not value > 0} == {'order in windows'}
-    predictors = [module for module in model.modules() if isinstance(module, TokenPredictor)]
-    assert len(predictors) == 3
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in predictors)
+    seconds = time_by_operator_class(step, CPU, rounds=2, warmup=1)
+    assert len(calls) == 3 and tuple(seconds) == OPERATOR_CLASSES
+    assert {kind for kind, value in seconds.items() if not value > 0} == {'order in windows'}
 
 
 def test_what_prepared_attention_gathers_is_the_order_in_windows():
-    model, add = MODELS.build(SWIN).prepare_for_inference(), FoldedWindowAttention.add_
+    model = MODELS.build(SWIN).prepare_for_inference()
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        seconds = time_by_part(lambda: model(image), model, CPU, rounds=1)
+        seconds = time_by_operator_class(lambda: model(image), CPU, rounds=1)
         dense = MODELS.build({**SWIN, 'keep_ratios': None}).prepare_for_inference()
-        of_dense = time_by_part(lambda: dense(image), dense, CPU, rounds=1)
+        of_dense = time_by_operator_class(lambda: dense(image), CPU, rounds=1)
     assert min(seconds['order in windows'], seconds['gather and scatter']) > 0
     assert of_dense['order in windows'] > 0 and of_dense['gather and scatter'] == 0
-    assert FoldedWindowAttention.add_ is add
 
 
 def test_what_predictors_run_counts_as_theirs(monkeypatch):
-    """No selection is left for other parts; a dense network has no predictor's time."""
+    """No selection is left for other classes; a dense network has no predictor's time."""
     model = DynamicConvNeXt('atto', keep_ratios=0.7).eval()
     image = torch.randn(1, 3, 64, 64)
     traces = []
-    sum_by_part = parts.sum_by_part
+    sum_by_class = operators.sum_by_class
     monkeypatch.setattr(
-        parts,
-        'sum_by_part',
+        operators,
+        'sum_by_class',
         lambda events, on_accelerator: (
-            traces.append(list(events)) or sum_by_part(events, on_accelerator)
+            traces.append(list(events)) or sum_by_class(events, on_accelerator)
         ),
     )
     with torch.inference_mode():
-        time_by_part(lambda: model(image), model, CPU, rounds=1, warmup=0)
+        time_by_operator_class(lambda: model(image), CPU, rounds=1, warmup=0)
         model.keep_ratios = None
         dense = DynamicConvNeXt('atto').eval()
-        assert time_by_part(lambda: dense(image), dense, CPU, 1, 0)['predictor'] == 0
-    placed = [(made.name, *parts._place(made)) for made in traces[0]]
+        assert time_by_operator_class(lambda: dense(image), CPU, 1, 0)['predictor'] == 0
+    placed = [(made.name, *operators._place(made)) for made in traces[0]]
     # Of the head, of the choice, and of the numbers of what was chosen.
     for operator in ('log_softmax', 'nan_to_num', 'topk', 'cumsum', 'nonzero'):
         assert {
-            part for name, inside, part in placed if name == f'aten::{operator}' and inside
+            kind for name, inside, kind in placed if name == f'aten::{operator}' and inside
         } == {'predictor'}, operator
-    assert {part for name, inside, part in placed if name == 'aten::index_select' and inside} == {
+    assert {kind for name, inside, kind in placed if name == 'aten::index_select' and inside} == {
         'gather and scatter'
     }
 
 
 def test_the_mean_of_all_rounds(monkeypatch):
-    monkeypatch.setattr(parts, 'sum_by_part', lambda events, on_accelerator: dict(rest=6.0))
-    assert time_by_part(lambda: None, torch.nn.Identity(), CPU, rounds=3) == dict(rest=2.0)
+    monkeypatch.setattr(operators, 'sum_by_class', lambda events, on_accelerator: dict(rest=6.0))
+    assert time_by_operator_class(lambda: None, CPU, rounds=3) == dict(rest=2.0)
 
 
 def test_an_error_in_a_predictor_leaves_nothing_open(monkeypatch):
     model = MODELS.build(SWIN).eval()
     entered, left = [], []
 
-    class Range(parts.record_function):
+    class Range(record_function):
         def __enter__(self):
             entered.append(self.name)
             return super().__enter__()
@@ -243,20 +242,30 @@ def test_an_error_in_a_predictor_leaves_nothing_open(monkeypatch):
             left.append(self.name)
             return super().__exit__(*error)
 
-    monkeypatch.setattr(parts, 'record_function', Range)
+    monkeypatch.setattr(operators, 'record_function', Range)
+    monkeypatch.setattr(ranges, 'record_function', Range)
 
     def fail(*args):
         raise ArithmeticError
 
     monkeypatch.setattr(TokenPredictor, 'log_probs', fail)
     with pytest.raises(ArithmeticError):
-        time_by_part(lambda: model(torch.zeros(1, 3, 64, 64)), model, CPU, rounds=1, warmup=0)
-    assert entered == [parts.STEP, parts.PREDICTOR] and left == entered[::-1]
-    assert not any(module._forward_hooks for module in model.modules())
+        time_by_operator_class(lambda: model(torch.zeros(1, 3, 64, 64)), CPU, rounds=1, warmup=0)
+    assert entered == [operators.STEP, ranges.PREDICTOR] and left == entered[::-1]
+
+
+def test_recorded_profiles_have_these_classes():
+    """What was measured before is read under the same names."""
+    recorded = list((Path(__file__).parents[2] / 'benchmarks').rglob('profile-*.json'))
+    assert recorded
+    for path in recorded:
+        for row in json.loads(path.read_text())['rows']:
+            assert list(row['seconds']) == list(OPERATOR_CLASSES)
+            assert set(operators.OperatorTimes(**row).shares) == set(OPERATOR_CLASSES)
 
 
 def test_shares():
-    times = parts.PartTimes('a', 1, 64, 64, 'bf16', 0.5, dict(rest=0.3, norms=0.1))
+    times = operators.OperatorTimes('a', 1, 64, 64, 'bf16', 0.5, dict(rest=0.3, norms=0.1))
     assert times.shares == pytest.approx(dict(rest=0.75, norms=0.25))
 
 
@@ -269,4 +278,4 @@ def test_shares():
 )
 def test_mistakes(kwargs, text):
     with pytest.raises(ValueError, match=text):
-        time_by_part(lambda: None, torch.nn.Identity(), CPU, **kwargs)
+        time_by_operator_class(lambda: None, CPU, **kwargs)

@@ -1,11 +1,21 @@
+import logging
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dynsp_mm.ops.backends import resolve as backend
-from dynsp_mm.ops.backends.resolve import resolve_backend
+from dynsp_mm.errors import UserError
+from dynsp_mm.ops import BACKENDS
+from dynsp_mm.ops.backends import (
+    BACKEND_CLASSES,
+    fallback_reasons,
+    find_backend,
+    register_backend,
+    resolve_backend,
+)
+from dynsp_mm.ops.backends.eager import EagerBackend
+from dynsp_mm.ops.backends.triton import backend
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda', 0)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -82,9 +92,9 @@ def test_named(machine):
 def test_unknown_name(name):
     with pytest.raises(ValueError) as error:
         resolve_backend(name, CPU, torch.float32)
-    assert str(error.value) == (
-        f"backend={name!r}: must be one of 'auto', 'eager', 'onednn', 'triton'"
-    )
+    choices = ', '.join(map(repr, BACKENDS))
+    assert choices.startswith("'auto', 'eager', ")
+    assert str(error.value) == f'backend={name!r}: must be one of {choices}'
 
 
 def test_another_device(machine):
@@ -179,3 +189,97 @@ def test_this_machine(monkeypatch):
         assert resolve_backend('onednn', CPU, torch.float32) == 'onednn'
     monkeypatch.setattr(torch.backends.mkldnn, 'enabled', False)
     assert resolve_backend('auto', CPU, torch.float32) == 'eager'
+
+
+def test_all_reasons_are_given(machine):
+    machine.onednn(available=False, enabled=False, operators={})
+    machine.gpu(None)
+    machine.triton(None)
+    onednn = BACKEND_CLASSES['onednn'].not_supported_reasons(CUDA, torch.bfloat16)
+    assert onednn == [
+        'needs the CPU, the tensors are on cuda:0',
+        'this PyTorch is built without oneDNN',
+        'torch.backends.mkldnn is switched off',
+        'this PyTorch has no torch.ops.mkldnn._linear_pointwise',
+        'this PyTorch has no torch.ops.mkldnn._reorder_linear_weight',
+        'oneDNN computes no bfloat16 on this processor',
+    ]
+    triton = BACKEND_CLASSES['triton'].not_supported_reasons(CPU, torch.float64)
+    assert triton[:3] == [
+        'needs float32, float16 or bfloat16, the tensors are float64',
+        'needs a CUDA device, the tensors are on cpu',
+        'PyTorch sees no CUDA device',
+    ]
+    assert len(triton) == 4 and triton[3].startswith('triton cannot be imported: ')
+    for name, device, dtype, reasons in (
+        ('onednn', CUDA, torch.bfloat16, onednn),
+        ('triton', CPU, torch.float64, triton),
+    ):
+        with pytest.raises(UserError) as error:
+            find_backend(name, device, dtype)
+        assert str(error.value) == f'backend={name!r}: ' + '; '.join(reasons)
+
+
+def test_why_automatic_falls_back(machine, caplog):
+    caplog.set_level(logging.INFO, 'dynsp_mm')
+    assert fallback_reasons('cpu', torch.float32) == {}
+    assert find_backend('auto', CPU, torch.float32).name == 'onednn' and not caplog.messages
+    assert fallback_reasons(CPU, torch.float16) == {
+        'onednn': ['needs float32 or bfloat16, the tensors are float16']
+    }
+    assert find_backend('auto', 'cpu', torch.float16).name == 'eager'
+    assert caplog.messages == [
+        "backend 'onednn' cannot run, 'eager' runs: "
+        'needs float32 or bfloat16, the tensors are float16'
+    ]
+    # Nothing is preferred to eager there.
+    assert fallback_reasons(CUDA, torch.float32) == {}
+
+
+@pytest.fixture
+def toy():
+    """A backend that a stranger wrote."""
+
+    @register_backend
+    class Toy(EagerBackend):
+        name = 'toy'
+        devices = ('cpu', 'xpu')
+        dtypes = (torch.float16,)
+        tolerances = {torch.float16: 1e-2}
+        preferred_on = ('cpu',)
+
+    yield Toy
+    del BACKEND_CLASSES['toy']
+    BACKENDS.remove('toy')
+
+
+def test_a_backend_registers_itself(toy, machine):
+    assert BACKENDS[-1] == 'toy' and resolve_backend('toy', CPU, torch.float16) == 'toy'
+    found = find_backend('auto', 'cpu', torch.float16)
+    assert type(found) is toy and found.device == CPU
+    # The first that is preferred and can run.
+    assert resolve_backend('auto', CPU, torch.float32) == 'onednn'
+    assert list(fallback_reasons(CPU, torch.float64)) == ['onednn', 'toy']
+    with pytest.raises(ValueError) as error:
+        resolve_backend('toy', CUDA, torch.float32)
+    assert str(error.value) == (
+        "backend='toy': needs the CPU or a device of type xpu, the tensors are on cuda:0; "
+        'needs float16, the tensors are float32'
+    )
+
+
+@pytest.mark.parametrize('name', ['auto', 'eager', 'toy'])
+def test_names_are_not_taken_twice(toy, name):
+    before = dict(BACKEND_CLASSES), list(BACKENDS)
+    with pytest.raises(
+        ValueError, match=rf"^Other\.name='{name}': is taken; the names are 'auto',"
+    ):
+        register_backend(type('Other', (EagerBackend,), dict(name=name)))
+    assert (BACKEND_CLASSES, BACKENDS) == before
+
+
+def test_each_dtype_has_a_tolerance():
+    changes = dict(name='other', dtypes=(torch.float32, torch.int8))
+    with pytest.raises(ValueError, match=r'must name each of its dtypes; torch.int8 is missing'):
+        register_backend(type('Other', (EagerBackend,), changes))
+    assert 'other' not in BACKENDS
