@@ -9,11 +9,11 @@ from toys import SWIN, Images, ToyModel, toy_runner
 import dynsp_mm
 from dynsp_mm.analysis import count_macs
 from dynsp_mm.deploy.prepare import PrepareForInferenceHook
-from dynsp_mm.prepared import Foldable, reference_forms
+from dynsp_mm.prepared import Preparable, reference_forms
 
 
 def forms(model):
-    return [m._form is not None for m in model.modules() if isinstance(m, Foldable)]
+    return [m._form is not None for m in model.modules() if isinstance(m, Preparable)]
 
 
 def test_prepares_the_backbones_of_a_model():
