@@ -4,9 +4,9 @@
     python -m benchmarks.report performance    # one of them
     python -m benchmarks.report results        # the other, and its plots
 
-A table stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->``. In docs/PERFORMANCE.md NAME is
-a result of speed/commands.yml, in docs/RESULTS.md a set of accuracy/rows.yml. Nothing else writes
-between these marks.
+A table stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->``. In docs/PERFORMANCE.md NAME
+is a result of speed/commands.yml, in docs/RESULTS.md a set of accuracy/rows.yml. Nothing else
+writes between these marks.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """benchmarks/accuracy/: its rows, statistics and pages, and a tiny set."""
 
 import json
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +15,8 @@ from benchmarks.accuracy import evaluate
 from benchmarks.accuracy import rows as table
 from benchmarks.accuracy.tables import interval
 from dynsp_mm.tooling import options as cli
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_rows_name_configs_that_differ_as_they_say():
@@ -99,6 +103,40 @@ def test_report(page, tmp_path, monkeypatch):
     with pytest.raises(cli.UserError, match='needs the marks <!-- tiny --> and'):
         report.report_results()
     assert page.read_text() == 'no marks'
+
+
+@pytest.mark.parametrize(
+    'text,said',
+    [
+        ('<!-- tiny -->\n', 'each once'),
+        ('<!-- tiny -->\n<!-- tiny -->\n<!-- end of tiny -->\n', 'each once'),
+        ('<!-- end of tiny -->\n<!-- tiny -->\n', '<!-- end of tiny --> must come after <!-- tiny'),
+        (
+            '<!-- tiny -->\n<!-- end of tiny -->\n<!-- other -->\n<!-- end of other -->\n',
+            'RESULTS.md: <!-- other --> names no table; must be one of tiny',
+        ),
+    ],
+)
+def test_a_page_with_wrong_marks_stays(page, text, said):
+    page.write_text(text)
+    with pytest.raises(cli.UserError, match=said):
+        report.fill(page, ['tiny'], str.upper, required=['tiny'])
+    assert page.read_text() == text
+
+
+def test_the_page_shows_the_results(page, monkeypatch):
+    """The report would leave it as it is, and its plots are there."""
+    own = ROOT / 'docs/RESULTS.md'
+    monkeypatch.setattr(table, 'RESULTS', ROOT / 'benchmarks/accuracy/results')
+    monkeypatch.setattr(report.plots, 'plot', lambda dataset, sets: None)
+    page.write_text(own.read_text())
+    report.report_results()
+    assert page.read_text() == own.read_text()
+    plots = re.findall(r'!\[.*\]\((.*)\)', own.read_text())
+    assert [(own.parent / plot).resolve() for plot in plots] == [
+        table.plot_path(dataset) for dataset in table.read_rows()
+    ]
+    assert all((own.parent / plot).is_file() for plot in plots)
 
 
 CONFIG = """

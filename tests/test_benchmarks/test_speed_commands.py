@@ -92,7 +92,10 @@ GROWTH = [
     f'{TOOLS}/plot_benchmark.py benchmarks/speed/growth-x.json --against side '
     '--out benchmarks/speed/growth-x.png --name=b=dynamic_convnext_atto@drop_path_rate=0.1',
 ]
-GPU = f'{TOOLS}/profile_parts.py dynamic_convnext_atto --device cuda --json benchmarks/speed/gpu-x.json'
+GPU = (
+    f'{TOOLS}/profile_parts.py dynamic_convnext_atto --device cuda '
+    '--json benchmarks/speed/gpu-x.json'
+)
 
 
 def test_all_that_is_not_there(runner, capsys, monkeypatch):

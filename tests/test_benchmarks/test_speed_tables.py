@@ -136,7 +136,8 @@ def test_unknown_result(tables, capsys):
     with pytest.raises(SystemExit):
         tables()
     assert capsys.readouterr().err == (
-        'ERROR: PERFORMANCE.md: <!-- clock-b --> names no table; must be one of clock-a, profile-a\n'
+        'ERROR: PERFORMANCE.md: <!-- clock-b --> names no table; '
+        'must be one of clock-a, profile-a\n'
     )
 
 
