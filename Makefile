@@ -17,7 +17,7 @@ demo: install
 	@$(PYTHON_ENV) tools/demo.py
 
 lint: install
-	@$(RUFF) check --no-cache . || \
+	@$(RUFF) check --no-cache --output-format concise . || \
 		{ echo "ERROR: ruff check found the lines above; 'make format' mends what it can" >&2; exit 1; }
 	@$(RUFF) format --no-cache --check . || \
 		{ echo "ERROR: ruff format would change the files above; 'make format' does" >&2; exit 1; }
