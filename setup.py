@@ -1,7 +1,8 @@
 """Packaging of dynsp_mm; the metadata stands in pyproject.toml.
 
-Wheels carry configs, tools and the model index in ``dynsp_mm/.mim``, where OpenMMLab's programs look
-for them; an editable install gets links there.
+Wheels carry configs, tools and the model index in ``dynsp_mm/.mim``, where OpenMMLab's programs
+look for them; an editable install gets links there. What only maintainers run lies in
+``benchmarks/``, which no wheel has.
 """
 
 import os

@@ -1,16 +1,1 @@
-"""Mask2Former, DynamicSwin-B, ADE20K, 160k iterations, crops of 640 (16 images a step).
-
-    tools/dist_train.sh configs/mask2former_dyswin_b_ade20k.py 8
-
-The head is mmdet's, which must be installed beside mmseg. Windows are of 12, as in mmseg's config.
-"""
-
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
-_base_ = [
-    __import__('dynsp_mm')
-    and 'mmseg::mask2former/mask2former_swin-b-in1k-384x384-pre_8xb2-160k_ade20k-640x640.py',
-    './_base_/sparse_training.py',
-]
-
-# The inherited init_cfg names the published dense checkpoint (swin_base_patch4_window12_384).
-model = dict(backbone=dict(type='DynamicSwin', keep_ratios=0.7))
+_base_ = './dynamic_swin/mask2former_dyswin_b_ade20k.py'

@@ -1,18 +1,1 @@
-"""UPerNet, DynamicConvNeXt-T, ADE20K, 160k iterations, crops of 512 (16 images a step).
-
-    tools/dist_train.sh configs/upernet_dyconvnext_t_ade20k.py 8
-
-Mixed precision, rate decay by stages and sliding windows at test time, as in mmseg's ConvNeXt.
-"""
-
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
-_base_ = [
-    __import__('dynsp_mm')
-    and 'mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
-]
-# In place of mmpretrain.models, from which the dense backbone comes.
-custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
-custom_hooks = [dict(type='SparseTrainingHook', keep_ratio_weight=10.0)]
-
-# The inherited init_cfg names the published dense checkpoint (convnext-tiny, ImageNet-1k).
-model = dict(backbone=dict(type='DynamicConvNeXt', keep_ratios=0.7))
+_base_ = './dynamic_convnext/upernet_dyconvnext_t_ade20k.py'

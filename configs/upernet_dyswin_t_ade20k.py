@@ -1,14 +1,1 @@
-"""UPerNet, DynamicSwin-T, ADE20K, 160k iterations, crops of 512 (16 images a step).
-
-tools/dist_train.sh configs/upernet_dyswin_t_ade20k.py 8
-"""
-
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
-_base_ = [
-    __import__('dynsp_mm')
-    and 'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
-    './_base_/sparse_training.py',
-]
-
-# The inherited init_cfg names the published dense checkpoint (swin_tiny_patch4_window7_224).
-model = dict(backbone=dict(type='DynamicSwin', keep_ratios=0.7))
+_base_ = './dynamic_swin/upernet_dyswin_t_ade20k.py'

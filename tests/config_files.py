@@ -7,16 +7,24 @@ from pathlib import Path
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
+
+
+def path_of(name):
+    """The file in the folder of its method that says what is in the config of that name."""
+    (path,) = CONFIGS.glob(f'[!_]*/{name}.py')
+    return path
 
 
 def load(name):
     """The config of that name, each time a new copy."""
-    return copy.deepcopy(_load(name))
+    return copy.deepcopy(load_path(CONFIGS / f'{name}.py'))
 
 
 @cache
-def _load(name):
-    return Config.fromfile(ROOT / f'configs/{name}.py')
+def load_path(path):
+    """The config of a file; the same object each time."""
+    return Config.fromfile(path)
 
 
 def plain(value):

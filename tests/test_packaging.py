@@ -1,5 +1,8 @@
-"""A wheel serves without the checkout."""
+"""A wheel serves without the checkout, and has nothing that only maintainers run."""
 
+import ast
+import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -19,8 +22,11 @@ SOURCES = (
     'model-index.yml',
     'configs',
     'tools',
+    'benchmarks',
     'dynsp_mm',
 )
+# What mmengine and mmcv bring, and the libraries that a user may have.
+OPENMMLAB = {'mmengine', 'mmcv', 'cv2', 'matplotlib', 'mmdet', 'mmseg', 'mmpretrain'}
 
 
 def run(*command, **kwargs):
@@ -71,6 +77,48 @@ def test_it_carries_configs_tools_and_index(installed):
     assert {name for name in top if not name.endswith('.dist-info')} == {'dynsp_mm'}
 
 
+def test_nothing_of_the_maintainers_is_in_it(installed):
+    own = {path.name for path in (ROOT / 'benchmarks').rglob('*') if path.suffix in ('.py', '.yml')}
+    own -= {'__init__.py', '__main__.py'}
+    assert {'swap_matrix.py', 'report.py', 'rows.yml', 'commands.yml'} <= own
+    # A config, a tool or a module of the package may have a name that one there has.
+    own -= {
+        path.name for name in ('configs', 'tools', 'dynsp_mm') for path in (ROOT / name).rglob('*')
+    }
+    assert len(own) > 10
+    paths = [path.relative_to(installed) for path in installed.rglob('*')]
+    assert not [path for path in paths if path.name in own or 'benchmarks' in path.parts]
+    assert not [path for path in paths if path.suffix in ('.json', '.csv', '.png')]
+
+
+def imported_modules(folder):
+    """Top-level modules that the files of a folder import, anywhere in them."""
+    found = set()
+    for path in (ROOT / folder).rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split('.')[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(node.module.split('.')[0])
+    return found - set(sys.stdlib_module_names) - {'dynsp_mm', 'benchmarks'}
+
+
+def test_what_it_needs_is_declared(installed):
+    (folder,) = installed.glob('*.dist-info')
+    metadata = importlib.metadata.PathDistribution(folder).metadata
+    needed = {}
+    for requirement in metadata.get_all('Requires-Dist'):
+        match = re.match(r"""([\w-]+)[^;]*(?:; extra == ["'](\w+)["'])?""", requirement)
+        name, extra = match.groups()
+        needed.setdefault(extra, set()).add(name)
+    assert set(metadata.get_all('Provides-Extra')) == {'data', 'bench', 'dev'}
+    assert needed['dev'] >= {'pytest', 'pytest-xdist', 'ruff', 'pre-commit'}
+    # Triton comes with torch, on the systems that it runs on.
+    package = imported_modules('dynsp_mm') | imported_modules('tools')
+    assert package - OPENMMLAB - {'triton'} <= needed[None] | needed['data']
+    assert imported_modules('benchmarks') - OPENMMLAB - needed[None] <= needed['bench']
+
+
 def test_it_runs_elsewhere(installed, tmp_path):
     """Its configs serve as bases, in a config file and through the hub; the tools run."""
     (tmp_path / 'mine.py').write_text(
@@ -84,7 +132,10 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 import mmdet.models
-assert get_config('dynsp_mm::maskrcnn_dyswin_t.py').model.backbone.keep_ratios == 0.7
+flat = get_config('dynsp_mm::maskrcnn_dyswin_t.py')
+assert flat.model.backbone.keep_ratios == 0.7
+foldered = get_config('dynsp_mm::dynamic_swin/maskrcnn_dyswin_t.py')
+assert foldered.to_dict() == flat.to_dict()
 cfg = Config.fromfile('mine.py')
 init_default_scope(cfg.default_scope)
 print(type(MODELS.build(cfg.model).backbone).__module__)

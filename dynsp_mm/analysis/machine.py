@@ -19,6 +19,14 @@ from ..version import __version__
 
 DTYPES = dict(float32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
+# What measurements and their pages write, below the root of the checkout.
+RECORDED = (
+    'docs/**',
+    'benchmarks/**/*.json',
+    'benchmarks/**/*.csv',
+    'benchmarks/**/*.png',
+    'benchmarks/SWAP_MATRIX.md',
+)
 SPEED_VARIABLES = (
     'OMP_NUM_THREADS',
     'OMP_WAIT_POLICY',
@@ -129,8 +137,8 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 def own_version() -> dict[str, str | None]:
     """``version`` of this package and git ``commit`` of its checkout.
 
-    The commit ends in '-dirty' where tracked files differ from it, other than the results that
-    benchmarks/ and docs/ hold; None outside a checkout.
+    The commit ends in '-dirty' where tracked files differ from it, other than those that
+    measurements and their pages write (``RECORDED``); None outside a checkout.
     """
 
     def git(*args: str) -> str | None:
@@ -151,8 +159,7 @@ def own_version() -> dict[str, str | None]:
         'HEAD',
         '--',
         ':(top)',
-        ':(top,exclude)benchmarks',
-        ':(top,exclude)docs',
+        *(f':(top,exclude,glob){path}' for path in RECORDED),
     ):
         commit += '-dirty'
     return dict(version=__version__, commit=commit)

@@ -1,11 +1,9 @@
 """The ImageNet configs are the published recipe, and start from whole dense classifiers."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from config_files import CONFIGS, load, path_of
 from mmengine.dataset import default_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -16,7 +14,6 @@ from mmpretrain.utils import register_all_modules
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.training.new_parts import is_new
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
 VARIANTS = [
     (family, size, keep)
     for family, keeps in (('dyswin', [0.7]), ('dyconvnext', [0.7, 0.9]))
@@ -27,17 +24,18 @@ TYPES = dict(dyswin='DynamicSwin', dyconvnext='DynamicConvNeXt')
 ARCHS = dict(t='tiny', s='small', b='base')
 
 
-def path_of(family, size, keep=0.7):
-    return CONFIGS / f'cls_{family}_{size}_{"r09_" if keep == 0.9 else ""}in1k.py'
+def name_of(family, size, keep=0.7):
+    return f'cls_{family}_{size}_{"r09_" if keep == 0.9 else ""}in1k'
 
 
 def test_these_are_all():
-    assert {path_of(*variant) for variant in VARIANTS} == set(CONFIGS.glob('cls_dy*.py'))
+    names = {path.stem for path in CONFIGS.glob('cls_dy*.py')}
+    assert {name_of(*variant) for variant in VARIANTS} == names
 
 
 @pytest.mark.parametrize('family,size,keep', VARIANTS)
 def test_is_the_published_recipe(family, size, keep):
-    config = Config.fromfile(path_of(family, size, keep))
+    config = load(name_of(family, size, keep))
     backbone, head = config.model.backbone, config.model.head
     assert (backbone.type, backbone.arch, backbone.keep_ratios) == (
         TYPES[family],
@@ -80,7 +78,7 @@ def test_the_command_for_8_gpus_fits_the_hooks():
     """What the docstrings give: the average is taken once a step, not once a batch."""
     options = {'optim_wrapper.accumulative_counts': 4, 'custom_hooks.2.interval': 4}
     for family in TYPES:
-        path = path_of(family, 't')
+        path = path_of(name_of(family, 't'))
         assert all(f'{option}={value}' in path.read_text() for option, value in options.items())
         config = cli.load_config(str(path), options)
         assert (config.custom_hooks[2].type, config.custom_hooks[2].interval) == ('EMAHook', 4)
@@ -90,7 +88,7 @@ def small(family):
     """The config of size t with a network that is quick to build."""
     register_all_modules(init_default_scope=False)
     init_default_scope('mmpretrain')
-    config = Config.fromfile(path_of(family, 't'))
+    config = load(name_of(family, 't'))
     config.model.backbone.arch = dict(
         dyswin=dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4]),
         dyconvnext=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128]),

@@ -102,5 +102,5 @@ def test_moving_averages_follow_a_sparse_backbone():
     averages.update_parameters(backbone)
     own = averages.module.state_dict()
     assert own.keys() == before.keys()
-    for key, parameter in backbone.named_parameters():
+    for key, _ in backbone.named_parameters():
         torch.testing.assert_close(own[key], before[key] + 0.5, msg=key)

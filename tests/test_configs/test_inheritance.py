@@ -13,9 +13,13 @@ BASES = {
     'retinanet_dyswin_t': 'mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py',
     'dino_dyswin_l': 'mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py',
     'rtmdet_dyswin_b': 'mmdet::rtmdet/rtmdet_l_swin_b_4xb32-100e_coco.py',
-    'mask2former_dyswin_t_ade20k': 'mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py',
-    'mask2former_dyswin_s_ade20k': 'mmseg::mask2former/mask2former_swin-s_8xb2-160k_ade20k-512x512.py',
-    'mask2former_dyswin_b_ade20k': 'mmseg::mask2former/mask2former_swin-b-in1k-384x384-pre_8xb2-160k_ade20k-640x640.py',
+    **{
+        f'mask2former_dyswin_{size}_ade20k': 'mmseg::mask2former/mask2former_swin-'
+        f'{size}_8xb2-160k_ade20k-512x512.py'
+        for size in 'ts'
+    },
+    'mask2former_dyswin_b_ade20k': 'mmseg::mask2former/mask2former_swin-b-in1k-384x384-pre_8xb2-'
+    '160k_ade20k-640x640.py',
     **{
         f'cascade_maskrcnn_dyconvnext_{size}': 'mmdet::convnext/cascade-mask-rcnn_convnext-'
         f'{size}-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from config_files import ROOT, load, plain
+from config_files import CONFIGS, ROOT, load, path_of, plain
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
@@ -12,7 +12,7 @@ from dynsp_mm import SparseTrainingHook
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.training.new_parts import is_new
 
-NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*_teacher.py'))
+NAMES = sorted(path.stem for path in CONFIGS.glob('*_teacher.py'))
 SMALL = dict(
     dyswin=dict(embed_dims=16, depths=[1, 1, 4, 1], num_heads=[1, 1, 2, 4]),
     dyconvnext=dict(arch=dict(depths=[1, 1, 4, 1], channels=[16, 32, 64, 128])),
@@ -53,9 +53,10 @@ def test_differs_from_the_config_without_a_teacher_as_promised(name):
     else:
         assert config.train_cfg.max_epochs == 12 == config.param_scheduler[-1].end
         assert config.param_scheduler[-1].milestones == [8, 11]
+    path = path_of(name)
     assert all(
-        line in (ROOT / f'configs/{name}.py').read_text()
-        for line in (f'tools/dist_train.sh configs/{name}.py 8', '--from-dense FILE')
+        line in path.read_text()
+        for line in (f'tools/dist_train.sh {path.relative_to(ROOT)} 8', '--from-dense FILE')
     )
 
 

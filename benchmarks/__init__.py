@@ -1,0 +1,1 @@
+"""What only maintainers run: measurements, experiments, and the pages made of them."""

@@ -1,0 +1,9 @@
+"""Mask R-CNN, DynamicSwin-S, COCO, 1x.
+
+python tools/train.py configs/dynamic_swin/maskrcnn_dyswin_s.py
+"""
+
+_base_ = './maskrcnn_dyswin_t.py'
+
+pretrained = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_small_patch4_window7_224.pth'
+model = dict(backbone=dict(depths=[2, 2, 18, 2], init_cfg=dict(checkpoint=pretrained)))

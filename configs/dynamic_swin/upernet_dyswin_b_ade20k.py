@@ -1,0 +1,14 @@
+"""UPerNet, DynamicSwin-B, ADE20K, 160k iterations, crops of 512 (16 images a step).
+
+tools/dist_train.sh configs/dynamic_swin/upernet_dyswin_b_ade20k.py 8
+"""
+
+# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
+_base_ = [
+    __import__('dynsp_mm')
+    and 'mmseg::swin/swin-base-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
+    '../_base_/sparse_training.py',
+]
+
+# The inherited init_cfg names the published dense checkpoint (swin_base_patch4_window7_224).
+model = dict(backbone=dict(type='DynamicSwin', keep_ratios=0.7))
