@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 from mmengine.dataset import Compose, pseudo_collate
 
-from ..backbones import STViTSwin
+from .. import families
 from ..backbones.sparse_backbone import SparseBackbone
 from ..configuration.read import leaf_datasets
 from ..recording.recorder import record_decisions, record_semantic_attention
@@ -48,7 +48,8 @@ def find_painter(model: nn.Module) -> Painter:
                     image, [record.decision for record in records], *place
                 ),
             )
-        if isinstance(module, STViTSwin):
+        card = families.of(module)
+        if card is not None and card.semantic:
             return Painter(
                 module,
                 record_semantic_attention,

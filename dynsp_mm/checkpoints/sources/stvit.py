@@ -2,8 +2,8 @@
 (changsn/STViT-R-Object-Detection), whose names extend those of official Swin.
 """
 
-from ..convert import Rule, Source
-from .swin import BLOCK, DENSE
+from ..rules import Rule, Source, register
+from .swin import BLOCK, DENSE, OFFICIAL
 
 GROUPS = (
     Rule(r'patch_embed\.proj\.0\.c\.weight', 'backbone.patch_embed.layers.0.conv.weight'),
@@ -19,10 +19,10 @@ GROUPS = (
     ),
     Rule(r'layers\.(\d+)\.semantic_token2', r'backbone.stages.\1.semantic_token2'),
 )
-SOURCES = (
+register(
     Source(
         'STViT-R release',
-        (r'patch_embed\.proj\.0\.c\.', r'layers\.\d+\.blocks\.\d+\.attn\.q\.'),
+        (r'patch_embed\.proj\.0\.c\.', r'layers\.\d+\.blocks\.\d+\.attn\.q\.', *OFFICIAL),
         GROUPS + DENSE,
-    ),
+    )
 )
