@@ -58,8 +58,8 @@ class Measured:
         pattern: Regular expression of the tensor's whole name; where no name matches, the
             argument keeps its default.
         axis: Axis that is measured, of length n.
-        rule: 'window', the window side whose position bias table has n rows, or 'image', the
-            image side whose map at stride 4 has n positions.
+        rule: 'side', n itself; 'window', the window side whose position bias table has n rows; or
+            'image', the image side whose map at stride 4 has n positions.
     """
 
     argument: str
@@ -135,7 +135,7 @@ class Names:
     sparse_stage: int = 2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Family:
     """What is known of a family.
 
@@ -159,7 +159,7 @@ class Family:
             relative to ``dynsp_mm.checkpoints.sources``.
         pooled: Boolean argument and attribute by which it returns pooled vectors (B, C) instead
             of maps; None for none.
-        all_stages: ``out_indices`` of all stages.
+        strides: Pixels of an image's side to a position of each stage's map.
         min_side: Least side of an image in pixels.
         spatial: Names of its predictors and cheap paths; None where it has none.
         semantic: Whether it works on semantic tokens, which can be drawn.
@@ -181,11 +181,19 @@ class Family:
     relatives: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     pooled: str | None = None
-    all_stages: tuple[int, ...] = (0, 1, 2, 3)
+    strides: tuple[int, ...] = (4, 8, 16, 32)
     min_side: int = 32
     spatial: str | None = SPATIAL
     semantic: bool = False
     ratios: str = 'hierarchical'
+
+    def __repr__(self) -> str:
+        return f'Family({self.name})'
+
+    @property
+    def all_stages(self) -> tuple[int, ...]:
+        """``out_indices`` of all stages."""
+        return tuple(range(len(self.strides)))
 
     @property
     def maps(self) -> dict[str, Any]:
@@ -247,6 +255,12 @@ def of(module: nn.Module | type) -> Family | None:
     cls = module if isinstance(module, type) else type(module)
     cards = {card.cls: card for card in _FAMILIES.values()}
     return next((cards[base.__name__] for base in cls.__mro__ if base.__name__ in cards), None)
+
+
+def takes_decisions(module: nn.Module) -> bool:
+    """Whether a module is a backbone with predictors."""
+    card = of(module)
+    return card is not None and card.spatial is not None and bool(module.keep_ratios)
 
 
 def named_like(names: Iterable[str]) -> Family | None:

@@ -12,6 +12,7 @@ from ..families import Family
 
 # How a length tells an argument, see families.Measured.
 RULES: dict[str, Callable[[int], int]] = {
+    'side': lambda n: n,
     'window': lambda n: (round(n**0.5) + 1) // 2,
     'image': lambda n: 4 * round(n**0.5),
 }

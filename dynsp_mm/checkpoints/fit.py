@@ -80,7 +80,7 @@ def _split(card: Family, name: str, value: Tensor, own: Mapping[str, Tensor]) ->
 def _reshaped(
     card: Family, name: str, value: Tensor, shape: tuple[int, ...], model: nn.Module
 ) -> Tensor:
-    """The tensor in the model's shape where a rule gives it; else as it is, for loading to report."""
+    """The tensor in the model's shape, or as it is where no rule gives that."""
     how = next((h for p, h in card.names.resized.items() if re.fullmatch(p, name)), None)
     if how == 'table' and value.shape[1:] == shape[1:]:
         return _resize_square(value[None], shape[0])[0]

@@ -31,11 +31,11 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of the keys that ``pattern`` matches in full.
+    r"""What becomes of the keys that ``pattern`` matches in full.
 
     Args:
         pattern: Regular expression.
-        target: Template of the new name (``\\1`` etc.), or None when the key is dropped.
+        target: Template of the new name (``\1`` etc.), or None when the key is dropped.
         reason: Why a dropped key is not needed.
         transform: Function applied to the tensor.
         beside: Template of another key that must be there for the rule to hold.

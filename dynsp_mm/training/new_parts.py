@@ -4,7 +4,7 @@ import torch.nn as nn
 from mmengine.model import is_model_wrapper
 
 from .. import families
-from ..backbones.sparse_backbone import SparseBackbone
+from ..backbones.base import Backbone
 from ..errors import UserError
 
 
@@ -28,7 +28,7 @@ def new_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, SparseBackbone]:
+def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, Backbone]:
     """Name -> backbone of a model's backbones with token predictors, in order.
 
     Those with frozen predictors, such as a teacher's, only count where all are frozen.
@@ -41,9 +41,7 @@ def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, SparseBackb
         UserError: If there is none.
     """
     found = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, SparseBackbone) and module.keep_ratios
+        name: module for name, module in model.named_modules() if families.takes_decisions(module)
     }
     if not found:
         model = model.module if is_model_wrapper(model) else model

@@ -11,7 +11,6 @@ import torch.nn as nn
 from mmengine.dataset import Compose, pseudo_collate
 
 from .. import families
-from ..backbones.sparse_backbone import SparseBackbone
 from ..configuration.read import leaf_datasets
 from ..recording.recorder import record_decisions, record_semantic_attention
 from .keep_maps import draw_decisions
@@ -40,7 +39,7 @@ def find_painter(model: nn.Module) -> Painter:
         ValueError: If the model takes no decisions and has no semantic tokens.
     """
     for module in model.modules():
-        if isinstance(module, SparseBackbone) and module.keep_ratios:
+        if families.takes_decisions(module):
             return Painter(
                 module,
                 record_decisions,

@@ -1,5 +1,7 @@
-"""Tables for ConvNeXt: the DynamicConvNeXt release (raoyongming/DynamicViT) and the official
-dense checkpoints (facebookresearch/ConvNeXt), whose names the release extends.
+"""Tables for ConvNeXt.
+
+The DynamicConvNeXt release (raoyongming/DynamicViT) extends the names of the official dense
+checkpoints (facebookresearch/ConvNeXt).
 """
 
 from torch import Tensor

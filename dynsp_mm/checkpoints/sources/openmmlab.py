@@ -1,5 +1,7 @@
-"""Files that have the names of our backbones already: dense Swin, Swin-V2 and ConvNeXt of mmdet,
-mmseg and mmpretrain, and what this package trained.
+"""Files that have the names of our backbones already.
+
+They are those of dense Swin, Swin-V2 and ConvNeXt of mmdet, mmseg and mmpretrain, and what this
+package trained.
 
 There is no table. A name is known if the model that will load it has it, or if a tiny network of
 a family with these names has it but for the numbers of stage and block. The second is needed

@@ -1,5 +1,7 @@
-"""Table for the STViT-R releases: classification (changsn/STViT-R) and detection
-(changsn/STViT-R-Object-Detection), whose names extend those of official Swin.
+"""Table for the STViT-R releases.
+
+Those for classification (changsn/STViT-R) and for detection (changsn/STViT-R-Object-Detection)
+extend the names of official Swin.
 """
 
 from ..rules import Rule, Source, register

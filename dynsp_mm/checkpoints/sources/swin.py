@@ -1,5 +1,7 @@
-"""Tables for Swin: the DynamicSwin release (raoyongming/DynamicViT) and the official dense
-checkpoints (microsoft/Swin-Transformer), whose names the release extends.
+"""Tables for Swin.
+
+The DynamicSwin release (raoyongming/DynamicViT) extends the names of the official dense
+checkpoints (microsoft/Swin-Transformer).
 """
 
 import torch
