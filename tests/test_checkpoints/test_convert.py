@@ -9,7 +9,6 @@ from dynsp_mm import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from dynsp_mm.checkpoints import (
     backbone_config,
     convert_state_dict,
-    find_arch,
     find_source,
     fit_state_dict,
     unwrap,
@@ -173,27 +172,6 @@ def test_small_rules():
     embedding = torch.randn(1, 4, 8)
     result = convert_state_dict({**dense('dynamic_swin_eval'), 'absolute_pos_embed': embedding})
     assert torch.equal(result.backbone['absolute_pos_embed'], embedding)
-
-
-def test_architecture_is_read_off():
-    for kind, cls in (
-        ('Swin', DynamicSwin),
-        ('Swin-V2', DynamicSwinV2),
-        ('STViT-R Swin', STViTSwin),
-    ):
-        for name in ('tiny', 'small', 'base'):
-            arch = find_arch(cls(name).state_dict())
-            assert arch.name == f'{kind} {name}'
-    assert find_arch(DynamicConvNeXt('base').state_dict()).name == 'ConvNeXt base'
-    small, tiny = (find_arch(DynamicSwin(a).state_dict()) for a in ('small', 'tiny'))
-    assert small.differences(tiny) == ['depths (2, 2, 18, 2) (here (2, 2, 6, 2))']
-    assert small._replace(num_heads=(2, 4, 8, 16)).differences(small) == [
-        'heads (2, 4, 8, 16) (here (3, 6, 12, 24))'
-    ]
-    assert find_arch({}) is None
-    assert find_arch(DynamicSwin(**SWIN).state_dict()).name == 'Swin'
-    with pytest.raises(ValueError, match='is the checkpoint complete'):
-        backbone_config({'norm3.weight': torch.ones(1)})
 
 
 def test_bad_state_dicts():
