@@ -1,8 +1,9 @@
 """One card of plain data for each family of backbones.
 
 Creation, swapping, checkpoints, recording and messages read the cards, and the tests sweep over
-them. A new family registers its class in mmengine's MODELS and its card here; nothing else names
-it. The cards import no backbone: classes are found by their registered names.
+them. A new family consists of a class in ``backbones/``, registered in mmengine's MODELS, of a card
+here, and of a table in ``checkpoints/sources/`` for each program whose weights it takes. The cards
+import no backbone: classes are found by their registered names.
 """
 
 import re

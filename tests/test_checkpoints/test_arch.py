@@ -24,3 +24,24 @@ def test_architecture_is_read_off():
     assert find_arch(DynamicSwin(**SWIN).state_dict()).name == 'Swin'
     with pytest.raises(ValueError, match='is the checkpoint complete'):
         backbone_config({'norm3.weight': torch.ones(1)})
+
+
+@pytest.mark.parametrize('title', ['Swin', 'Swin-V2', 'STViT-R Swin'])
+def test_the_size_of_position_embeddings(title):
+    card = families.get(title)
+    cls = MODELS.get(card.cls)
+    model = cls(**{**card.samples[0], 'img_size': 96})
+    assert model.absolute_pos_embed.shape[1] == 24 * 24
+    config = backbone_config(model.state_dict())
+    again = MODELS.build(config)
+    assert again.absolute_pos_embed.shape == model.absolute_pos_embed.shape
+
+
+def test_where_the_sparse_stage_is():
+    model = DynamicSwin(arch=SWIN, keep_ratios=(0.7, 0.5), prune_blocks=(2, 4))
+    config = backbone_config(model.state_dict())
+    assert (config['prune_stage'], config['prune_blocks']) == (2, (2, 3))
+    assert config['keep_ratios'] == (1.0, 1.0)
+    assert backbone_config(DynamicSwin(arch=SWIN).state_dict())['keep_ratios'] == 0.7
+    shallow = DynamicSwin(arch=dict(SWIN, depths=(1, 1, 2, 1)))
+    assert 'keep_ratios' not in backbone_config(shallow.state_dict())

@@ -13,6 +13,7 @@ from dynsp_mm.checkpoints import (
     fit_state_dict,
     unwrap,
 )
+from dynsp_mm.checkpoints.sources import known_sources
 
 NEW = ('score_predictor', 'fastmlp', 'fast_path')
 SWIN = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
@@ -172,6 +173,25 @@ def test_small_rules():
     embedding = torch.randn(1, 4, 8)
     result = convert_state_dict({**dense('dynamic_swin_eval'), 'absolute_pos_embed': embedding})
     assert torch.equal(result.backbone['absolute_pos_embed'], embedding)
+
+
+def test_names_that_only_the_model_at_hand_has():
+    """Other norms than those of the published networks: a file is held against the model."""
+    model = DynamicSwin(arch=SWIN, norm_cfg=dict(type='BN1d'))
+    weights = model.state_dict()
+    with pytest.raises(ValueError, match='OpenMMLab Swin: 3 unknown key.*norm3.running_mean'):
+        convert_state_dict(weights)
+    assert set(convert_state_dict(weights, model=model).backbone) == set(weights)
+
+
+def test_the_source_that_knows_most_keys_decides():
+    """Releases hold all that official files do: their order in the register must not matter."""
+    for name, (source, _, make) in SOURCES.items():
+        found = [s for s in known_sources() if s.recognises(make())]
+        assert find_source(make()).name == source, name
+        lengths = [len(s.signature) for s in found]
+        assert lengths.count(max(lengths)) == 1, name
+    assert {source for source, _, _ in SOURCES.values()} <= {s.name for s in known_sources()}
 
 
 def test_bad_state_dicts():
