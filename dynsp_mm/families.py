@@ -135,6 +135,11 @@ class Names:
     out_norm: str | None = 'norm{}'
     sparse_stage: int = 2
 
+    @property
+    def out_norm_pattern(self) -> str:
+        """Regular expression of the name of an output norm; its group is the stage."""
+        return r'(\d+)'.join(map(re.escape, self.out_norm.split('{}')))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Family:

@@ -7,6 +7,7 @@ import torch
 import toy_family
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from toys import toy_runner
 
 from dynsp_mm import create_backbone, families, record_decisions
 from dynsp_mm.backbones.create import parse_name
@@ -341,6 +342,16 @@ def test_a_file_is_repaired_once(card, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------- the toy family
+def test_the_toy_family_trains_with_the_hooks(with_toy, tmp_path):
+    backbone = dict(type='ToyNet', keep_ratios=0.7, pooled=False)
+    hooks = [dict(type='SparseTrainingHook'), dict(type='KeepRatioAnnealingHook', end=2)]
+    runner = toy_runner(tmp_path, hooks, backbone)
+    model = runner.model.backbone
+    before = [p.detach().clone() for p in model.token_predictors.parameters()]
+    runner.train()
+    assert not any(torch.equal(a, b) for a, b in zip(before, model.token_predictors.parameters()))
+
+
 def test_a_release_of_the_toymaker(with_toy, tmp_path):
     """A table in a module that the card names: converted, fitted and loaded."""
     model = create_backbone('toy_t')

@@ -181,7 +181,7 @@ def backbone_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 def _out_indices(card: Family, state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
     if card.names.out_norm is None:
         return card.all_stages
-    pattern = card.names.out_norm.format(r'(\d+)') + r'\.weight'
+    pattern = card.names.out_norm_pattern + r'\.weight'
     return tuple(sorted(int(m[1]) for m in (re.fullmatch(pattern, k) for k in state_dict) if m))
 
 

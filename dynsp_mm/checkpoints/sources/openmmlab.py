@@ -66,7 +66,8 @@ def without_numbers(card: Family, name: str) -> str:
     if match:
         return re.sub(r'\d+', '#', match[0]) + name[match.end() :]
     if card.names.out_norm is not None:
-        name = re.sub(rf'^{card.names.out_norm.format("[0-9]+")}\.', 'norm#.', name)
+        norm = rf'^{card.names.out_norm_pattern}\.'
+        name = re.sub(norm, card.names.out_norm.format('#') + '.', name)
     return re.sub(r'(?<=\.)\d+(?=\.)', '#', name, count=1)
 
 
