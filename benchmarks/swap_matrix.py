@@ -27,15 +27,15 @@ from pathlib import Path
 
 from mmengine.utils import get_installed_path
 
+from dynsp_mm import families
 from dynsp_mm.analysis import machine
 from dynsp_mm.analysis.measurements import write_whole
-from dynsp_mm.configuration import swap as sparsify
 from dynsp_mm.configuration.read import without_pretrained
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.tooling import swap_check
 
 PAGE = Path(__file__).with_name('SWAP_MATRIX.md')
-NAMES = {*sparsify.SWAPS, *sparsify.UNLIKE}
+NAMES = {*families.dense_classes(), *families.unlike_classes()}
 TIMEOUT = 1800  # seconds for one check
 HEAD = """# Which configs of OpenMMLab can be made sparse
 
@@ -217,7 +217,7 @@ def quietly(kind, name, file):
 # ---------------------------------------------------------------------- the table
 def report(configs, backbones, models):
     """Markdown text."""
-    swappable = [entry for entry in configs if entry[1] in sparsify.SWAPS]
+    swappable = [entry for entry in configs if entry[1] in families.dense_classes()]
     good = [entry for entry in swappable if backbones[entry[2]]['status'] == 'ok']
     counts = Counter(models[entry[0]]['status'] for entry in swappable)
     distinct = {entry[2]: entry for entry in reversed(swappable)}
@@ -238,7 +238,7 @@ def report(configs, backbones, models):
     for key, (name, kind, _) in distinct.items():
         result = backbones[key]
         shared = sum(entry[2] == key for entry in swappable)
-        cells = [f'{name} ({shared})', sparsify.SWAPS[kind]]
+        cells = [f'{name} ({shared})', families.dense_classes()[kind].cls]
         if result['status'] == 'ok':
             cells += [
                 '{} x {}'.format(*result['size']),
@@ -268,8 +268,8 @@ def report(configs, backbones, models):
         )
     lines += ['', '## Not swapped', '', '| config | why |', '|---|---|']
     for name, kind, reason in configs:
-        if kind in sparsify.UNLIKE:
-            lines.append(row([name, f'{kind}: {sparsify.UNLIKE[kind]}']))
+        if kind in families.unlike_classes():
+            lines.append(row([name, f'{kind}: {families.unlike_classes()[kind]}']))
         elif kind == 'unreadable':
             lines.append(row([name, f'its own file cannot be loaded: {reason}']))
     return '\n'.join(lines) + '\n'
@@ -294,7 +294,7 @@ def main():
     configs = [
         entry for entry in find_configs(args.work_dir / 'configs.json') if args.only in entry[0]
     ]
-    swappable = [entry for entry in configs if entry[1] in sparsify.SWAPS]
+    swappable = [entry for entry in configs if entry[1] in families.dense_classes()]
     if not swappable:
         raise cli.UserError(
             f'--only {args.only}: no config with a Swin or ConvNeXt backbone has that in its name'

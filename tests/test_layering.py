@@ -66,6 +66,33 @@ def test_imports_point_downwards():
             assert not any(name.split('.')[0] == 'triton' for name in outside), path
 
 
+def module_of(path):
+    parts = ('dynsp_mm', *path.relative_to(PACKAGE).with_suffix('').parts)
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def imported_modules(path, modules):
+    """Modules of this package whose names a file imports, in functions too."""
+    package = module_of(path).split('.')
+    package = package if path.name == '__init__.py' else package[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *filter(None, [node.module])]
+            for alias in node.names:
+                deeper = '.'.join([*base, alias.name])
+                yield deeper if deeper in modules else '.'.join(base)
+
+
+def test_imports_have_no_circle():
+    paths = {module_of(path): path for path in PACKAGE.rglob('*.py')}
+    left = {name: set(imported_modules(path, paths)) for name, path in paths.items()}
+    while left:  # takes away what imports nothing that is left
+        free = [name for name, others in left.items() if not others & set(left)]
+        assert free, f'these import each other: {sorted(left)}'
+        for name in free:
+            del left[name]
+
+
 def test_importing_the_package_imports_no_task_library_and_needs_no_triton():
     # With None in its place, importing triton fails as where it is not installed.
     code = (

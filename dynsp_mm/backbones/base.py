@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from .. import families
 from ..checkpoints import adapt_state_dict, load_pretrained
 from ..errors import UserError
 from ..layers import FastPath
@@ -16,8 +17,6 @@ from ..prepared import Preparable
 from ..prepared import release_weights as release
 from ..sparsity import SparsityPlan, TokenPredictor
 from ..sparsity.plan import ARGUMENTS, KeepRatios
-
-MIN_SIDE = 32  # pixels of an image; the networks halve images five times
 
 
 class Backbone(BaseModule):
@@ -90,10 +89,11 @@ class Backbone(BaseModule):
             raise UserError(f'{name}: input shape {tuple(x.shape)}: must be (B, {channels}, H, W)')
         if x.shape[0] == 0:
             raise UserError(f'{name}: input shape {tuple(x.shape)}: the batch is empty')
-        if min(x.shape[2:]) < MIN_SIDE:
+        card = families.of(self)
+        least = card.min_side if card else families.MIN_SIDE
+        if min(x.shape[2:]) < least:
             raise UserError(
-                f'{name}: input shape {tuple(x.shape)}: each side must have at least '
-                f'{MIN_SIDE} pixels'
+                f'{name}: input shape {tuple(x.shape)}: each side must have at least {least} pixels'
             )
         if self.training and self.plan.gates and not self._warned:
             self._warned = True

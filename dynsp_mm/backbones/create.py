@@ -3,17 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.registry import MODELS
+
 from .. import families
 from ..checkpoints import load_pretrained
-from . import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
+from ..errors import UserError
 from .base import Backbone
-
-FAMILIES = {
-    'dynamic_swin': (DynamicSwin, families.SWIN),
-    'dynamic_swin_v2': (DynamicSwinV2, families.SWIN_V2),
-    'dynamic_convnext': (DynamicConvNeXt, families.CONVNEXT),
-    'stvit_swin': (STViTSwin, families.SWIN),
-}
 
 
 def create_backbone(name: str, checkpoint: str | None = None, **kwargs: Any) -> Backbone:
@@ -26,9 +21,9 @@ def create_backbone(name: str, checkpoint: str | None = None, **kwargs: Any) -> 
         maps = backbone.eval()(images)      # a tuple of (B, C, H, W), one for each stage
 
     Args:
-        name: Family and size: 'dynamic_swin', 'dynamic_swin_v2', 'dynamic_convnext' or
-            'stvit_swin', then '_' and an ``arch`` of that class, such as 'tiny', or 't', 's', 'b',
-            'l', 'xl', 'h', 'g' for short.
+        name: Family and size: 'dynamic_swin', 'dynamic_swin_v2', 'dynamic_convnext',
+            'stvit_swin' or another name of :mod:`dynsp_mm.families`, then '_' and an ``arch`` of
+            that class, such as 'tiny', or 't', 's', 'b', 'l', 'xl', 'h', 'g' for short.
         checkpoint: File or URL of weights for it, dense or sparse, in any form that ``init_cfg``
             takes: this package's, the authors', official Swin or ConvNeXt, or of mmdet, mmseg or
             mmpretrain. What a dense one lacks starts new.
@@ -36,7 +31,7 @@ def create_backbone(name: str, checkpoint: str | None = None, **kwargs: Any) -> 
             (``out_indices``), as maps also by ConvNeXt (``gap_before_final_norm=False``).
 
     Raises:
-        ValueError: For an unknown name, an argument out of its range, or a checkpoint that cannot
+        UserError: For an unknown name, an argument out of its range, or a checkpoint that cannot
             be had or does not fit.
     """
     cls, arguments = parse_name(name, kwargs)
@@ -47,25 +42,28 @@ def create_backbone(name: str, checkpoint: str | None = None, **kwargs: Any) -> 
     return backbone
 
 
+def names_a_family(name: str) -> bool:
+    """Whether a text begins as a name for :func:`create_backbone` does: a family, then '_'."""
+    return name.rpartition('_')[0] in (card.name for card in families.all_families())
+
+
 def parse_name(name: str, kwargs: Mapping[str, Any]) -> tuple[type[Backbone], dict[str, Any]]:
     """Class and arguments of what :func:`create_backbone` builds.
 
     Raises:
-        ValueError: For an unknown name.
+        UserError: For an unknown name.
     """
-    family, _, size = name.rpartition('_') if isinstance(name, str) else ('', '', '')
-    if family not in FAMILIES:
-        raise ValueError(
-            f'name={name!r}: must be one of {", ".join(FAMILIES)}, then "_" and a '
+    if not isinstance(name, str) or not names_a_family(name):
+        known = ', '.join(card.name for card in families.all_families())
+        raise UserError(
+            f'name={name!r}: must be one of {known}, then "_" and a '
             "size, such as 'dynamic_swin_t'"
         )
-    cls, sizes = FAMILIES[family]
+    family, _, size = name.rpartition('_')
+    card = families.get(family)
     if 'arch' in kwargs:
-        raise ValueError(f'arch={kwargs["arch"]!r}: the size is part of name={name!r}')
-    arch = families.ALIASES.get(size, size)
-    if arch not in sizes:
-        raise ValueError(f'name={name!r}: the sizes of {family} are {", ".join(sizes)}')
-    defaults: dict[str, Any] = dict(arch=arch, out_indices=(0, 1, 2, 3))
-    if cls is DynamicConvNeXt:
-        defaults['gap_before_final_norm'] = False
-    return cls, {**defaults, **kwargs}
+        raise UserError(f'arch={kwargs["arch"]!r}: the size is part of name={name!r}')
+    arch = card.size_name(size)
+    if arch is None:
+        raise UserError(f'name={name!r}: the sizes of {family} are {", ".join(card.sizes)}')
+    return MODELS.get(card.cls), {'arch': arch, **card.maps, **kwargs}

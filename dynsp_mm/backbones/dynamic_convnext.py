@@ -71,17 +71,8 @@ class DynamicConvNeXt(Backbone):
         super().__init__(init_cfg)
         check_counts(in_channels=in_channels, stem_patch_size=stem_patch_size)
         check_rates(drop_path_rate=drop_path_rate)
-        if isinstance(arch, str):
-            if arch not in families.CONVNEXT:
-                raise UserError(f'arch={arch!r}: must be one of {", ".join(families.CONVNEXT)}')
-            arch = families.CONVNEXT[arch]
-        if (
-            not isinstance(arch, Mapping)
-            or not {'depths', 'channels'} <= set(arch)
-            or len(arch['depths']) != len(arch['channels'])
-        ):
-            raise UserError(f'arch={arch!r}: a dict needs depths and channels of equal length')
-        self.depths, self.channels = tuple(arch['depths']), tuple(arch['channels'])
+        size = families.resolve_size(families.of(type(self)), arch)
+        self.depths, self.channels = size['depths'], size['channels']
         num_stages = len(self.depths)
         self.in_channels = in_channels
         self.stem_patch_size = stem_patch_size

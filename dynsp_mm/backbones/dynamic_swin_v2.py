@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from mmengine.registry import MODELS
 
-from .. import families
 from ..errors import check_counts
 from ..layers import SwinBlockV2
 from ..sparsity.plan import KeepRatios
@@ -52,7 +51,6 @@ class DynamicSwinV2(SwinBackbone):
         UserError: For arguments out of their range; each message names argument, value, rule.
     """
 
-    ARCHS = families.SWIN_V2
     STAGE_KEYS = (*SwinBackbone.STAGE_KEYS, 'extra_norm_every_n_blocks', 'pretrained_window_size')
     MERGES_FIRST = True
     DOWNSAMPLE_CFG = dict(use_post_norm=True)

@@ -131,8 +131,6 @@ class SwinBackbone(Backbone):
         UserError: For arguments out of their range; each message names argument, value, rule.
     """
 
-    # Named architectures; a dict as ``arch`` has the same keys.
-    ARCHS: Mapping[str, Mapping] = families.SWIN
     # Arguments of blocks that ``stage_cfgs`` may give for a whole stage.
     STAGE_KEYS: tuple[str, ...] = ('pad_small_map', 'window_size', 'with_cp')
     # Whether patch merging belongs to the stage after it.
@@ -290,24 +288,14 @@ class SwinBackbone(Backbone):
     # ------------------------------------------------------------------ building
     @classmethod
     def _resolve_arch(cls, arch: None | str | Mapping, widths: dict) -> dict:
+        """The size, from ``arch`` or from mmdet's arguments."""
+        card = families.of(cls)
         given = {key: value for key, value in widths.items() if value is not None}
         if given and arch is not None:
             raise UserError(f'arch={arch!r}: give either arch or {", ".join(given)}')
-        arch = {**cls.ARCHS['tiny'], **given} if arch is None else arch
-        if isinstance(arch, str):
-            name = families.ALIASES.get(arch.lower(), arch.lower())
-            if name not in cls.ARCHS:
-                raise UserError(f'arch={arch!r}: must be one of {", ".join(cls.ARCHS)}')
-            arch = cls.ARCHS[name]
-        keys = tuple(cls.ARCHS['tiny'])
-        if not isinstance(arch, Mapping) or set(arch) != set(keys):
-            raise UserError(f'arch={arch!r}: a dict needs exactly the keys {", ".join(keys)}')
-        if len(arch['depths']) != len(arch['num_heads']):
-            raise UserError(
-                f'depths={arch["depths"]!r} and num_heads={arch["num_heads"]!r}: must '
-                'have the same length'
-            )
-        return dict(arch, depths=tuple(arch['depths']), num_heads=tuple(arch['num_heads']))
+        if arch is None:
+            arch = {**card.sizes['tiny'], **given}
+        return families.resolve_size(card, arch)
 
     @classmethod
     def _stage_extra(

@@ -1,24 +1,11 @@
 """state_dict -> state_dict: other programs' names into ours; reading, writing, loading."""
 
-from .adapt import (
-    Fit,
-    adapt_state_dict,
-    fit_state_dict,
-    load_from_anywhere,
-    load_pretrained,
-    load_whole,
-)
 from .arch import Arch, backbone_config, find_arch
-from .convert import (
-    Conversion,
-    Rule,
-    Source,
-    convert_state_dict,
-    find_source,
-    split_backbone,
-    unwrap,
-)
+from .convert import convert_state_dict, find_source, split_backbone, unwrap
 from .files import read_checkpoint, read_checkpoint_anywhere, write_checkpoint
+from .fit import Fit, adapt_state_dict, fit_state_dict
+from .load import load_from_anywhere, load_pretrained, load_whole
+from .rules import Conversion, Rule, Source
 
 __all__ = [
     'Arch',

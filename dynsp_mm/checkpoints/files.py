@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch.hub import download_url_to_file, get_dir
 
 from ..compat import loading_also
+from ..errors import UserError
 
 
 class Ignored:
@@ -79,24 +80,24 @@ def read_checkpoint(path: str) -> Any:
         those of :data:`IGNORED_DICTS` as ordered dicts.
 
     Raises:
-        ValueError: If the file is missing, damaged or no checkpoint, or holds other objects.
+        UserError: If the file is missing, damaged or no checkpoint, or holds other objects.
     """
     if not Path(path).is_file():
-        raise ValueError(
+        raise UserError(
             f'{path} ' + ('is a directory' if Path(path).is_dir() else 'does not exist')
         )
     if str(path).endswith('.safetensors'):
         try:
             return safetensors.torch.load_file(path)
         except (SafetensorError, OSError) as error:
-            raise ValueError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
+            raise UserError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
     try:
         with loading_also(STAND_INS), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of pickles that are refused in the next line
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         kind = re.search(r'GLOBAL ([\w.]+)', str(error))
-        raise ValueError(
+        raise UserError(
             f'{path} was not read: it holds '
             + (
                 f'a {kind[1]}; only tensors and plain values are read, for other objects can run '
@@ -106,7 +107,7 @@ def read_checkpoint(path: str) -> Any:
             )
         ) from error
     except Exception as error:  # torch raises whatever its parser trips over
-        raise ValueError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
+        raise UserError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
 
 
 def _reason(error: Exception) -> str:
@@ -121,7 +122,7 @@ def read_checkpoint_anywhere(checkpoint: str) -> Any:
     What comes from http(s) is kept where torch and mmengine keep downloads.
 
     Raises:
-        ValueError: As :func:`read_checkpoint`, and if the file cannot be had.
+        UserError: As :func:`read_checkpoint`, and if the file cannot be had.
     """
     checkpoint = str(checkpoint).removeprefix('file://')
     if checkpoint.startswith(('http://', 'https://')):
@@ -132,7 +133,7 @@ def read_checkpoint_anywhere(checkpoint: str) -> Any:
         with get_local_path(checkpoint) as path:
             return read_checkpoint(str(path))
     except (OSError, ImportError, KeyError, NotImplementedError) as error:
-        raise ValueError(f'{checkpoint} cannot be had ({_reason(error)})') from error
+        raise UserError(f'{checkpoint} cannot be had ({_reason(error)})') from error
 
 
 def _download(url: str) -> str:
@@ -149,7 +150,7 @@ def _download(url: str) -> str:
             reason = _reason(error)
     barrier()
     if not path.exists():
-        raise ValueError(f'{url} cannot be downloaded ({reason})')
+        raise UserError(f'{url} cannot be downloaded ({reason})')
     return str(path)
 
 

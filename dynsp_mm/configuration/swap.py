@@ -1,27 +1,13 @@
 """Turns the config of a dense model into that of a sparse one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from .. import families
 from ..sparsity import is_dense, parse_keep_ratios
-
-SWAPS = {
-    'SwinTransformer': 'DynamicSwin',
-    'SwinTransformerV2': 'DynamicSwinV2',
-    'ConvNeXt': 'DynamicConvNeXt',
-}
-# What mmdet's and mmseg's Swin is without arguments. Ours is mmpretrain's then, with its rules for
-# small maps, norms and frozen stages, and with the last stage as its output.
-MMDET_DEFAULTS = dict(
-    embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), out_indices=(0, 1, 2, 3)
-)
-# Relatives that cannot be swapped, and why.
-UNLIKE = {
-    'SimMIMSwinTransformer': 'it is pretrained on masked patches, whose mask its forward takes',
-    'SparseConvNeXt': 'it is pretrained on masked patches, whose mask its forward takes',
-}
+from ..errors import UserError
 
 
 def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any]:
@@ -32,14 +18,14 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
     sparse already, only its ratios change.
 
     Args:
-        cfg: Of a model of mmdet, mmseg or mmpretrain.
+        cfg: Config of a model of mmdet, mmseg or mmpretrain.
         keep_ratios: See ``DynamicSwin``.
 
     Returns:
         The entries that were set, as a config that inherits the original would give them.
 
     Raises:
-        ValueError: If there is no backbone that can be swapped, which the message names, or the
+        UserError: If there is no backbone that can be swapped, which the message names, or the
             ratios are out of range. The config is then as it was.
     """
     model = cfg.get('model')
@@ -48,23 +34,21 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
     if isinstance(kind, type):  # in a config of python objects
         kind = f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
     if not isinstance(kind, str):
-        raise ValueError(
+        raise UserError(
             f'{cfg.filename}: has no model.backbone with a type, so nothing can be '
             'made sparse (backbones elsewhere, as in model.detector, are not swapped)'
         )
     scope, _, name = kind.rpartition('.')
     changes: dict[str, Any] = dict(keep_ratios=keep_ratios)
-    if name in SWAPS:
-        changes['type'] = SWAPS[name]
-        if name == 'SwinTransformer' and (scope or cfg.get('default_scope')) in ('mmdet', 'mmseg'):
-            changes.update(
-                (key, value) for key, value in MMDET_DEFAULTS.items() if key not in backbone
-            )
-    elif name not in SWAPS.values():
-        why = f' ({UNLIKE[name]})' if name in UNLIKE else ''
-        raise ValueError(
-            f'{cfg.filename}: model.backbone is a {kind}{why}; what can be '
-            f'made sparse are {", ".join(SWAPS)}'
+    swaps = families.dense_classes()
+    if name in swaps:
+        changes['type'] = swaps[name].cls
+        changes.update(_other_defaults(name, scope or cfg.get('default_scope'), backbone))
+    elif name not in families.sparse_class_names():
+        why = families.unlike_classes().get(name)
+        raise UserError(
+            f'{cfg.filename}: model.backbone is a {kind}{f" ({why})" if why else ""}; what can be '
+            f'made sparse are {", ".join(swaps)}'
         )
     blocks = backbone.get('prune_blocks')
     parse_keep_ratios(keep_ratios, 1 if isinstance(blocks, int) else len(blocks or (1, 2, 3)))
@@ -89,16 +73,23 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
     return result
 
 
+def _other_defaults(name: str, library: str, backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that a config leaves to the dense class and ours has other defaults for."""
+    dense = next(dense for dense in families.get(name).dense if dense.cls == name)
+    defaults = dense.defaults.get(library, {})
+    return {key: value for key, value in defaults.items() if key not in backbone}
+
+
 def parse_ratios(text: str) -> float | Sequence[float]:
     """Reads ``'0.7'`` or ``'0.7,0.5,0.3'``.
 
     Raises:
-        ValueError: For anything else.
+        UserError: For anything else.
     """
     try:
         ratios = tuple(float(part) for part in text.strip('()[] ').split(','))
     except ValueError:
-        raise ValueError(
+        raise UserError(
             f'{text!r}: must be a number such as 0.7, or numbers with commas between '
             'them such as 0.7,0.5,0.3'
         ) from None

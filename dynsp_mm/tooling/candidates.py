@@ -43,7 +43,7 @@ class Candidate:
     def __init__(self, label: str):
         self.label = label
         self.name, *changes = re.split(r'@(?=dense(?:@|$)|[\w.]+=)', label)
-        self.named = self.name.rpartition('_')[0] in create.FAMILIES
+        self.named = create.names_a_family(self.name)
         swap, options = None, []
         for change in changes:
             key, _, value = change.partition('=')

@@ -1,15 +1,11 @@
 """Which parts of a sparse model are new, the others coming from a dense checkpoint."""
 
-import re
-
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
 
+from .. import families
 from ..backbones.base import Backbone
-from ..checkpoints.adapt import NEW_PARTS
-
-# The parts that no dense network has, at any depth of a detector, segmentor or classifier.
-_NEW = re.compile(rf'(.*\.)?({NEW_PARTS["fast and slow paths"]})')
+from ..errors import UserError
 
 
 def is_new(name: str) -> bool:
@@ -17,7 +13,7 @@ def is_new(name: str) -> bool:
 
     Those lie under ``token_predictors`` and ``fast_path`` and in ``fast_gamma``.
     """
-    return _NEW.match(name) is not None
+    return families.is_spatial(name)
 
 
 def new_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -42,19 +38,16 @@ def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, Backbone]:
         asker: Name of the hook for the message.
 
     Raises:
-        ValueError: If there is none.
+        UserError: If there is none.
     """
     found = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, Backbone) and module.keep_ratios
+        name: module for name, module in model.named_modules() if families.takes_decisions(module)
     }
     if not found:
         model = model.module if is_model_wrapper(model) else model
-        raise ValueError(
+        raise UserError(
             f'{asker}: {type(model).__name__} has no token predictors; remove the '
-            'hook, or give a DynamicSwin, DynamicSwinV2 or DynamicConvNeXt backbone '
-            'keep_ratios below 1'
+            f'hook, or {families.how_to_make_sparse()}'
         )
     trained = {
         name: backbone

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from .. import families
 from .new_parts import is_new, new_parameters
 
 # What mmengine's constructor knows; it ignores other words.
@@ -104,8 +105,8 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not new:
             raise ValueError(
                 f'{type(self).__name__}: {type(module).__name__} has no token '
-                'predictors or fast paths to train; remove the constructor, or give '
-                'a DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1'
+                'predictors or fast paths to train; remove the constructor, or '
+                + families.how_to_make_sparse()
             )
         decay = self.paramwise_cfg['layer_decay_rate']
         self._depths = layer_depths(module) if decay != 1 else {}

@@ -10,8 +10,7 @@ import torch
 import torch.nn as nn
 from mmengine.dataset import Compose, pseudo_collate
 
-from ..backbones import STViTSwin
-from ..backbones.base import Backbone
+from .. import families
 from ..configuration.read import leaf_datasets
 from ..recording.recorder import record_decisions, record_semantic_attention
 from .keep_maps import draw_decisions
@@ -40,7 +39,7 @@ def find_painter(model: nn.Module) -> Painter:
         ValueError: If the model takes no decisions and has no semantic tokens.
     """
     for module in model.modules():
-        if isinstance(module, Backbone) and module.keep_ratios:
+        if families.takes_decisions(module):
             return Painter(
                 module,
                 record_decisions,
@@ -48,7 +47,8 @@ def find_painter(model: nn.Module) -> Painter:
                     image, [record.decision for record in records], *place
                 ),
             )
-        if isinstance(module, STViTSwin):
+        card = families.of(module)
+        if card is not None and card.semantic:
             return Painter(
                 module,
                 record_semantic_attention,

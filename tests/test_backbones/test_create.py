@@ -5,24 +5,20 @@ import torch
 from safetensors.torch import save_file
 
 import dynsp_mm
+from dynsp_mm import families
 
-NAMES = {
-    'dynamic_swin_t': 'DynamicSwin',
-    'dynamic_swin_v2_t': 'DynamicSwinV2',
-    'dynamic_convnext_tiny': 'DynamicConvNeXt',
-    'stvit_swin_t': 'STViTSwin',
-}
+CARDS = families.all_families()
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_maps_of_all_stages(name):
-    sparse = {} if name.startswith('stvit') else dict(keep_ratios=0.7)
-    backbone = dynsp_mm.create_backbone(name, **sparse).eval()
-    assert type(backbone).__name__ == NAMES[name] and backbone.is_init
+@pytest.mark.parametrize('card', CARDS, ids=lambda card: card.name)
+def test_maps_of_all_stages(card):
+    sparse = dict(keep_ratios=0.7) if card.spatial else {}
+    backbone = dynsp_mm.create_backbone(f'{card.name}_t', **sparse).eval()
+    assert type(backbone).__name__ == card.cls and backbone.is_init
     with torch.no_grad():
         maps = backbone(torch.randn(1, 3, 64, 96))
     assert [tuple(out.shape) for out in maps] == [
-        (1, 96 * 2**i, 16 // 2**i, 24 // 2**i) for i in range(4)
+        (1, 96 * 2**i, 64 // stride, 96 // stride) for i, stride in enumerate(card.strides)
     ]
     if sparse:
         assert backbone.keep_ratios == (0.7, 0.5, 0.3)

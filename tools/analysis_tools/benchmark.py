@@ -42,7 +42,7 @@ from dynsp_mm.analysis.bounds import larger_bounds, measure_bounds
 from dynsp_mm.analysis.latency import synchronizer
 from dynsp_mm.analysis.measurements import Measurement, format_table, to_csv, to_json, write_whole
 from dynsp_mm.analysis.steps import decides, inference_step, training_step
-from dynsp_mm.backbones.base import MIN_SIDE
+from dynsp_mm.families import MIN_SIDE
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.tooling.candidates import build_alike, find_candidates, make_ready, read_weights
 

@@ -26,7 +26,7 @@ from dynsp_mm.analysis.latency import synchronizer
 from dynsp_mm.analysis.measurements import align, to_json, write_whole
 from dynsp_mm.analysis.operators import OperatorTimes
 from dynsp_mm.analysis.steps import inference_step
-from dynsp_mm.backbones.base import MIN_SIDE
+from dynsp_mm.families import MIN_SIDE
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.tooling.candidates import build_alike, find_candidates, make_ready
 

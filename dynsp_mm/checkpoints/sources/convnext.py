@@ -1,10 +1,12 @@
-"""Tables for ConvNeXt: the DynamicConvNeXt release (raoyongming/DynamicViT) and the official
-dense checkpoints (facebookresearch/ConvNeXt), whose names the release extends.
+"""Tables for ConvNeXt.
+
+The DynamicConvNeXt release (raoyongming/DynamicViT) extends the names of the official dense
+checkpoints (facebookresearch/ConvNeXt).
 """
 
 from torch import Tensor
 
-from ..convert import Rule, Source
+from ..rules import Rule, Source, register
 
 
 def pointwise(x: Tensor) -> Tensor:
@@ -48,11 +50,8 @@ SPARSE = (
     ),
     Rule(PREDICTOR + r'out_conv\.(\d+)\.bias', r'backbone.token_predictors.\1.head.\2.bias'),
 )
-SOURCES = (
-    Source(
-        'DynamicConvNeXt release',
-        (r'score_predictor\.', r'stages\.\d+\.\d+\.dwconv\.'),
-        DENSE + SPARSE,
-    ),
-    Source('official ConvNeXt', (r'downsample_layers\.', r'stages\.\d+\.\d+\.dwconv\.'), DENSE),
+OFFICIAL = (r'downsample_layers\.', r'stages\.\d+\.\d+\.dwconv\.')
+register(
+    Source('DynamicConvNeXt release', (r'score_predictor\.', *OFFICIAL), DENSE + SPARSE),
+    Source('official ConvNeXt', OFFICIAL, DENSE),
 )

@@ -1,9 +1,11 @@
-"""Table for the STViT-R releases: classification (changsn/STViT-R) and detection
-(changsn/STViT-R-Object-Detection), whose names extend those of official Swin.
+"""Table for the STViT-R releases.
+
+Those for classification (changsn/STViT-R) and for detection (changsn/STViT-R-Object-Detection)
+extend the names of official Swin.
 """
 
-from ..convert import Rule, Source
-from .swin import BLOCK, DENSE
+from ..rules import Rule, Source, register
+from .swin import BLOCK, DENSE, OFFICIAL
 
 GROUPS = (
     Rule(r'patch_embed\.proj\.0\.c\.weight', 'backbone.patch_embed.layers.0.conv.weight'),
@@ -19,10 +21,10 @@ GROUPS = (
     ),
     Rule(r'layers\.(\d+)\.semantic_token2', r'backbone.stages.\1.semantic_token2'),
 )
-SOURCES = (
+register(
     Source(
         'STViT-R release',
-        (r'patch_embed\.proj\.0\.c\.', r'layers\.\d+\.blocks\.\d+\.attn\.q\.'),
+        (r'patch_embed\.proj\.0\.c\.', r'layers\.\d+\.blocks\.\d+\.attn\.q\.', *OFFICIAL),
         GROUPS + DENSE,
-    ),
+    )
 )

@@ -1,11 +1,13 @@
-"""Tables for Swin: the DynamicSwin release (raoyongming/DynamicViT) and the official dense
-checkpoints (microsoft/Swin-Transformer), whose names the release extends.
+"""Tables for Swin.
+
+The DynamicSwin release (raoyongming/DynamicViT) extends the names of the official dense
+checkpoints (microsoft/Swin-Transformer).
 """
 
 import torch
 from torch import Tensor
 
-from ..convert import Rule, Source
+from ..rules import Rule, Source, register
 
 
 def unfold_order(x: Tensor) -> Tensor:
@@ -54,11 +56,8 @@ SPARSE = (
     Rule(PREDICTOR + r'in_conv\.1\.(weight|bias)', r'backbone.token_predictors.\1.proj.\2'),
     Rule(PREDICTOR + r'out_conv\.(\d+)\.(weight|bias)', r'backbone.token_predictors.\1.head.\2.\3'),
 )
-SOURCES = (
-    Source(
-        'DynamicSwin release',
-        (r'layers\.2\.score_predictor\.', r'patch_embed\.proj\.'),
-        DENSE + SPARSE,
-    ),
-    Source('official Swin', (r'layers\.0\.blocks\.0\.attn\.', r'patch_embed\.proj\.'), DENSE),
+OFFICIAL = (r'layers\.0\.blocks\.0\.attn\.', r'patch_embed\.proj\.')
+register(
+    Source('DynamicSwin release', (r'layers\.2\.score_predictor\.', *OFFICIAL), DENSE + SPARSE),
+    Source('official Swin', OFFICIAL, DENSE),
 )

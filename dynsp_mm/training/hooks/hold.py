@@ -8,6 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
+from ... import families
 from ...errors import check_counts
 from ..new_parts import new_parameters
 
@@ -73,8 +74,8 @@ class HoldPretrainedHook(Hook):
         if not new:
             raise ValueError(
                 f'HoldPretrainedHook: {type(model).__name__} has no token predictors '
-                'or fast paths to train meanwhile; remove the hook, or give a '
-                'DynamicSwin or DynamicConvNeXt backbone keep_ratios below 1'
+                'or fast paths to train meanwhile; remove the hook, or '
+                + families.how_to_make_sparse()
             )
         self._groups = []
         for group in runner.optim_wrapper.optimizer.param_groups:
