@@ -1,7 +1,5 @@
 """What is timed: a forward pass or a training step of a model."""
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +9,11 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints import load_whole
 from ..sparsity import TokenPredictor
-from ..training import SparseTrainingHook
+from ..training import SpatialSparsityHook
 from ..training.new_parts import is_new
+from ..training.teacher import build_dense
 
 
 @MODELS.register_module()
@@ -21,7 +21,7 @@ class BackboneAlone(BaseModel):
     """A backbone as a model of its own, so that it runs and trains as whole models do.
 
     Args:
-        backbone: Returns a tuple of tensors; or its config.
+        backbone: Module that returns a tuple of tensors; or its config.
     """
 
     def __init__(self, backbone: nn.Module | Mapping):
@@ -45,9 +45,9 @@ def inference_step(
     """A callable that predicts once.
 
     Args:
-        model: Put into eval mode.
-        batch: What its ``data_preprocessor`` returned.
-        device: Where both are.
+        model: Model that predicts; it is put into eval mode.
+        batch: Output of its ``data_preprocessor``.
+        device: Device of both.
         autocast: Precision of operators that have a choice; float32 is off.
     """
     model.eval()
@@ -69,22 +69,22 @@ def training_step(
 ) -> Callable[[], Any]:
     """A callable that computes losses and gradients and steps AdamW.
 
-    Where the model decides between paths, the losses of sparse training are part of it. The rate is
+    Where the model decides between paths, the losses of sparse training are among them. The rate is
     0, so that all steps are alike; gradients are not scaled.
 
     Args:
-        model: Put into training mode.
-        batch: What its ``data_preprocessor`` returned for training.
-        device: Where both are.
+        model: Model that learns; it is put into training mode.
+        batch: Output of its ``data_preprocessor`` for training.
+        device: Device of both.
         autocast: Precision of operators that have a choice; float32 is off.
         teacher: Config of a model that decides between paths; its dense form with the model's
             weights is then the teacher. None for training without one.
     """
     model.train()
     if teacher is not None:
-        _attach_teacher(model, teacher)
+        SpatialSparsityHook(teacher=_dense_twin(model, teacher)).attach(model)
     elif decides(model):
-        SparseTrainingHook().attach(model)
+        SpatialSparsityHook().attach(model)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0
     )
@@ -105,12 +105,12 @@ def decides(model: nn.Module) -> bool:
     return any(isinstance(module, TokenPredictor) for module in model.modules())
 
 
-def _attach_teacher(model: BaseModel, cfg: Config) -> None:
-    dense = {name: value for name, value in model.state_dict().items() if not is_new(name)}
-    with tempfile.TemporaryDirectory() as folder:  # a teacher comes from a checkpoint
-        path = os.path.join(folder, 'dense.pth')
-        torch.save(dict(state_dict=dense), path)
-        SparseTrainingHook(teacher=path).attach(model, cfg)
+def _dense_twin(model: BaseModel, cfg: Config) -> nn.Module:
+    """The dense form of a model, built from its config, with the weights that it shares."""
+    twin = build_dense(cfg)
+    weights = {name: value for name, value in model.state_dict().items() if not is_new(name)}
+    load_whole(twin, weights, optional=lambda name: False)
+    return twin
 
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

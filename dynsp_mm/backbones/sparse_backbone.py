@@ -182,13 +182,13 @@ class SparseBackbone(Backbone):
         super()._check_input(x, channels)
         if self.training and self.prune_blocks and not self._warned:
             self._warned = True
-            # Whoever holds the keep ratio listens to the decisions: SparseTrainingHook does.
+            # Whoever holds the keep ratio listens to the decisions: SpatialSparsityHook does.
             predictor = self.token_predictors[0]
             if predictor.training and not predictor._forward_hooks:
                 print_log(
                     f'{type(self).__name__} is trained with keep_ratios={self.keep_ratios} '
                     'but nothing holds its keep ratio; add custom_hooks = '
-                    "[dict(type='SparseTrainingHook')] to the config.",
+                    "[dict(type='SpatialSparsityHook')] to the config.",
                     'current',
                     logging.WARNING,
                 )

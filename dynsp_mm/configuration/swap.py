@@ -17,6 +17,8 @@ SWAPS = {
 MMDET_DEFAULTS = dict(
     embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), out_indices=(0, 1, 2, 3)
 )
+# The hook of sparse training; configs of earlier versions have the second name.
+HOOK_NAMES = ('SpatialSparsityHook', 'SparseTrainingHook')
 # Relatives that cannot be swapped, and why.
 UNLIKE = {
     'SimMIMSwinTransformer': 'it is pretrained on masked patches, whose mask its forward takes',
@@ -71,13 +73,11 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
     backbone.update(changes)
     result = dict(model=dict(backbone=changes))
     hooks = list(cfg.get('custom_hooks') or [])
-    others = [hook for hook in hooks if hook.get('type') != 'SparseTrainingHook']
+    others = [hook for hook in hooks if hook.get('type') not in HOOK_NAMES]
     if is_dense(keep_ratios):  # the hook refuses a model without predictors
         wanted = others
     else:
-        wanted = (
-            hooks if len(others) < len(hooks) else [*hooks, ConfigDict(type='SparseTrainingHook')]
-        )
+        wanted = hooks if len(others) < len(hooks) else [*hooks, ConfigDict(type=HOOK_NAMES[0])]
     if wanted != hooks:
         cfg.custom_hooks = result['custom_hooks'] = wanted
     imports = cfg.get('custom_imports') or dict(allow_failed_imports=False)

@@ -17,7 +17,7 @@ from dynsp_mm.analysis import held_memory
 from dynsp_mm.layers import ConvNeXtBlock, PatchMerging, WindowAttention
 from dynsp_mm.ops import KERNELS, parts
 from dynsp_mm.prepared import Foldable, reference_forms
-from dynsp_mm.recording.recorder import record_decisions
+from dynsp_mm.recording import record_decisions
 from dynsp_mm.sparsity import run_stage
 
 SWIN = dict(

@@ -15,10 +15,11 @@ from torch import nn
 from toys import SWIN, Images
 
 import dynsp_mm  # noqa: F401  registers the backbones
-from dynsp_mm import SparseTrainingHook, record_decisions
+from dynsp_mm import SpatialSparsityHook, record_decisions
+from dynsp_mm.recording import OutputRecorder, logit_layer
 from dynsp_mm.training import Teacher
 from dynsp_mm.training.distillation import Distillation
-from dynsp_mm.training.teacher import OutputRecorder, Outputs, logit_layer
+from dynsp_mm.training.teacher import Outputs
 
 CONVNEXT = dict(
     type='DynamicConvNeXt',
@@ -158,7 +159,7 @@ def dense_checkpoint(tmp_path, model, name='dense.pth', cut=''):
 
 def attached(model, teacher, **kwargs):
     student, cfg = built(model)
-    hook = SparseTrainingHook(teacher=teacher, **kwargs)
+    hook = SpatialSparsityHook(teacher=teacher, **kwargs)
     hook.attach(student.train(), cfg)
     return student, hook
 
@@ -183,8 +184,9 @@ class Stored:
 def test_whole_loss_and_gradients_equal_the_release(
     name, weights, deterministic_gumbel, monkeypatch
 ):
-    """Task, ratio and both distillation terms as the hook adds them to a classifier of mmpretrain:
-    value and the gradient norm of every parameter.
+    """Task, ratio and both distillation terms as the hook adds them to a classifier of mmpretrain.
+
+    Compared are the value and the gradient norm of every parameter.
     """
     golden, source = load(name), load(weights)
     reference = Classifier(source)
@@ -206,11 +208,11 @@ def test_whole_loss_and_gradients_equal_the_release(
     maps, size = golden['teacher_featmap'], [-(-side // 32) for side in source['input'].shape[2:]]
     if maps.dim() == 3:
         maps = maps.unflatten(1, size)
-    hook = SparseTrainingHook(teacher='stored')
+    hook = SpatialSparsityHook(teacher='stored')
     # The probe's image is of another size than the stored outputs.
     monkeypatch.setattr(Distillation, '_compare', lambda *args: None)
     stored = Stored(maps.permute(0, 3, 1, 2), golden['teacher_logits'])
-    monkeypatch.setattr('dynsp_mm.training.hooks.spatial.Teacher', lambda *args, **kwargs: stored)
+    monkeypatch.setattr(Teacher, 'from_spec', lambda *args, **kwargs: stored)
     hook.attach(model.train())
     from mmpretrain.structures import DataSample
 
@@ -417,7 +419,7 @@ def test_looking_beforehand_leaves_the_student_alone(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    SparseTrainingHook(teacher=checkpoint).attach(student, cfg)
+    SpatialSparsityHook(teacher=checkpoint).attach(student, cfg)
     assert torch.equal(torch.rand(4), expected)  # what training draws is not shifted
     assert {name: module.training for name, module in student.named_modules()} == modes
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
@@ -548,7 +550,7 @@ def test_one_sparse_backbone_can_learn(tmp_path):
     student, cfg = built(detector())
     student.second = MODELS.build(dict(SWIN))
     with pytest.raises(ValueError, match=r'has 2 sparse backbones \(backbone, second\)'):
-        SparseTrainingHook(teacher=checkpoint).attach(student, cfg)
+        SpatialSparsityHook(teacher=checkpoint).attach(student, cfg)
 
 
 def test_a_teacher_for_other_classes_does_where_only_maps_count(tmp_path):
@@ -576,7 +578,7 @@ def test_a_teacher_for_other_classes_does_where_only_maps_count(tmp_path):
 )
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        SparseTrainingHook(**kwargs)
+        SpatialSparsityHook(**kwargs)
 
 
 def refusal(model, teacher, **kwargs):
@@ -622,7 +624,7 @@ def test_bad_teachers(tmp_path):
     )
     student, _ = built(model)
     with pytest.raises(ValueError, match='the config of the run has no model'):
-        SparseTrainingHook(teacher=checkpoint).attach(student)
+        SpatialSparsityHook(teacher=checkpoint).attach(student)
 
 
 def test_maps_that_do_not_match(tmp_path):
@@ -687,7 +689,7 @@ def run(work_dir, model, teacher, epochs, resume=False, **kwargs):
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         resume=resume,
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
-        custom_hooks=[dict(type='SparseTrainingHook', teacher=teacher), dict(type='EMAHook')],
+        custom_hooks=[dict(type='SpatialSparsityHook', teacher=teacher), dict(type='EMAHook')],
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         cfg=Config(dict(model=model, default_scope='mmpretrain')),
         experiment_name=f'distil_{work_dir.name}_{epochs}_{resume}',
@@ -719,7 +721,8 @@ def test_checkpoints_of_a_run_load_into_the_plain_config_and_resume(tmp_path):
     assert 'loss_distill_logits' in last_step() and 'loss_distill_map_0' in last_step()
     # The optimizer saw nothing of the teacher.
     teachers = {
-        id(p) for p in Teacher(checkpoint, config(model), 'backbone', True).model.parameters()
+        id(p)
+        for p in Teacher.from_spec(checkpoint, config(model), 'backbone', True).model.parameters()
     }
     assert not teachers & {
         id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']

@@ -26,7 +26,7 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 def train(work_dir, hook, model=None, more=(), backends=BACKENDS, **kwargs):
     runner = toy_runner(
         work_dir,
-        [dict(type='SparseTrainingHook'), hook, *more],
+        [dict(type='SpatialSparsityHook'), hook, *more],
         model or ToyModel(SWIN),
         visualizer=dict(type='Visualizer', vis_backends=copy.deepcopy(backends)),
         **kwargs,

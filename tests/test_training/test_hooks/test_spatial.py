@@ -8,12 +8,12 @@ from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from toys import SWIN, Images, ToyModel
 
-from dynsp_mm import DynamicSwin, SparseTrainingHook, record_decisions
+from dynsp_mm import DynamicSwin, SpatialSparsityHook, record_decisions
 from dynsp_mm.training import keep_ratio_loss
 
 
 def attached(backbone=SWIN, **kwargs):
-    model, hook = ToyModel(backbone).train(), SparseTrainingHook(**kwargs)
+    model, hook = ToyModel(backbone).train(), SpatialSparsityHook(**kwargs)
     hook.attach(model)
     return model, hook
 
@@ -123,7 +123,7 @@ def run(tmp_path, hooks, backbone=SWIN, iterations=2):
 
 
 def test_in_a_runner(tmp_path):
-    runner, outputs = run(tmp_path, [dict(type='SparseTrainingHook')])
+    runner, outputs = run(tmp_path, [dict(type='SpatialSparsityHook')])
     assert {'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_1', 'keep_ratio_2'} <= set(outputs)
     log = next(tmp_path.glob('*/vis_data/*.json')).read_text()
     assert 'keep_ratio_2' in log
@@ -147,7 +147,7 @@ def test_without_the_hook_training_says_once_that_nothing_holds_the_ratio(tmp_pa
         for _ in range(3):
             model([torch.randn(3, 64, 64)], mode='loss')
     said = [text for text in records if 'nothing holds its keep ratio' in text]
-    assert len(said) == 1 and 'SparseTrainingHook' in said[0]
+    assert len(said) == 1 and 'SpatialSparsityHook' in said[0]
 
 
 def test_with_the_hook_it_does_not(tmp_path):
@@ -166,12 +166,12 @@ def test_with_the_hook_it_does_not(tmp_path):
 @pytest.mark.parametrize('weight', [-1, float('nan'), float('inf'), '10', True])
 def test_bad_weight(weight):
     with pytest.raises(ValueError, match='keep_ratio_weight'):
-        HOOKS.build(dict(type='SparseTrainingHook', keep_ratio_weight=weight))
+        HOOKS.build(dict(type='SpatialSparsityHook', keep_ratio_weight=weight))
 
 
 def test_a_model_without_predictors_is_an_error_before_training(tmp_path):
     with pytest.raises(ValueError, match='ToyModel has no token predictors'):
-        run(tmp_path, [dict(type='SparseTrainingHook')], {**SWIN, 'keep_ratios': None})
+        run(tmp_path, [dict(type='SpatialSparsityHook')], {**SWIN, 'keep_ratios': None})
 
 
 def test_a_wrapped_model_is_unwrapped():
@@ -189,7 +189,7 @@ def test_a_wrapped_model_is_unwrapped():
     MODEL_WRAPPERS.register_module(name='WrapperOfATest', module=Wrapper, force=True)
     model = ToyModel(SWIN).train()
     assert isinstance(model, Inner)
-    hook = SparseTrainingHook()
+    hook = SpatialSparsityHook()
     hook.before_train(SimpleNamespace(model=Wrapper(model), cfg=None))
     assert 'loss_keep_ratio' in model([torch.randn(3, 64, 64)], mode='loss')
     # A second time does not add up.
@@ -227,5 +227,5 @@ def test_a_loss_that_is_no_dict_is_an_error():
 
 
 def test_name_is_registered():
-    assert HOOKS.get('SparseTrainingHook') is SparseTrainingHook
+    assert HOOKS.get('SpatialSparsityHook') is SpatialSparsityHook
     assert MODELS.get('DynamicSwin') is DynamicSwin
