@@ -83,6 +83,15 @@ def test_dense_ratio_needs_no_hook():
     assert sparsify(cfg, 1.0)['custom_hooks'] == cfg.custom_hooks == [dict(type='EMAHook')]
 
 
+def test_the_hook_is_known_by_its_old_name():
+    """It is neither added a second time, nor left where the model becomes dense."""
+    model = dict(backbone=dict(type='DynamicSwin', keep_ratios=0.9))
+    hooks = [dict(type='SparseTrainingHook', teacher='dense.pth'), dict(type='EMAHook')]
+    cfg = Config(dict(default_scope='mmdet', model=model, custom_hooks=hooks))
+    assert 'custom_hooks' not in sparsify(cfg, 0.7) and cfg.custom_hooks == hooks
+    assert sparsify(cfg, 1.0)['custom_hooks'] == cfg.custom_hooks == [dict(type='EMAHook')]
+
+
 def test_classes_and_single_blocks():
     """Types that are python objects, as in mmengine's new configs; one predictor."""
     from mmdet.models import SwinTransformer

@@ -128,6 +128,15 @@ def test_from_dense(write, tmp_path):
     )
 
 
+def test_the_training_hook_is_known_by_its_old_name(tmp_path):
+    dense = tmp_path / 'dense.pth'
+    dense.touch()
+    cfg = Config(dict(custom_hooks=[dict(type='SparseTrainingHook', teacher='gone.pth')]))
+    assert fails(cli.check_teachers, cfg) == 'teacher gone.pth does not exist'
+    cli.enable_from_dense(cfg, str(dense))
+    assert cfg.custom_hooks == [dict(type='SparseTrainingHook', teacher=str(dense))]
+
+
 def test_named_config_of_missing_package(monkeypatch):
     monkeypatch.setattr(config_tree, 'enable_mmseg_base_configs', lambda: None)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)

@@ -224,6 +224,25 @@ def test_nobody_listens_but_when_it_is_due(tmp_path):
     assert len(hooks_of(runner.model)) == 1
 
 
+def test_a_backbone_with_a_plan_is_heard_from_the_start(tmp_path):
+    """It does not look for listeners, so nothing has to wait until it has."""
+    model, heard = ToyModel(SWIN), []
+    if not hasattr(model.backbone, 'plan'):
+        model.backbone.plan = SimpleNamespace(supervised=False)
+    predictor = model.backbone.token_predictors[0]
+
+    class Watch(Hook):
+        priority = 'LOW'
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            heard.append((len(predictor._forward_hooks), len(predictor._forward_pre_hooks)))
+
+    train(tmp_path, KeepMapHook(interval=3, max_images=1), model, [Watch()])
+    assert heard == [(1, 0), (0, 0), (1, 0), (0, 0)]
+    assert drawn(tmp_path) == ['keep_maps_0_1.png', 'keep_maps_0_3.png']
+    assert not hooks_of(model)
+
+
 class Stumbles(ToyModel):
     """Fails once, after its backbone's work or in it."""
 

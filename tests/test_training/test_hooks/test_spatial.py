@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -163,6 +164,31 @@ def test_with_the_hook_it_does_not(tmp_path):
     assert not any('keep ratio' in text for text in records)
 
 
+def planned(model):
+    """A model whose backbone has a plan that can be told of the hook."""
+    if not hasattr(model.backbone, 'plan'):
+        model.backbone.plan = SimpleNamespace(supervised=False)
+    return model
+
+
+def test_the_backbone_is_told_that_its_ratio_is_held():
+    first, second = (planned(ToyModel(SWIN)).train() for _ in range(2))
+    hook = SpatialSparsityHook()
+    hook.attach(first)
+    assert first.backbone.plan.supervised
+    hook.attach(second)  # one model at a time
+    assert not first.backbone.plan.supervised and second.backbone.plan.supervised
+    hook.detach()
+    assert not second.backbone.plan.supervised
+
+
+def test_a_backbone_is_not_told_of_a_hook_that_cannot_start(tmp_path):
+    model = planned(ToyModel(SWIN)).train()
+    with pytest.raises(ValueError, match='the config of the run has no model'):
+        SpatialSparsityHook(teacher=str(tmp_path / 'gone.pth')).attach(model)
+    assert not model.backbone.plan.supervised
+
+
 @pytest.mark.parametrize('weight', [-1, float('nan'), float('inf'), '10', True])
 def test_bad_weight(weight):
     with pytest.raises(ValueError, match='keep_ratio_weight'):
@@ -176,8 +202,6 @@ def test_a_model_without_predictors_is_an_error_before_training(tmp_path):
 
 def test_a_wrapped_model_is_unwrapped():
     """As in distributed training: the hook listens on the module inside."""
-    from types import SimpleNamespace
-
     from mmengine.model import BaseModel as Inner
     from mmengine.registry import MODEL_WRAPPERS
 
