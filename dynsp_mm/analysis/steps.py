@@ -1,4 +1,4 @@
-"""What is timed: a forward pass or a training step of a model."""
+"""Steps that are timed: a forward pass or a training step of a model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +29,7 @@ class BackboneAlone(BaseModel):
         self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Any:
-        """Its outputs; with ``mode='loss'`` a dict of a loss that reaches every output."""
+        """Runs the backbone; ``mode='loss'`` gives a dict of a loss that reaches every output."""
         outputs = self.backbone(inputs)
         if mode == 'loss':  # of absolute values: the sum of squares after a norm is constant
             return dict(loss=sum(output.float().abs().mean() for output in outputs))
@@ -42,7 +42,7 @@ def inference_step(
     device: torch.device,
     autocast: torch.dtype = torch.float32,
 ) -> Callable[[], Any]:
-    """A callable that predicts once.
+    """Makes a callable that predicts once.
 
     Args:
         model: Model that predicts; it is put into eval mode.
@@ -67,7 +67,7 @@ def training_step(
     autocast: torch.dtype = torch.float32,
     teacher: Config | None = None,
 ) -> Callable[[], Any]:
-    """A callable that computes losses and gradients and steps AdamW.
+    """Makes a callable that computes losses and gradients and steps AdamW.
 
     Where the model decides between paths, the losses of sparse training are among them. The rate is
     0, so that all steps are alike; gradients are not scaled.
@@ -101,12 +101,12 @@ def training_step(
 
 
 def decides(model: nn.Module) -> bool:
-    """Whether a model has token predictors."""
+    """Tells whether a model has token predictors."""
     return any(isinstance(module, TokenPredictor) for module in model.modules())
 
 
 def _dense_twin(model: BaseModel, cfg: Config) -> nn.Module:
-    """The dense form of a model, built from its config, with the weights that it shares."""
+    """Builds the dense form of a model from its config, with the weights that both share."""
     twin = build_dense(cfg)
     weights = {name: value for name, value in model.state_dict().items() if not is_new(name)}
     load_whole(twin, weights, optional=lambda name: False)

@@ -30,7 +30,7 @@ class DecisionLog(list[Record]):
         return [record.decision for record in self]
 
     def by_predictor(self) -> dict[str, list[Decision]]:
-        """Decisions of each predictor, in the order the predictors first decided."""
+        """Groups decisions by predictor, in the order in which predictors first decided."""
         grouped: dict[str, list[Decision]] = {}
         for name, decision in self:
             grouped.setdefault(name, []).append(decision)

@@ -10,7 +10,7 @@ from .recorder import Recorder
 
 
 def logit_layer(model: nn.Module) -> nn.Module | None:
-    """The module whose output are the logits of a classifier or segmentor, None in others.
+    """Finds the module whose output are the logits of a classifier or segmentor; None in others.
 
     That is the head of an mmpretrain classifier and ``conv_seg`` of the (last) decode head of an
     mmseg segmentor. Detectors have no logits per image or position, nor have segmentors that
@@ -22,7 +22,7 @@ def logit_layer(model: nn.Module) -> nn.Module | None:
 
 
 def classifies_by_softmax(model: nn.Module) -> bool:
-    """Whether the logits of a model are trained as those of one distribution over classes.
+    """Tells whether the logits of a model are trained as one distribution over classes.
 
     They are not in heads for several labels, which take a sigmoid of each, for several tasks, and
     in those that add margins while they train.
@@ -74,7 +74,7 @@ class OutputRecorder:
         self._recorder.close()
 
     def take(self) -> tuple[list[BackboneCall], Tensor | None]:
-        """Calls and logits, which are then forgotten: they hold the graph of a forward."""
+        """Returns calls and logits and forgets them, since they hold the graph of a forward."""
         taken = list(self.calls), self.logits
         self.calls.clear()
         self.logits = None

@@ -12,7 +12,7 @@ from .recorder import Listener, Recorder
 
 
 class BackboneCall(NamedTuple):
-    """What a backbone was given, (B, C, H, W), and its normalised maps, each (B, C_i, H_i, W_i).
+    """Input of a backbone, (B, C, H, W), and its normalised maps, each (B, C_i, H_i, W_i).
 
     Maps keep their graph in training. A backbone that returns averaged maps has its whole maps
     here, normalised position by position.
@@ -53,7 +53,7 @@ class MapLog(list[BackboneCall]):
 
 
 def averaging_norms(backbone: nn.Module) -> list[LayerNorm2d]:
-    """The output norms that average a map before they normalise it; none where maps stay whole.
+    """Finds the output norms that average a map before they normalise it; none in most backbones.
 
     This function is all that recording knows of a family: a ``DynamicConvNeXt`` with
     ``gap_before_final_norm`` gives ``norm{i}`` the whole map and asks for the norm of its mean,

@@ -17,12 +17,13 @@ class SemanticAttention(NamedTuple):
 
     Attributes:
         block: Name of the block in the model.
-        role: 'generate' or 'refine': ``weights[b, r, c]`` is what the token at (r, c) of the
-            semantic map takes from each image position. 'recover': what each image position
-            takes from that token.
-        weights: (B, H', W', H, W) float32, averaged over heads; H' x W' semantic tokens, H x W
-            image positions. The weights of a token ('recover': of a position) sum to 1, or less
-            where some of the attention goes elsewhere: to padding, or to other semantic tokens.
+        role: Role of the block. 'generate' or 'refine': ``weights[b, r, c]`` is what the token at
+            (r, c) of the semantic map takes from each image position. 'recover': what each image
+            position takes from that token.
+        weights: Attention of (B, H', W', H, W) float32, averaged over heads; H' x W' semantic
+            tokens, H x W image positions. The weights of a token ('recover': of a position) sum to
+            1, or less where some of the attention goes elsewhere: to padding, or to other semantic
+            tokens.
     """
 
     block: str

@@ -37,13 +37,13 @@ def parse_map_weight(value: None | float | Sequence[float]) -> float | tuple[flo
 
 
 def has_weight(map_weight: float | tuple[float, ...]) -> bool:
-    """Whether a parsed ``map_weight`` switches any map on."""
+    """Tells whether a parsed ``map_weight`` switches any map on."""
     return any(map_weight) if isinstance(map_weight, tuple) else map_weight > 0
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients, for a look at a model that is about to train."""
+    """Puts a model that is about to train into eval mode, without gradients, for a look at it."""
     modes = {module: module.training for module in model.modules()}
     for module in modes:
         module.training = False
@@ -61,7 +61,7 @@ class Distillation:
     Args:
         student: Detector, segmentor or classifier, without wrapper.
         backbone: Name of its sparse backbone's module.
-        teacher: The dense network.
+        teacher: Dense network.
         map_weight: Weight of each map's mean squared difference, or a weight for each map; maps
             are the backbone's normalised outputs, from fine to coarse.
         logit_weight: Weight of the logits' KL divergence.
@@ -110,7 +110,7 @@ class Distillation:
         Args:
             student: Detector, segmentor or classifier, without wrapper.
             backbones: Names of its sparse backbones' modules.
-            spec: How the teacher is asked for.
+            spec: Description of the teacher.
             cfg: Config of the student, for a teacher that is given by its checkpoint alone.
             map_weight: Weight of each map, or a weight for each map.
             logit_weight: Weight of the logits; None for the model's default.
@@ -139,7 +139,7 @@ class Distillation:
 
     @staticmethod
     def logit_weight_of(student: nn.Module, value: float | None) -> float:
-        """A ``logit_weight`` argument; None is 0.5 where softmax makes classes of logits, else 0.
+        """Resolves ``logit_weight``: None is 0.5 where softmax makes classes of logits, else 0.
 
         Raises:
             UserError: It is positive and there are none.
@@ -154,7 +154,7 @@ class Distillation:
         return value
 
     def _probe(self, student: nn.Module) -> tuple[Outputs, Outputs]:
-        """What both compute for an image of zeros."""
+        """Computes the outputs of both for an image of zeros."""
         backbone = self.recorder.backbone
         parameter = next(backbone.parameters())
         image = parameter.new_zeros(1, backbone.in_channels, *PROBE)
@@ -201,7 +201,7 @@ class Distillation:
             )
 
     def losses(self) -> dict[str, Tensor]:
-        """Weighted losses of what the recorder holds: a term for each map, one for the logits.
+        """Computes weighted losses of what was recorded: a term for each map, one for the logits.
 
         Maps of a backbone that was called several times are averaged over calls.
         """

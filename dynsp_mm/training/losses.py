@@ -38,12 +38,12 @@ def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
 
 
 def map_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two normalised maps, over all positions.
+    """Computes the mean squared difference of two normalised maps, over all positions.
 
     The token distillation of arXiv 2207.01580 for hierarchical networks, as its code does.
 
     Args:
-        student: (B, C, H, W), any float dtype.
+        student: Map of (B, C, H, W), any float dtype.
         teacher: Tensor of the same shape, without gradient.
 
     Returns:
@@ -53,13 +53,13 @@ def map_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def logit_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL divergence of the student's class probabilities from the teacher's.
+    """Computes the KL divergence of the student's class probabilities from the teacher's.
 
     ``sum_k p_k (log p_k - log q_k)``, p the teacher's, averaged over images (arXiv 2207.01580), and
     over positions where there are any.
 
     Args:
-        student: (B, K) or (B, K, H, W) logits, any float dtype.
+        student: Logits of (B, K) or (B, K, H, W), any float dtype.
         teacher: Tensor of the same shape, without gradient.
 
     Returns:

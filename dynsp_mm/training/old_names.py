@@ -17,7 +17,7 @@ _said: set[str] = set()
 
 
 def renamed(name: str) -> type:
-    """The class that had a name; the first time that it is asked for, a warning tells today's."""
+    """Returns the class that had a name, and warns the first time that it is asked for."""
     new = RENAMED[name]
     if name not in _said:
         _said.add(name)
@@ -30,7 +30,7 @@ def renamed(name: str) -> type:
 
 
 def getattr_of(module: str) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a module from which the old names can be imported."""
+    """Makes a ``__getattr__`` for a module from which the old names can be imported."""
 
     def get(name: str) -> Any:
         if name in RENAMED:

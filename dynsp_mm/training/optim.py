@@ -29,7 +29,7 @@ NAMES_NEW = re.compile('token_predictors|fast_path|fast_gamma')
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Full rate for token predictors and fast paths, a fraction of it for pretrained parameters.
+    """Gives token predictors and fast paths the full rate, pretrained parameters a fraction of it.
 
     As in the code of arXiv 2207.01580, tensors of one dimension (norms, biases, layer scales) get
     no weight decay and all others do, position bias tables and depthwise kernels among them::
@@ -129,7 +129,7 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         )
 
     def _set_rates(self, group: dict, name: str) -> None:
-        """Learning rate and weight decay of a parameter, after those of mmengine's class."""
+        """Sets learning rate and weight decay of a parameter, after those of mmengine's class."""
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
         # As mmengine looks them up: the longest key that the name contains.
         key = next(
@@ -148,7 +148,7 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         group['lr'] = group.get('lr', self.base_lr) * self._lr_mult(name)
 
     def _lr_mult(self, name: str) -> float:
-        """What a parameter's rate is multiplied by."""
+        """Computes what a parameter's rate is multiplied by."""
         if is_new(name):
             return 1.0
         mult = self.paramwise_cfg['pretrained_lr_mult']
@@ -160,7 +160,7 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def layer_depths(model: nn.Module) -> dict[str, Callable]:
-    """Prefix of parameter names -> ``get_layer_depth`` of the module with that prefix.
+    """Maps prefixes of parameter names to ``get_layer_depth`` of the module with that prefix.
 
     mmpretrain's classifiers have a method of that name without a prefix: it asks the backbone.
     """

@@ -25,11 +25,11 @@ KEYS = ('checkpoint', 'config')
 
 
 class Outputs(NamedTuple):
-    """What is compared of teacher and student.
+    """Outputs of a teacher or student that are compared.
 
     Attributes:
         maps: Normalised maps of the backbone, each (B, C_i, H_i, W_i).
-        logits: (B, K) of a classifier, (B, K, H, W) of a segmentor; None if not asked for.
+        logits: Logits of a classifier, (B, K), or segmentor, (B, K, H, W); None if not asked for.
     """
 
     maps: tuple[Tensor, ...]
@@ -37,7 +37,7 @@ class Outputs(NamedTuple):
 
 
 def dense_config(model_cfg: Mapping) -> dict[str, Any]:
-    """The config of a model with the keep ratios of all its backbones set to None."""
+    """Copies the config of a model, with the keep ratios of all its backbones set to None."""
     if isinstance(model_cfg, (list, tuple)):
         return type(model_cfg)(dense_config(item) for item in model_cfg)
     if not isinstance(model_cfg, dict):
@@ -50,12 +50,12 @@ def dense_config(model_cfg: Mapping) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class TeacherSpec:
-    """How a teacher is asked for: by a checkpoint and a config, or as a model.
+    """Description of a teacher: a checkpoint and a config, or a model.
 
     Attributes:
         checkpoint: File or URL in any form that ``init_cfg`` takes; None with a model.
         config: Config file or model dict of the dense model; None for the student's own.
-        model: The dense model itself.
+        model: Dense model itself.
     """
 
     checkpoint: str | None = None
@@ -98,7 +98,7 @@ class TeacherSpec:
         return self.checkpoint or type(self.model).__name__
 
     def read_config(self, student_cfg: Config | None) -> Config:
-        """The config with the teacher's model, which is the student's unless one is given.
+        """Reads the config with the teacher's model, which is the student's unless one is given.
 
         Raises:
             UserError: The config cannot be read, or has no model.
@@ -200,7 +200,7 @@ class Teacher:
         backbone: str,
         logits: bool,
     ) -> 'Teacher':
-        """The teacher that a ``teacher`` argument asks for.
+        """Builds the teacher that a ``teacher`` argument asks for.
 
         Args:
             spec: Checkpoint of the student's own model, dense: a file or URL in any form that
@@ -238,7 +238,7 @@ class Teacher:
             self.model.to(device=parameter.device, dtype=parameter.dtype)
 
     def __call__(self, image: Tensor) -> Outputs:
-        """(B, C, H, W) input of the student's backbone -> what is learnt from."""
+        """Looks at a (B, C, H, W) input of the student's backbone."""
         with torch.no_grad(), self._recorder as recorder:
             if recorder.layer is None:
                 self.model(image)

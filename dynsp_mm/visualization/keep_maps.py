@@ -35,7 +35,7 @@ def draw_decisions(
     index: int = 0,
     content: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
-    """The image beside the keep map of each decision, with the realised keep ratios.
+    """Draws the image beside the keep map of each decision, with the realised keep ratios.
 
     Args:
         image: Input of the network including padding, (H, W, 3) uint8, RGB.

@@ -22,12 +22,13 @@ from .semantic_maps import draw_semantic_attention
 
 
 class Painter(NamedTuple):
-    """What is recorded of a backbone, and how its records become a picture.
+    """How a backbone is recorded, and how its records become a picture.
 
     Attributes:
-        backbone: The backbone.
+        backbone: Backbone that is recorded.
         record: Context manager of a model that yields a list of records.
-        draw: (image, records of one forward, index in the batch, content size) -> picture.
+        draw: Callable that makes a picture of an image, the records of one forward, the index in
+            the batch and the size of the content.
     """
 
     backbone: nn.Module
@@ -36,7 +37,7 @@ class Painter(NamedTuple):
 
 
 def find_painter(model: nn.Module) -> Painter:
-    """The painter of the model's first sparse backbone.
+    """Finds the painter of the model's first sparse backbone.
 
     Raises:
         UserError: If the model takes no decisions and has no semantic tokens.
@@ -96,7 +97,7 @@ def draw_batches(
     the network in pieces (sliding windows, augmentation), a number is appended.
 
     Args:
-        model: A detector, segmentor or classifier with a sparse backbone and a
+        model: Detector, segmentor or classifier with a sparse backbone and a
             ``data_preprocessor``.
         batches: Batches as its ``test_step`` takes them.
         out_dir: Folder of the pictures, made if need be; pictures of the same names are replaced.
@@ -139,7 +140,7 @@ def draw_batches(
 
 
 def _look(painter: Painter, model: nn.Module, batch: dict) -> tuple[list[Tensor], list, list]:
-    """Inputs of the painter's backbone, what was recorded of it, and the model's predictions."""
+    """Runs a model: inputs of the painter's backbone, what was recorded of it, predictions."""
     inputs: list[Tensor] = []
 
     def note(name: str, backbone: nn.Module, args: tuple, output: Any) -> None:

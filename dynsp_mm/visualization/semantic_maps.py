@@ -65,7 +65,7 @@ def draw_semantic_attention(
     index: int = 0,
     content: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
-    """A row for each block: the image, the region of each token, and a map of weights.
+    """Draws a row for each block: the image, the region of each token, and a map of weights.
 
     The map is, for 'generate' and 'refine', the attention that a position receives on average from
     the tokens that see it; for 'recover', the weight of the token that it draws on most.

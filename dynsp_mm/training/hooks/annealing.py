@@ -141,7 +141,7 @@ class KeepRatioAnnealingHook(Hook):
             backbone.keep_ratios = self._ratios(backbone, position)
 
     def _ratios(self, backbone: SparseBackbone, position: float) -> tuple[float, ...]:
-        """The ratios of a backbone's predictors at an epoch or iteration."""
+        """Computes the ratios of a backbone's predictors at an epoch or iteration."""
         progress = (position - self.begin) / (self.end - self.begin)
         share = CURVES[self.curve](min(max(progress, 0.0), 1.0))
         return tuple(

@@ -36,8 +36,8 @@ class KeepMapHook(Hook):
     several sparse backbones, the first.
 
     Args:
-        interval: Draws in each iteration whose number (counted from 1, as in the log) is a
-            multiple of it, and in the first one.
+        interval: Number of iterations from one drawing to the next. The first iteration is drawn,
+            and each whose number (counted from 1, as in the log) is a multiple of it.
         max_images: Number of images to draw of a batch.
 
     Raises:
