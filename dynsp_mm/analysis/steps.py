@@ -106,10 +106,14 @@ def decides(model: nn.Module) -> bool:
 
 
 def _dense_twin(model: BaseModel, cfg: Config) -> nn.Module:
-    """Builds the dense form of a model from its config, with the weights that both share."""
+    """Builds the dense form of a model from its config, with the weights that both share.
+
+    The config may be of a whole model where this one is its backbone alone; what it lacks keeps
+    random weights, and nothing is learnt from it.
+    """
     twin = build_dense(cfg)
     weights = {name: value for name, value in model.state_dict().items() if not is_new(name)}
-    load_whole(twin, weights, optional=lambda name: False)
+    load_whole(twin, weights, optional=lambda name: not hasattr(model, name.partition('.')[0]))
     return twin
 
 

@@ -120,3 +120,26 @@ def test_training_with_a_teacher(monkeypatch, tmp_path):
             CPU,
             teacher=cfg,
         )
+
+
+def test_a_teacher_of_a_backbone_alone_by_the_config_of_its_whole_model(monkeypatch):
+    """Only the backbone is looked at, so only its weights must be there."""
+
+    @MODELS.register_module(force=True)
+    class WithHead(BackboneAlone):
+        def __init__(self, backbone):
+            super().__init__(backbone)
+            self.neck = torch.nn.Linear(2, 2)
+
+    model = BackboneAlone(MODELS.build(SWIN))
+    teachers = []
+    attach = SpatialSparsityHook.attach
+    monkeypatch.setattr(
+        SpatialSparsityHook,
+        'attach',
+        lambda hook, *args: attach(hook, *args) or teachers.append(hook.distillation.teacher),
+    )
+    cfg = Config(dict(model=dict(type='WithHead', backbone=SWIN)))
+    training_step(model, dict(inputs=torch.randn(1, 3, 64, 64)), CPU, teacher=cfg)()
+    for name, value in teachers[0].model.state_dict().items():
+        assert torch.equal(value, model.state_dict()['backbone.' + name]), name
