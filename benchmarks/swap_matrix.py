@@ -49,7 +49,7 @@ Versions: {versions}. On a CPU in float32.
   and keeps what it should.
 * Whole models: **{trained} of {trainable}** that can be trained without downloads; {offline}
   cannot be built here, dense or sparse, {idle} configs train nothing, and the table says why. At
-  256 x 320 and batch 2 with `SparseTrainingHook` the loss is finite, every parameter of the sparse
+  256 x 320 and batch 2 with `SpatialSparsityHook` the loss is finite, every parameter of the sparse
   parts gets a gradient that is not zero, and every trainable parameter is in the optimizer that the
   config's constructor builds. Stochastic depth is off, mixed precision is full precision,
   `batch_augments` of detectors are left out.

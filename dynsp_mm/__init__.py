@@ -13,10 +13,11 @@ from .sparsity import Decision, TokenPredictor
 from .training import (
     HoldPretrainedHook,
     KeepRatioAnnealingHook,
-    SparseOptimWrapperConstructor,
-    SparseTrainingHook,
+    SpatialSparsityHook,
+    SpatialSparsityOptimWrapperConstructor,
 )
 from .training.hooks.keep_maps import KeepMapHook
+from .training.old_names import getattr_of
 from .version import __version__
 
 enable_mmseg_base_configs()
@@ -34,8 +35,8 @@ __all__ = [
     'PrepareForInferenceHook',
     'STViTSwin',
     'SemanticAttention',
-    'SparseOptimWrapperConstructor',
-    'SparseTrainingHook',
+    'SpatialSparsityOptimWrapperConstructor',
+    'SpatialSparsityHook',
     'TokenPredictor',
     '__version__',
     'create_backbone',
@@ -43,3 +44,5 @@ __all__ = [
     'record_decisions',
     'record_semantic_attention',
 ]
+
+__getattr__ = getattr_of(__name__)

@@ -339,7 +339,7 @@ def test_a_file_is_repaired_once(card, tmp_path, monkeypatch):
 # ---------------------------------------------------------------------- the toy family
 def test_the_toy_family_trains_with_the_hooks(with_toy, tmp_path):
     backbone = dict(type='ToyNet', keep_ratios=0.7, pooled=False)
-    hooks = [dict(type='SparseTrainingHook'), dict(type='KeepRatioAnnealingHook', end=2)]
+    hooks = [dict(type='SpatialSparsityHook'), dict(type='KeepRatioAnnealingHook', end=2)]
     runner = toy_runner(tmp_path, hooks, backbone)
     model = runner.model.backbone
     before = [p.detach().clone() for p in model.token_predictors.parameters()]

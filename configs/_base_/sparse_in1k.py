@@ -12,7 +12,7 @@ train_dataloader = dict(batch_size=128)
 auto_scale_lr = dict(base_batch_size=4096)
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=4e-3, weight_decay=0.05),
-    constructor='SparseOptimWrapperConstructor',
+    constructor='SpatialSparsityOptimWrapperConstructor',
     paramwise_cfg=dict(pretrained_lr_mult=0.2, flat_decay_mult=0.0),
 )
 

@@ -11,12 +11,12 @@ _base_ = './cascade_maskrcnn_dyconvnext_t.py'
 dense = 'https://download.openmmlab.com/mmdetection/v2.0/convnext/cascade_mask_rcnn_convnext-t_p4_w7_fpn_giou_4conv1f_fp16_ms-crop_3x_coco/cascade_mask_rcnn_convnext-t_p4_w7_fpn_giou_4conv1f_fp16_ms-crop_3x_coco_20220509_204200-8f07c40b.pth'
 model = dict(backbone=dict(init_cfg=None))
 load_from = dense
-custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=dense)]
 
 # Predictors and fast paths at five times the rate of the rest, which has that of dense training.
 optim_wrapper = dict(
     optimizer=dict(lr=0.001),
-    constructor='SparseOptimWrapperConstructor',
+    constructor='SpatialSparsityOptimWrapperConstructor',
     paramwise_cfg=dict(_delete_=True, pretrained_lr_mult=0.2, layer_decay_rate=0.7),
 )
 param_scheduler = [

@@ -10,4 +10,4 @@ model = dict(
     backbone=dict(type='DynamicConvNeXt', keep_ratios=0.7, mixing='two_stream', drop_path_rate=0.5)
 )
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/convnext/convnext-base_3rdparty_32xb128_in1k_20220124-d0915162.pth'
-custom_hooks = [dict(type='SparseTrainingHook', teacher=load_from), *_base_.custom_hooks[1:]]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=load_from), *_base_.custom_hooks[1:]]

@@ -12,7 +12,7 @@ _base_ = [
 ]
 # In place of mmpretrain.models, from which the dense backbone comes.
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
-custom_hooks = [dict(type='SparseTrainingHook', keep_ratio_weight=10.0)]
+custom_hooks = [dict(type='SpatialSparsityHook', keep_ratio_weight=10.0)]
 
 # The inherited init_cfg names the published dense checkpoint (convnext-small, ImageNet-1k).
 model = dict(backbone=dict(type='DynamicConvNeXt', keep_ratios=0.7))

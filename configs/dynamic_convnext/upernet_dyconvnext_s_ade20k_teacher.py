@@ -10,7 +10,7 @@ _base_ = './upernet_dyconvnext_t_ade20k_teacher.py'
 # The whole model that mmseg published.
 dense = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/convnext/upernet_convnext_small_fp16_512x512_160k_ade20k/upernet_convnext_small_fp16_512x512_160k_ade20k_20220227_131208-1b1e394f.pth'
 load_from = dense
-custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=dense)]
 
 # ImageNet weights are named here and not loaded: the dense model brings its own.
 checkpoint_file = 'https://mmassets.onedl.ai/mmclassification/v0/convnext/downstream/convnext-small_3rdparty_32xb128-noema_in1k_20220301-303e75e3.pth'

@@ -11,12 +11,12 @@ _base_ = './upernet_dyconvnext_t_ade20k.py'
 dense = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/convnext/upernet_convnext_tiny_fp16_512x512_160k_ade20k/upernet_convnext_tiny_fp16_512x512_160k_ade20k_20220227_124553-cad485de.pth'
 model = dict(backbone=dict(init_cfg=None))
 load_from = dense
-custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=dense)]
 
 # Predictors and fast paths at five times the rate of the rest, which has that of dense training.
 optim_wrapper = dict(
     optimizer=dict(lr=0.0005),
-    constructor='SparseOptimWrapperConstructor',
+    constructor='SpatialSparsityOptimWrapperConstructor',
     paramwise_cfg=dict(_delete_=True, pretrained_lr_mult=0.2, layer_decay_rate=0.9),
 )
 param_scheduler = [

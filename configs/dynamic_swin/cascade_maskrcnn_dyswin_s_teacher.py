@@ -10,7 +10,7 @@ _base_ = './cascade_maskrcnn_dyswin_t_teacher.py'
 # The whole model that the authors of Swin published.
 dense = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.2/cascade_mask_rcnn_swin_small_patch4_window7.pth'
 load_from = dense
-custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=dense)]
 
 # ImageNet weights are named here and not loaded: the dense model brings its own.
 pretrained = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_small_patch4_window7_224.pth'

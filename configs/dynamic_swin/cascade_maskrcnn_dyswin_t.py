@@ -5,7 +5,7 @@ tools/dist_train.sh configs/dynamic_swin/cascade_maskrcnn_dyswin_t.py 8 --amp
 
 _base_ = '../_base_/cascade_maskrcnn_swin_3x.py'
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
-custom_hooks = [dict(type='SparseTrainingHook', keep_ratio_weight=10.0)]
+custom_hooks = [dict(type='SpatialSparsityHook', keep_ratio_weight=10.0)]
 
 pretrained = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth'
 model = dict(

@@ -11,12 +11,12 @@ _base_ = './cascade_maskrcnn_dyswin_t.py'
 dense = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.2/cascade_mask_rcnn_swin_tiny_patch4_window7.pth'
 model = dict(backbone=dict(init_cfg=None))
 load_from = dense
-custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=dense)]
 
 # Predictors and fast paths at five times the rate of the rest, which has that of dense training.
 optim_wrapper = dict(
     optimizer=dict(lr=0.0005),
-    constructor='SparseOptimWrapperConstructor',
+    constructor='SpatialSparsityOptimWrapperConstructor',
     paramwise_cfg=dict(pretrained_lr_mult=0.2),
 )
 param_scheduler = [

@@ -9,4 +9,4 @@ model = dict(
     backbone=dict(type='DynamicSwin', keep_ratios=0.7, mixing='two_stream', drop_path_rate=0.2)
 )
 load_from = 'https://mmassets.onedl.ai/mmclassification/v0/swin-transformer/convert/swin_small_patch4_window7_224-cc7a01c9.pth'
-custom_hooks = [dict(type='SparseTrainingHook', teacher=load_from), *_base_.custom_hooks[1:]]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=load_from), *_base_.custom_hooks[1:]]

@@ -11,7 +11,7 @@ _base_ = [
     __import__('dynsp_mm') and 'mmseg::mask2former/mask2former_swin-s_8xb2-160k_ade20k-512x512.py'
 ]
 custom_imports = dict(imports=['mmdet.models', 'dynsp_mm'], allow_failed_imports=False)
-custom_hooks = [dict(type='SparseTrainingHook', keep_ratio_weight=10.0)]
+custom_hooks = [dict(type='SpatialSparsityHook', keep_ratio_weight=10.0)]
 
 # The inherited init_cfg names the published dense checkpoint (swin_small_patch4_window7_224).
 model = dict(backbone=dict(type='DynamicSwin', keep_ratios=0.7))

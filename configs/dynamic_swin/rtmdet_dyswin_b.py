@@ -9,4 +9,4 @@ custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 # The inherited init_cfg names the published dense checkpoint (swin_base_patch4_window12_384_22k).
 model = dict(backbone=dict(type='DynamicSwin', keep_ratios=0.7))
 # The base has hooks of its own: moving averages and the switch of pipelines.
-custom_hooks = [*_base_.custom_hooks, dict(type='SparseTrainingHook', keep_ratio_weight=10.0)]
+custom_hooks = [*_base_.custom_hooks, dict(type='SpatialSparsityHook', keep_ratio_weight=10.0)]

@@ -11,12 +11,12 @@ _base_ = './upernet_dyswin_t_ade20k.py'
 dense = 'https://mmassets.onedl.ai/mmsegmentation/v0.5/swin/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K_20210531_112542-e380ad3e.pth'
 model = dict(backbone=dict(init_cfg=None))
 load_from = dense
-custom_hooks = [dict(type='SparseTrainingHook', teacher=dense)]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=dense)]
 
 # Predictors and fast paths at five times the rate of the rest, which has that of dense training.
 optim_wrapper = dict(
     optimizer=dict(lr=0.0003),
-    constructor='SparseOptimWrapperConstructor',
+    constructor='SpatialSparsityOptimWrapperConstructor',
     paramwise_cfg=dict(pretrained_lr_mult=0.2),
 )
 param_scheduler = [

@@ -1,7 +1,5 @@
-"""What is timed: a forward pass or a training step of a model."""
+"""Steps that are timed: a forward pass or a training step of a model."""
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +9,11 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints import load_whole
 from ..sparsity import TokenPredictor
-from ..training import SparseTrainingHook
+from ..training import SpatialSparsityHook
 from ..training.new_parts import is_new
+from ..training.teacher import build_dense
 
 
 @MODELS.register_module()
@@ -21,7 +21,7 @@ class BackboneAlone(BaseModel):
     """A backbone as a model of its own, so that it runs and trains as whole models do.
 
     Args:
-        backbone: Returns a tuple of tensors; or its config.
+        backbone: Module that returns a tuple of tensors; or its config.
     """
 
     def __init__(self, backbone: nn.Module | Mapping):
@@ -29,7 +29,7 @@ class BackboneAlone(BaseModel):
         self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Any:
-        """Its outputs; with ``mode='loss'`` a dict of a loss that reaches every output."""
+        """Runs the backbone; ``mode='loss'`` gives a dict of a loss that reaches every output."""
         outputs = self.backbone(inputs)
         if mode == 'loss':  # of absolute values: the sum of squares after a norm is constant
             return dict(loss=sum(output.float().abs().mean() for output in outputs))
@@ -42,12 +42,12 @@ def inference_step(
     device: torch.device,
     autocast: torch.dtype = torch.float32,
 ) -> Callable[[], Any]:
-    """A callable that predicts once.
+    """Makes a callable that predicts once.
 
     Args:
-        model: Put into eval mode.
-        batch: What its ``data_preprocessor`` returned.
-        device: Where both are.
+        model: Model that predicts; it is put into eval mode.
+        batch: Output of its ``data_preprocessor``.
+        device: Device of both.
         autocast: Precision of operators that have a choice; float32 is off.
     """
     model.eval()
@@ -67,24 +67,24 @@ def training_step(
     autocast: torch.dtype = torch.float32,
     teacher: Config | None = None,
 ) -> Callable[[], Any]:
-    """A callable that computes losses and gradients and steps AdamW.
+    """Makes a callable that computes losses and gradients and steps AdamW.
 
-    Where the model decides between paths, the losses of sparse training are part of it. The rate is
+    Where the model decides between paths, the losses of sparse training are among them. The rate is
     0, so that all steps are alike; gradients are not scaled.
 
     Args:
-        model: Put into training mode.
-        batch: What its ``data_preprocessor`` returned for training.
-        device: Where both are.
+        model: Model that learns; it is put into training mode.
+        batch: Output of its ``data_preprocessor`` for training.
+        device: Device of both.
         autocast: Precision of operators that have a choice; float32 is off.
         teacher: Config of a model that decides between paths; its dense form with the model's
             weights is then the teacher. None for training without one.
     """
     model.train()
     if teacher is not None:
-        _attach_teacher(model, teacher)
+        SpatialSparsityHook(teacher=_dense_twin(model, teacher)).attach(model)
     elif decides(model):
-        SparseTrainingHook().attach(model)
+        SpatialSparsityHook().attach(model)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0
     )
@@ -101,16 +101,20 @@ def training_step(
 
 
 def decides(model: nn.Module) -> bool:
-    """Whether a model has token predictors."""
+    """Tells whether a model has token predictors."""
     return any(isinstance(module, TokenPredictor) for module in model.modules())
 
 
-def _attach_teacher(model: BaseModel, cfg: Config) -> None:
-    dense = {name: value for name, value in model.state_dict().items() if not is_new(name)}
-    with tempfile.TemporaryDirectory() as folder:  # a teacher comes from a checkpoint
-        path = os.path.join(folder, 'dense.pth')
-        torch.save(dict(state_dict=dense), path)
-        SparseTrainingHook(teacher=path).attach(model, cfg)
+def _dense_twin(model: BaseModel, cfg: Config) -> nn.Module:
+    """Builds the dense form of a model from its config, with the weights that both share.
+
+    The config may be of a whole model where this one is its backbone alone; what it lacks keeps
+    random weights, and nothing is learnt from it.
+    """
+    twin = build_dense(cfg)
+    weights = {name: value for name, value in model.state_dict().items() if not is_new(name)}
+    load_whole(twin, weights, optional=lambda name: not hasattr(model, name.partition('.')[0]))
+    return twin
 
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -101,7 +101,7 @@ class Backbone(BaseModule):
                 print_log(
                     f'{name} is trained with keep_ratios={self.keep_ratios} '
                     'but nothing holds its keep ratio; add custom_hooks = '
-                    "[dict(type='SparseTrainingHook')] to the config.",
+                    "[dict(type='SpatialSparsityHook')] to the config.",
                     'current',
                     logging.WARNING,
                 )

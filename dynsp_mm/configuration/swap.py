@@ -6,8 +6,11 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from .. import families
-from ..sparsity import is_dense, parse_keep_ratios
 from ..errors import UserError
+from ..sparsity import is_dense, parse_keep_ratios
+
+# The hook of sparse training; configs of earlier versions have the second name.
+HOOK_NAMES = ('SpatialSparsityHook', 'SparseTrainingHook')
 
 
 def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any]:
@@ -55,13 +58,11 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
     backbone.update(changes)
     result = dict(model=dict(backbone=changes))
     hooks = list(cfg.get('custom_hooks') or [])
-    others = [hook for hook in hooks if hook.get('type') != 'SparseTrainingHook']
+    others = [hook for hook in hooks if hook.get('type') not in HOOK_NAMES]
     if is_dense(keep_ratios):  # the hook refuses a model without predictors
         wanted = others
     else:
-        wanted = (
-            hooks if len(others) < len(hooks) else [*hooks, ConfigDict(type='SparseTrainingHook')]
-        )
+        wanted = hooks if len(others) < len(hooks) else [*hooks, ConfigDict(type=HOOK_NAMES[0])]
     if wanted != hooks:
         cfg.custom_hooks = result['custom_hooks'] = wanted
     imports = cfg.get('custom_imports') or dict(allow_failed_imports=False)

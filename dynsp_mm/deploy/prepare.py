@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from ..backbones.base import Backbone
+from ..errors import UserError
 from ..ops import check_backend
 from ..prepared import release_weights as release
 
@@ -25,18 +26,19 @@ def prepare_for_inference(
 
     Args:
         model: Any module. All of it is put into eval mode.
-        backend: 'auto', 'eager', 'onednn' or 'triton'.
-        release_weights: Hold weights of linear layers once; the backbones then only infer.
+        backend: Name of a backend: 'auto', 'eager', 'onednn' or 'triton'.
+        release_weights: Whether to hold weights of linear layers once; the backbones then only
+            infer.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: The model has no such backbone, or the backend cannot run.
+        UserError: The model has no such backbone, or the backend cannot run.
     """
     backbones = _own_backbones(model)
     if not backbones:
-        raise ValueError(
+        raise UserError(
             f'{type(model).__name__} has no backbone of dynsp_mm to prepare for inference'
         )
     model.eval()
@@ -54,10 +56,10 @@ class PrepareForInferenceHook(Hook):
     With 'auto' a model without a backbone of this package is tested as it is.
 
     Args:
-        backend: As of :func:`prepare_for_inference`.
+        backend: Name of a backend, as for :func:`prepare_for_inference`.
 
     Raises:
-        ValueError: For an unknown backend.
+        UserError: For an unknown backend.
     """
 
     # After hooks that exchange weights for a test, such as EMAHook.
@@ -72,6 +74,6 @@ class PrepareForInferenceHook(Hook):
             prepare_for_inference(runner.model, self.backend)
 
     def after_test_epoch(self, runner, metrics=None) -> None:
-        """Discards the forms, for the weights may change."""
+        """Discards what was prepared, for the weights may change."""
         for backbone in _own_backbones(runner.model):
             backbone.discard_prepared()

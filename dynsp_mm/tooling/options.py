@@ -23,7 +23,7 @@ from ..backbones.base import Backbone
 from ..checkpoints import fit_state_dict, load_from_anywhere, load_whole
 from ..compat import has_accelerator
 from ..configuration.read import LIBRARIES, leaf_datasets, read_config
-from ..configuration.swap import parse_ratios, sparsify
+from ..configuration.swap import HOOK_NAMES, parse_ratios, sparsify
 from ..ops import BACKENDS
 from ..training.new_parts import is_new
 
@@ -110,17 +110,12 @@ def enable_from_dense(cfg, checkpoint):
         return
     check_checkpoint(checkpoint, '--from-dense')
     hook = next(
-        (
-            hook
-            for hook in cfg.get('custom_hooks') or []
-            if hook.get('type') == 'SparseTrainingHook'
-        ),
-        None,
+        (hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') in HOOK_NAMES), None
     )
     if hook is None:
         raise UserError(
             f'{cfg.filename}: --from-dense needs a sparse model with its training '
-            "hook; add --sparse RATIO, or dict(type='SparseTrainingHook') to "
+            "hook; add --sparse RATIO, or dict(type='SpatialSparsityHook') to "
             'custom_hooks'
         )
     hook.teacher = cfg.load_from = checkpoint
@@ -129,7 +124,7 @@ def enable_from_dense(cfg, checkpoint):
 def check_teachers(cfg):
     """Raise a :class:`UserError` if the checkpoint of a teacher is local and no file."""
     for hook in cfg.get('custom_hooks') or []:
-        teacher = hook.get('teacher') if hook.get('type') == 'SparseTrainingHook' else None
+        teacher = hook.get('teacher') if hook.get('type') in HOOK_NAMES else None
         if isinstance(teacher, dict):
             teacher = teacher.get('checkpoint')
         if isinstance(teacher, str):

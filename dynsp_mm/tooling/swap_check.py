@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..configuration.read import leaf_datasets, without_pretrained
 from ..configuration.swap import sparsify
-from ..recording.recorder import record_decisions
-from ..training import SparseTrainingHook
+from ..recording import record_decisions
+from ..training import SpatialSparsityHook
 from ..training.new_parts import is_new, new_parameters
 from .options import UserError
 
@@ -220,7 +220,7 @@ def check_model(cfg: Config, size: tuple[int, int] = SIZE) -> dict[str, Any]:
         raise SwapError(f'parameters without an optimizer: {left_out}')
 
     model.train()
-    SparseTrainingHook().attach(model)
+    SpatialSparsityHook().attach(model)
     batch = model.data_preprocessor(dummy_batch(cfg, size), True)
     loss, _ = model.parse_losses(model(**batch, mode='loss'))
     if not loss.isfinite():

@@ -2,18 +2,21 @@
 
 from .hooks.annealing import KeepRatioAnnealingHook
 from .hooks.hold import HoldPretrainedHook
-from .hooks.spatial import SparseTrainingHook
+from .hooks.spatial import SpatialSparsityHook
 from .losses import keep_ratio_loss, logit_distillation_loss, map_distillation_loss
-from .optim import SparseOptimWrapperConstructor
+from .old_names import getattr_of
+from .optim import SpatialSparsityOptimWrapperConstructor
 from .teacher import Teacher
 
 __all__ = [
     'HoldPretrainedHook',
     'KeepRatioAnnealingHook',
-    'SparseOptimWrapperConstructor',
-    'SparseTrainingHook',
+    'SpatialSparsityOptimWrapperConstructor',
+    'SpatialSparsityHook',
     'Teacher',
     'keep_ratio_loss',
     'logit_distillation_loss',
     'map_distillation_loss',
 ]
+
+__getattr__ = getattr_of(__name__)

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 
 import torch
 import torch.nn as nn
+from mmengine.config import Config
 from torch import Tensor
 
+from ..errors import UserError, check_number
+from ..recording import OutputRecorder, classifies_by_softmax, logit_layer
 from .losses import logit_distillation_loss, map_distillation_loss
-from .teacher import OutputRecorder, Outputs, Teacher, classifies_by_softmax, logit_layer
+from .teacher import Outputs, Teacher, TeacherSpec
 
 DEFAULT_WEIGHT = 0.5  # of both terms in the code of arXiv 2207.01580
 # Pixels: the image on which teacher and student are compared beforehand. No multiple of 32, since
@@ -17,36 +19,31 @@ DEFAULT_WEIGHT = 0.5  # of both terms in the code of arXiv 2207.01580
 PROBE = (232, 264)
 
 
-def check_weight(name: str, value: float) -> float:
-    """Raises ValueError unless a loss weight is a finite number >= 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float('inf'):
-        raise ValueError(f'{name}={value!r}: must be a number >= 0')
-    return float(value)
-
-
 def parse_map_weight(value: None | float | Sequence[float]) -> float | tuple[float, ...]:
     """Checks a ``map_weight`` argument: a number, or one for each level; None is the default.
 
     Raises:
-        ValueError: For anything else, such as a negative number.
+        UserError: For anything else, such as a negative number.
     """
     if value is None:
         return DEFAULT_WEIGHT
     if not isinstance(value, (list, tuple)):
-        return check_weight('map_weight', value)
+        return float(check_number('map_weight', value, low=0))
     if not value:
-        raise ValueError(f'map_weight={value!r}: needs a number, or one for each map')
-    return tuple(check_weight(f'map_weight[{i}]', weight) for i, weight in enumerate(value))
+        raise UserError(f'map_weight={value!r}: needs a number, or one for each map')
+    return tuple(
+        float(check_number(f'map_weight[{i}]', weight, low=0)) for i, weight in enumerate(value)
+    )
 
 
 def has_weight(map_weight: float | tuple[float, ...]) -> bool:
-    """Whether a parsed ``map_weight`` switches any map on."""
+    """Tells whether a parsed ``map_weight`` switches any map on."""
     return any(map_weight) if isinstance(map_weight, tuple) else map_weight > 0
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients, for a look at a model that is about to train."""
+    """Puts a model that is about to train into eval mode, without gradients, for a look at it."""
     modes = {module: module.training for module in model.modules()}
     for module in modes:
         module.training = False
@@ -64,14 +61,14 @@ class Distillation:
     Args:
         student: Detector, segmentor or classifier, without wrapper.
         backbone: Name of its sparse backbone's module.
-        teacher: The dense network.
+        teacher: Dense network.
         map_weight: Weight of each map's mean squared difference, or a weight for each map; maps
             are the backbone's normalised outputs, from fine to coarse.
         logit_weight: Weight of the logits' KL divergence.
 
     Raises:
-        ValueError: If teacher and student compute maps or logits of different sizes on the same
-            image, or there is another number of weights than of maps.
+        UserError: Teacher and student compute maps or logits of different sizes on the same image,
+            or there is another number of weights than of maps.
     """
 
     def __init__(
@@ -88,7 +85,7 @@ class Distillation:
         ours, theirs = self._probe(student)
         count = len(ours.maps)
         if isinstance(map_weight, tuple) and len(map_weight) != count:
-            raise ValueError(
+            raise UserError(
                 f'map_weight={map_weight!r}: needs one weight for each of the {count} '
                 'maps of the backbone'
             )
@@ -98,24 +95,66 @@ class Distillation:
         if logit_weight:
             self._compare('logits', (ours.logits,), (theirs.logits,))
 
-    @staticmethod
-    def logit_weight_of(student: nn.Module, value: float | None) -> float:
-        """A ``logit_weight`` argument; None is 0.5 where softmax makes classes of logits, else 0.
+    @classmethod
+    def build(
+        cls,
+        student: nn.Module,
+        backbones: Sequence[str],
+        spec: TeacherSpec,
+        cfg: Config | None,
+        map_weight: float | tuple[float, ...],
+        logit_weight: float | None,
+    ) -> 'Distillation | None':
+        """Gets a student its teacher; None where no term has a weight.
+
+        Args:
+            student: Detector, segmentor or classifier, without wrapper.
+            backbones: Names of its sparse backbones' modules.
+            spec: Description of the teacher.
+            cfg: Config of the student, for a teacher that is given by its checkpoint alone.
+            map_weight: Weight of each map, or a weight for each map.
+            logit_weight: Weight of the logits; None for the model's default.
 
         Raises:
-            ValueError: If it is positive and there are none.
+            UserError: There is no teacher as asked for, several backbones would learn from it, or
+                it does not fit the student.
+        """
+        weight = cls.logit_weight_of(student, logit_weight)
+        if not weight and not has_weight(map_weight):
+            return None
+        if len(backbones) > 1:
+            raise UserError(
+                f'teacher: {type(student).__name__} has {len(backbones)} sparse '
+                f'backbones ({", ".join(backbones)}); one can learn from a teacher'
+            )
+        if spec.model is not None:
+            own = {id(parameter) for parameter in student.parameters()}
+            if any(id(parameter) in own for parameter in spec.model.parameters()):
+                raise UserError(
+                    f'teacher: {spec.name} shares parameters with the model that trains; '
+                    'give a copy of its own'
+                )
+        teacher = Teacher.from_spec(spec, cfg, backbones[0], logits=weight > 0)
+        return cls(student, backbones[0], teacher, map_weight, weight)
+
+    @staticmethod
+    def logit_weight_of(student: nn.Module, value: float | None) -> float:
+        """Resolves ``logit_weight``: None is 0.5 where softmax makes classes of logits, else 0.
+
+        Raises:
+            UserError: It is positive and there are none.
         """
         if value is None:
             return DEFAULT_WEIGHT if classifies_by_softmax(student) else 0.0
         if value and logit_layer(student) is None:
-            raise ValueError(
+            raise UserError(
                 f'logit_weight={value!r}: {type(student).__name__} has no logits for '
                 'an image or its positions to compare; set it to 0'
             )
         return value
 
     def _probe(self, student: nn.Module) -> tuple[Outputs, Outputs]:
-        """What both compute for an image of zeros."""
+        """Computes the outputs of both for an image of zeros."""
         backbone = self.recorder.backbone
         parameter = next(backbone.parameters())
         image = parameter.new_zeros(1, backbone.in_channels, *PROBE)
@@ -129,7 +168,7 @@ class Distillation:
         try:
             theirs = self.teacher(image)
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f'teacher {self.teacher.name}: cannot look at an image of '
                 f'{PROBE[0]} x {PROBE[1]}: {error}'
             ) from error
@@ -150,19 +189,19 @@ class Distillation:
 
         tensors = all(isinstance(output, Tensor) for output in (*ours, *theirs))
         if not tensors or shapes(ours) != shapes(theirs):
-            raise ValueError(
+            raise UserError(
                 f"teacher {self.teacher.name}: its {name} do not match the student's: on an image "
                 f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student '
                 f'{shapes(ours)}' + ('; logit_weight=0 leaves them out' if name == 'logits' else '')
             )
         if name == 'logits' and ours[0].shape[1] < 2:
-            raise ValueError(
+            raise UserError(
                 'logit_weight: there is one logit only, so no distribution over '
                 'classes to compare; set logit_weight=0'
             )
 
     def losses(self) -> dict[str, Tensor]:
-        """Weighted losses of what the recorder holds: a term for each map, one for the logits.
+        """Computes weighted losses of what was recorded: a term for each map, one for the logits.
 
         Maps of a backbone that was called several times are averaged over calls.
         """

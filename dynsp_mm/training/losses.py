@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
+
 
 def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
     """Holds each image's share of slow positions at its target.
@@ -14,17 +16,17 @@ def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
     arXiv 2106.02034 as the code of arXiv 2207.01580 computes it.
 
     Args:
-        masks: For each decision k a (B, N_k, 1) mask of 0 and 1 with gradients.
-        ratios: The target of each decision.
+        masks: Mask of 0 and 1 with gradients, (B, N_k, 1), for each decision k.
+        ratios: Target of each decision.
 
     Returns:
         Scalar, float32.
 
     Raises:
-        ValueError: If there is no mask or the lengths differ.
+        UserError: If there is no mask or the lengths differ.
     """
     if not masks or len(masks) != len(ratios):
-        raise ValueError(
+        raise UserError(
             f'{len(masks)} masks and {len(ratios)} ratios: needs one or more masks '
             'and a ratio for each'
         )
@@ -36,13 +38,13 @@ def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
 
 
 def map_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two normalised maps, over all positions.
+    """Computes the mean squared difference of two normalised maps, over all positions.
 
     The token distillation of arXiv 2207.01580 for hierarchical networks, as its code does.
 
     Args:
-        student: (B, C, H, W), any float dtype.
-        teacher: Of the same shape, without gradient.
+        student: Map of (B, C, H, W), any float dtype.
+        teacher: Tensor of the same shape, without gradient.
 
     Returns:
         Scalar, float32.
@@ -51,14 +53,14 @@ def map_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def logit_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL divergence of the student's class probabilities from the teacher's.
+    """Computes the KL divergence of the student's class probabilities from the teacher's.
 
     ``sum_k p_k (log p_k - log q_k)``, p the teacher's, averaged over images (arXiv 2207.01580), and
     over positions where there are any.
 
     Args:
-        student: (B, K) or (B, K, H, W) logits, any float dtype.
-        teacher: Of the same shape, without gradient.
+        student: Logits of (B, K) or (B, K, H, W), any float dtype.
+        teacher: Tensor of the same shape, without gradient.
 
     Returns:
         Scalar, float32.

@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Callable
-from numbers import Real
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -11,6 +10,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .. import families
+from ..errors import UserError, check_number
 from .new_parts import is_new, new_parameters
 
 # What mmengine's constructor knows; it ignores other words.
@@ -24,32 +24,32 @@ OPTIONS = (
     'dcn_offset_lr_mult',
     'bypass_duplicate',
 )
-# What a custom key for the new parts names; others match their names by chance.
+# What a custom key for new parameters names; others match their names by chance.
 NAMES_NEW = re.compile('token_predictors|fast_path|fast_gamma')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Full rate for token predictors and fast paths, a fraction of it for pretrained parameters.
+class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Gives token predictors and fast paths the full rate, pretrained parameters a fraction of it.
 
     As in the code of arXiv 2207.01580, tensors of one dimension (norms, biases, layer scales) get
     no weight decay and all others do, position bias tables and depthwise kernels among them::
 
         optim_wrapper = dict(
             optimizer=dict(type='AdamW', lr=4e-3, weight_decay=0.05),
-            constructor='SparseOptimWrapperConstructor',
+            constructor='SpatialSparsityOptimWrapperConstructor',
             paramwise_cfg=dict(pretrained_lr_mult=0.2))
 
     Each parameter is a group of its own, pretrained ones first: the runner's log shows the rate of
-    the new parts as ``base_lr`` and that of pretrained parameters as ``lr`` (with layer decay, that
+    the new ones as ``base_lr`` and that of pretrained parameters as ``lr`` (with layer decay, that
     of the first of them, as a rule the stem's).
 
     Args:
-        optim_wrapper_cfg: As in mmengine's ``DefaultOptimWrapperConstructor``; the optimizer must
-            have ``lr``.
-        paramwise_cfg: ``pretrained_lr_mult`` (default 0.2) multiplies the rate of every parameter
-            but those of token predictors and fast paths, and may be 0 to 1; all options of
-            mmengine's class, of which ``flat_decay_mult`` is 0 unless given. ``lr_mult`` of
+        optim_wrapper_cfg: Config as of mmengine's ``DefaultOptimWrapperConstructor``; the optimizer
+            must have ``lr``.
+        paramwise_cfg: Options of this class and all of mmengine's, of which ``flat_decay_mult`` is
+            0 unless given. ``pretrained_lr_mult`` (default 0.2, in [0, 1]) multiplies the rate of
+            every parameter but those of token predictors and fast paths. ``lr_mult`` of
             ``custom_keys`` multiplies the rate once more: 5 gives a new head the full rate. Keys
             that do not name token predictors or fast paths leave these alone, and one without
             ``decay_mult`` leaves ``flat_decay_mult`` as it is.
@@ -60,7 +60,7 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Raises:
         TypeError: If ``paramwise_cfg`` is no dict.
-        ValueError: For an unknown option, a fraction outside its range, an optimizer without
+        UserError: For an unknown option, a fraction outside its range, an optimizer without
             ``lr``; for a model of which no token predictor or fast path is trained, since all of
             it would then learn at a fraction of the rate; for layer decay without a backbone that
             knows its layers' depths.
@@ -78,19 +78,16 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         known = ('pretrained_lr_mult', 'layer_decay_rate', *OPTIONS)
         for option in self.paramwise_cfg:
             if option not in known:
-                raise ValueError(
+                raise UserError(
                     f'paramwise_cfg has the unknown option {option!r}: '
                     f'{type(self).__name__} knows {", ".join(known)}; where it is '
                     "inherited, set paramwise_cfg's _delete_=True"
                 )
-        mult = self.paramwise_cfg['pretrained_lr_mult']
-        if isinstance(mult, bool) or not isinstance(mult, Real) or not 0 <= mult <= 1:
-            raise ValueError(f'pretrained_lr_mult={mult!r}: must be a number in [0, 1]')
-        rate = self.paramwise_cfg['layer_decay_rate']
-        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate <= 1:
-            raise ValueError(f'layer_decay_rate={rate!r}: must be a number in (0, 1]')
+        options = self.paramwise_cfg
+        check_number('pretrained_lr_mult', options['pretrained_lr_mult'], 0, 1)
+        check_number('layer_decay_rate', options['layer_decay_rate'], 0, 1, low_open=True)
         if self.base_lr is None:
-            raise ValueError(
+            raise UserError(
                 f'optimizer={dict(self.optimizer_cfg)!r}: {type(self).__name__} needs its lr'
             )
 
@@ -99,11 +96,11 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ) -> None:
         """Adds the groups of a module; those of the whole model then get their fractions."""
         super().add_params(params, module, prefix, is_dcn_module)
-        if prefix:  # a part, reached from the call for the whole model
+        if prefix:  # a module inside, reached from the call for the whole model
             return
         new = new_parameters(module)
         if not new:
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__}: {type(module).__name__} has no token '
                 'predictors or fast paths to train; remove the constructor, or '
                 + families.how_to_make_sparse()
@@ -111,7 +108,7 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         decay = self.paramwise_cfg['layer_decay_rate']
         self._depths = layer_depths(module) if decay != 1 else {}
         if decay != 1 and not self._depths:
-            raise ValueError(
+            raise UserError(
                 f'layer_decay_rate={decay!r}: {type(module).__name__} has no backbone '
                 'with get_layer_depth(param_name, prefix); leave the option out'
             )
@@ -133,26 +130,26 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         )
 
     def _set_rates(self, group: dict, name: str) -> None:
-        """Learning rate and weight decay of a parameter, after those of mmengine's class."""
+        """Sets learning rate and weight decay of a parameter, after those of mmengine's class."""
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
-        # As mmengine looks them up: the longest key that is part of the name.
+        # As mmengine looks them up: the longest key that the name contains.
         key = next(
             (key for key in sorted(sorted(custom_keys), key=len, reverse=True) if key in name), None
         )
-        # Such as 'head' or 'backbone', which are parts of the new parts' names.
+        # Such as 'head' or 'backbone', which the names of new parameters contain, too.
         foreign = key is not None and is_new(name) and not NAMES_NEW.search(key)
         if foreign:
             group['lr'] = self.base_lr
-        if key is not None and self.base_wd is not None:
-            if foreign or 'decay_mult' not in custom_keys[key]:
-                flat = group['params'][0].dim() == 1
-                group['weight_decay'] = self.base_wd * (
-                    self.paramwise_cfg['flat_decay_mult'] if flat else 1.0
-                )
+        keeps_decay = key is not None and (foreign or 'decay_mult' not in custom_keys[key])
+        if keeps_decay and self.base_wd is not None:
+            flat = group['params'][0].dim() == 1
+            group['weight_decay'] = self.base_wd * (
+                self.paramwise_cfg['flat_decay_mult'] if flat else 1.0
+            )
         group['lr'] = group.get('lr', self.base_lr) * self._lr_mult(name)
 
     def _lr_mult(self, name: str) -> float:
-        """What a parameter's rate is multiplied by."""
+        """Computes what a parameter's rate is multiplied by."""
         if is_new(name):
             return 1.0
         mult = self.paramwise_cfg['pretrained_lr_mult']
@@ -164,7 +161,7 @@ class SparseOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def layer_depths(model: nn.Module) -> dict[str, Callable]:
-    """Prefix of parameter names -> ``get_layer_depth`` of the model's part with that prefix.
+    """Maps prefixes of parameter names to ``get_layer_depth`` of the module with that prefix.
 
     mmpretrain's classifiers have a method of that name without a prefix: it asks the backbone.
     """

@@ -15,8 +15,8 @@ def draw_keep_map(image: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """Dims what took the fast path and outlines what took the slow one.
 
     Args:
-        image: (H, W, 3) uint8, RGB.
-        keep: (h, w) bool, True where slow; each entry covers H / h by W / w pixels.
+        image: Image of (H, W, 3) uint8, RGB.
+        keep: Map of (h, w) bool, True where slow; each entry covers H / h by W / w pixels.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -35,12 +35,12 @@ def draw_decisions(
     index: int = 0,
     content: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
-    """The image beside the keep map of each decision, with the realised keep ratios.
+    """Draws the image beside the keep map of each decision, with the realised keep ratios.
 
     Args:
-        image: (H, W, 3) uint8, RGB, the network's input including padding.
+        image: Input of the network including padding, (H, W, 3) uint8, RGB.
         decisions: Decisions on this input, in order.
-        index: The image's place in the batch.
+        index: Place of the image in the batch.
         content: Height and width without padding; (0, 0) means all of it.
 
     Returns:

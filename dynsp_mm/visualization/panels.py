@@ -15,8 +15,8 @@ def input_as_image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
     """Undoes a data preprocessor's normalisation.
 
     Args:
-        x: (3, H, W) normalised network input.
-        preprocessor: The model's ``data_preprocessor`` (its ``mean`` and ``std``, and whether it
+        x: Normalised input of the network, (3, H, W).
+        preprocessor: Model's ``data_preprocessor`` (its ``mean`` and ``std``, and whether it
             swapped the channels).
 
     Returns:
@@ -42,7 +42,7 @@ def enlarge(image: np.ndarray, content: tuple[int, int]) -> tuple[np.ndarray, tu
     """Enlarges a small image by a whole factor.
 
     Args:
-        image: (H, W, 3) uint8, the network's input including padding.
+        image: Input of the network including padding, (H, W, 3) uint8.
         content: Height and width without padding; (0, 0) means all of it.
 
     Returns:

@@ -9,22 +9,25 @@ import cv2
 import torch
 import torch.nn as nn
 from mmengine.dataset import Compose, pseudo_collate
+from torch import Tensor
 
 from .. import families
 from ..configuration.read import leaf_datasets
-from ..recording.recorder import record_decisions, record_semantic_attention
+from ..errors import UserError
+from ..recording import Recorder, record_decisions, record_semantic_attention
 from .keep_maps import draw_decisions
 from .panels import input_as_image
 from .semantic_maps import draw_semantic_attention
 
 
 class Painter(NamedTuple):
-    """What is recorded of a backbone, and how its records become a picture.
+    """How a backbone is recorded, and how its records become a picture.
 
     Attributes:
-        backbone: The backbone.
+        backbone: Backbone that is recorded.
         record: Context manager of a model that yields a list of records.
-        draw: (image, records of one forward, index in the batch, content size) -> picture.
+        draw: Callable that makes a picture of an image, the records of one forward, the index in
+            the batch and the size of the content.
     """
 
     backbone: nn.Module
@@ -33,10 +36,10 @@ class Painter(NamedTuple):
 
 
 def find_painter(model: nn.Module) -> Painter:
-    """The painter of the model's first sparse backbone.
+    """Finds the painter of the model's first sparse backbone.
 
     Raises:
-        ValueError: If the model takes no decisions and has no semantic tokens.
+        UserError: If the model takes no decisions and has no semantic tokens.
     """
     for module in model.modules():
         if families.takes_decisions(module):
@@ -56,7 +59,7 @@ def find_painter(model: nn.Module) -> Painter:
                     image, [r for r in records if r.role != 'generate'], *place
                 ),
             )
-    raise ValueError(
+    raise UserError(
         f'{type(model).__name__} takes no decisions and has no semantic tokens: its '
         'backbone is not one of this package, or dense (keep_ratios is None)'
     )
@@ -72,7 +75,7 @@ def image_batches(dataset: dict[str, Any], paths: Sequence[str]) -> Iterator[dic
         paths: Image files.
 
     Raises:
-        ValueError: For a file that is no image, naming it.
+        UserError: For a file that is no image, naming it.
     """
     _, innermost = next(leaf_datasets(dataset))
     pipeline = Compose(
@@ -80,7 +83,7 @@ def image_batches(dataset: dict[str, Any], paths: Sequence[str]) -> Iterator[dic
     )
     for index, path in enumerate(paths):
         if cv2.imread(str(path)) is None:
-            raise ValueError(f'image {path}: is not an image that OpenCV can read')
+            raise UserError(f'image {path}: is not an image that OpenCV can read')
         yield pseudo_collate([pipeline(dict(img_path=str(path), img_id=index))])
 
 
@@ -91,20 +94,20 @@ def draw_batches(
     """Draws the decisions, or the semantic tokens' attention, on the first images.
 
     Pictures have the images' names; where two images have the same, or one image is run through
-    the network in parts (sliding windows, augmentation), a number is appended.
+    the network in pieces (sliding windows, augmentation), a number is appended.
 
     Args:
-        model: A detector, segmentor or classifier with a sparse backbone and a
+        model: Detector, segmentor or classifier with a sparse backbone and a
             ``data_preprocessor``.
-        batches: What its ``test_step`` takes.
-        out_dir: Made if need be; existing pictures of the same names are replaced.
-        count: How many images.
+        batches: Batches as its ``test_step`` takes them.
+        out_dir: Folder of the pictures, made if need be; pictures of the same names are replaced.
+        count: Number of images.
 
     Yields:
         The pictures' paths, as they are written.
 
     Raises:
-        ValueError: If the model takes no decisions and has no semantic tokens.
+        UserError: If the model takes no decisions and has no semantic tokens.
     """
     painter = find_painter(model)
     model.eval()
@@ -112,13 +115,7 @@ def draw_batches(
     names: Counter = Counter()
     drawn = 0
     for batch in batches:
-        inputs: list[torch.Tensor] = []
-        handle = painter.backbone.register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
-        try:
-            with painter.record(painter.backbone) as log:
-                samples = model.test_step(batch)
-        finally:
-            handle.remove()
+        inputs, log, samples = _look(painter, model, batch)
         per_forward = len(log) // len(inputs)
         # One forward with one input an image is the usual case; only then is padding known.
         whole = len(inputs) == 1 and len(inputs[0]) == len(samples)
@@ -140,3 +137,16 @@ def draw_batches(
         drawn += len(samples)
         if drawn >= count:
             return
+
+
+def _look(painter: Painter, model: nn.Module, batch: dict) -> tuple[list[Tensor], list, list]:
+    """Runs a model: inputs of the painter's backbone, what was recorded of it, predictions."""
+    inputs: list[Tensor] = []
+
+    def note(name: str, backbone: nn.Module, args: tuple, output: Any) -> None:
+        inputs.append(args[0])
+
+    backbone = painter.backbone
+    with Recorder(backbone, {backbone: note}), painter.record(backbone) as log:
+        samples = model.test_step(batch)
+    return inputs, log, samples

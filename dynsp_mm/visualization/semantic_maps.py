@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..recording.recorder import SemanticAttention
+from ..recording import SemanticAttention
 from .panels import arrange, enlarge
 
 BORDER = (255, 255, 255)  # RGB, between regions
@@ -16,9 +16,9 @@ def draw_regions(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Tints each region in a colour of its own and outlines it.
 
     Args:
-        image: (H, W, 3) uint8, RGB.
-        regions: (h, w) int, number of the token that weighs most; each entry covers H / h by W / w
-            pixels.
+        image: Image of (H, W, 3) uint8, RGB.
+        regions: Map of (h, w) int, number of the token that weighs most; each entry covers H / h
+            by W / w pixels.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -44,8 +44,8 @@ def draw_weights(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Overlays weights as heat, from dark blue (the smallest) to red (the largest).
 
     Args:
-        image: (H, W, 3) uint8, RGB.
-        weights: (h, w) float, such as one token's map or ``received``.
+        image: Image of (H, W, 3) uint8, RGB.
+        weights: Map of (h, w) float, such as one token's map or ``received``.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -65,15 +65,15 @@ def draw_semantic_attention(
     index: int = 0,
     content: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
-    """A row for each block: the image, the region of each token, and a map of weights.
+    """Draws a row for each block: the image, the region of each token, and a map of weights.
 
     The map is, for 'generate' and 'refine', the attention that a position receives on average from
     the tokens that see it; for 'recover', the weight of the token that it draws on most.
 
     Args:
-        image: (H, W, 3) uint8, RGB, the network's input including padding.
-        attentions: Of blocks on this input, in order.
-        index: The image's place in the batch.
+        image: Input of the network including padding, (H, W, 3) uint8, RGB.
+        attentions: Attention of blocks on this input, in order.
+        index: Place of the image in the batch.
         content: Height and width without padding; (0, 0) means all of it.
 
     Returns:

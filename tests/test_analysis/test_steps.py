@@ -8,7 +8,7 @@ from toys import SWIN
 
 from dynsp_mm import record_decisions
 from dynsp_mm.analysis.steps import BackboneAlone, decides, inference_step, training_step
-from dynsp_mm.training import SparseTrainingHook
+from dynsp_mm.training import SpatialSparsityHook
 
 CPU = torch.device('cpu')
 
@@ -78,37 +78,35 @@ def test_a_backbone_from_its_config():
 
 
 def test_training_with_a_teacher(monkeypatch, tmp_path):
-    """The teacher is the model's own dense form; files are gone once the step was made."""
+    """The teacher is the model's own dense form, and no file is written for it."""
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
     model = BackboneAlone(MODELS.build(SWIN))
     image = torch.randn(1, 3, 64, 64)
     losses, built = [], []
     parse = model.parse_losses
     model.parse_losses = lambda values: losses.append(values) or parse(values)
-    original = SparseTrainingHook.attach
+    original = SpatialSparsityHook.attach
 
     def attach(hook, *args):
         original(hook, *args)
         built.append(hook.distillation.teacher)
 
-    monkeypatch.setattr(SparseTrainingHook, 'attach', attach)
-    saved = []
-    save = torch.save
-    monkeypatch.setattr(
-        torch,
-        'save',
-        lambda content, path: saved.extend(content['state_dict']) or save(content, path),
-    )
+    monkeypatch.setattr(SpatialSparsityHook, 'attach', attach)
+
+    def save(*args, **kwargs):
+        raise AssertionError('a file is written')
+
+    monkeypatch.setattr(torch, 'save', save)
     cfg = Config(dict(model=dict(type='BackboneAlone', backbone=SWIN)))
     step = training_step(model, dict(inputs=image), CPU, teacher=cfg)
     assert list(tmp_path.iterdir()) == []
-    assert saved and not any('predictor' in name or 'fast' in name for name in saved)
     (teacher,) = built
     before = copy.deepcopy(model.state_dict())
     step()
     step()
     assert losses[0]['loss_distill_map_0'] > 0 and losses[0]['loss_keep_ratio'] > 0
     assert not decides(teacher.model) and not teacher.model.training
+    assert not any('fast' in name for name in teacher.model.state_dict())
     weights = teacher.model.state_dict()
     assert len(weights) > 50
     for name, value in weights.items():
@@ -122,3 +120,26 @@ def test_training_with_a_teacher(monkeypatch, tmp_path):
             CPU,
             teacher=cfg,
         )
+
+
+def test_a_teacher_of_a_backbone_alone_by_the_config_of_its_whole_model(monkeypatch):
+    """Only the backbone is looked at, so only its weights must be there."""
+
+    @MODELS.register_module(force=True)
+    class WithHead(BackboneAlone):
+        def __init__(self, backbone):
+            super().__init__(backbone)
+            self.neck = torch.nn.Linear(2, 2)
+
+    model = BackboneAlone(MODELS.build(SWIN))
+    teachers = []
+    attach = SpatialSparsityHook.attach
+    monkeypatch.setattr(
+        SpatialSparsityHook,
+        'attach',
+        lambda hook, *args: attach(hook, *args) or teachers.append(hook.distillation.teacher),
+    )
+    cfg = Config(dict(model=dict(type='WithHead', backbone=SWIN)))
+    training_step(model, dict(inputs=torch.randn(1, 3, 64, 64)), CPU, teacher=cfg)()
+    for name, value in teachers[0].model.state_dict().items():
+        assert torch.equal(value, model.state_dict()['backbone.' + name]), name

@@ -35,7 +35,7 @@ def test_rows_name_configs_that_differ_as_they_say():
                 starts.add(cfg.load_from)
             hooks = cfg.get('custom_hooks') or []
             ratios = cfg.model.backbone.get('keep_ratios')
-            assert [hook.type for hook in hooks] == ['SparseTrainingHook'] * bool(ratios)
+            assert [hook.type for hook in hooks] == ['SpatialSparsityHook'] * bool(ratios)
             assert all(hook.get('teacher') in (None, cfg.load_from) for hook in hooks)
             assert ('teacher' in described['title']) == bool(hooks and hooks[0].get('teacher')) or (
                 described['title'].endswith('no teacher')
@@ -164,7 +164,7 @@ SPARSE = """
 _base_ = './start.py'
 model = dict(backbone=dict(keep_ratios=0.7))
 load_from = 'work_dirs/start/epoch_1.pth'
-custom_hooks = [dict(type='SparseTrainingHook', teacher=load_from)]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher=load_from)]
 """
 ROWS = """
 tiny:

@@ -54,7 +54,10 @@ def test_is_the_published_recipe(family, size, keep):
     wrapper = config.optim_wrapper
     assert wrapper.optimizer == dict(type='AdamW', lr=4e-3, weight_decay=0.05)
     assert wrapper.paramwise_cfg == dict(pretrained_lr_mult=0.2, flat_decay_mult=0.0)
-    assert wrapper.constructor == 'SparseOptimWrapperConstructor' and 'clip_grad' not in wrapper
+    assert (
+        wrapper.constructor == 'SpatialSparsityOptimWrapperConstructor'
+        and 'clip_grad' not in wrapper
+    )
     warm_up, cosine = config.param_scheduler
     assert (warm_up.type, warm_up.end) == ('LinearLR', 20)
     assert (cosine.type, cosine.begin, cosine.end) == ('CosineAnnealingLR', 20, 120)
@@ -63,7 +66,7 @@ def test_is_the_published_recipe(family, size, keep):
     assert config.train_dataloader.batch_size == 128
     assert config.auto_scale_lr == dict(base_batch_size=32 * 128)
     assert [dict(hook) for hook in config.custom_hooks] == [
-        dict(type='SparseTrainingHook', teacher=config.load_from),
+        dict(type='SpatialSparsityHook', teacher=config.load_from),
         dict(type='HoldPretrainedHook', epochs=5),
         dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL'),
     ]

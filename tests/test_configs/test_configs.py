@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-from dynsp_mm import SparseTrainingHook, record_decisions
+from dynsp_mm import SpatialSparsityHook, record_decisions
 from dynsp_mm.checkpoints import find_source
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.tooling.swap_check import dummy_batch
@@ -103,7 +103,7 @@ def test_sparse_detectors_inherit_what_they_promise(path):
     backbone = config.model.backbone
     assert config.model.type == 'MaskRCNN' and config.default_scope == 'mmdet'
     assert config.optim_wrapper.optimizer.type == 'AdamW'
-    assert [hook['type'] for hook in config.custom_hooks] == ['SparseTrainingHook']
+    assert [hook['type'] for hook in config.custom_hooks] == ['SpatialSparsityHook']
     if rest:
         return
     assert backbone.init_cfg.type == 'Pretrained'
@@ -160,7 +160,7 @@ def test_model_trains_a_step(config):
     sparse = 'stvit' not in name
     model.train()
     if sparse:
-        SparseTrainingHook().attach(model)
+        SpatialSparsityHook().attach(model)
     data = model.data_preprocessor(batch(config), True)
     total, logs = model.parse_losses(model(**data, mode='loss'))
     total.backward()

@@ -31,7 +31,7 @@ def test_what_all_share(name):
         assert backbone.depths == [2, 2, 6 if size == 't' else 18, 2]
     else:
         assert backbone.arch == SCALE[size]
-    assert config.custom_hooks[-1] == dict(type='SparseTrainingHook', keep_ratio_weight=10.0)
+    assert config.custom_hooks[-1] == dict(type='SpatialSparsityHook', keep_ratio_weight=10.0)
     assert config.custom_imports.imports == ['dynsp_mm']
     assert config.train_dataloader.dataset.data_root == 'data/coco/'
 
@@ -80,7 +80,7 @@ def test_rtmdet_keeps_its_own_hooks():
     assert [hook['type'] for hook in config.custom_hooks] == [
         'EMAHook',
         'PipelineSwitchHook',
-        'SparseTrainingHook',
+        'SpatialSparsityHook',
     ]
     switch = config.custom_hooks[1]
     assert switch.switch_epoch == 90 and switch.switch_pipeline == config.train_pipeline_stage2

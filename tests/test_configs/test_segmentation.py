@@ -50,7 +50,7 @@ def test_what_all_share(path):
     if head == 'upernet':
         assert model.auxiliary_head.in_channels == WIDTH[size] * 4
     assert all(model[key].num_classes == 150 for key in model if key.endswith('_head'))
-    assert [hook['type'] for hook in config.custom_hooks] == ['SparseTrainingHook']
+    assert [hook['type'] for hook in config.custom_hooks] == ['SpatialSparsityHook']
     assert 'dynsp_mm' in config.custom_imports.imports
     for loader in (config.train_dataloader, config.val_dataloader):
         assert loader.dataset.type == 'ADE20KDataset'

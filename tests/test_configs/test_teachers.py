@@ -8,7 +8,7 @@ from config_files import CONFIGS, ROOT, load, path_of, plain
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from dynsp_mm import SparseTrainingHook
+from dynsp_mm import SpatialSparsityHook
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.training.new_parts import is_new
 
@@ -33,7 +33,7 @@ def test_all_are_there():
 def test_differs_from_the_config_without_a_teacher_as_promised(name):
     config, base = load(name), load(name.removesuffix('_teacher'))
     assert [plain(hook) for hook in config.custom_hooks] == [
-        dict(type='SparseTrainingHook', teacher=config.load_from)
+        dict(type='SpatialSparsityHook', teacher=config.load_from)
     ]
     assert config.load_from.startswith('https://') and config.load_from.endswith('.pth')
     base.model.backbone.init_cfg = None
@@ -42,7 +42,7 @@ def test_differs_from_the_config_without_a_teacher_as_promised(name):
         assert plain(config[loader]) == plain(base[loader])
     # Pretrained parameters have the rate of dense training, new parts five times that.
     wrapper = config.optim_wrapper
-    assert wrapper.constructor == 'SparseOptimWrapperConstructor'
+    assert wrapper.constructor == 'SpatialSparsityOptimWrapperConstructor'
     mult = wrapper.paramwise_cfg.pretrained_lr_mult
     assert wrapper.optimizer.lr * mult == pytest.approx(base.optim_wrapper.optimizer.lr)
     assert wrapper.type == base.optim_wrapper.type
@@ -99,7 +99,7 @@ def test_a_dense_checkpoint_is_start_and_teacher(name, tmp_path):
         torch.load(checkpoint)['state_dict'], strict=False
     )
     assert missing and all(is_new(key) for key in missing) and not unexpected
-    hook = SparseTrainingHook(
+    hook = SpatialSparsityHook(
         **{key: value for key, value in config.custom_hooks[0].items() if key != 'type'}
     )
     hook.attach(student.train(), config)

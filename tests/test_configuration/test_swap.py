@@ -39,7 +39,9 @@ def test_only_what_must_changes(name):
         assert key == 'type' or cfg.model.backbone[key] == value
     assert 'dynsp_mm' in cfg.custom_imports.imports
     hooks = [hook.type for hook in cfg.custom_hooks]
-    assert hooks == [hook.type for hook in dense.get('custom_hooks') or []] + ['SparseTrainingHook']
+    assert hooks == [hook.type for hook in dense.get('custom_hooks') or []] + [
+        'SpatialSparsityHook'
+    ]
     changed = {key for key in cfg if cfg[key] != dense.get(key)}
     assert changed == set(changes) == {'model', 'custom_hooks', 'custom_imports'}
     cfg.model.backbone = dense.model.backbone
@@ -77,7 +79,16 @@ def test_dense_ratio_needs_no_hook():
     cfg = Config(dict(default_scope='mmdet', model=dict(backbone=dict(type='SwinTransformer'))))
     assert 'custom_hooks' not in sparsify(cfg, 1.0)
     # A config that is sparse already: the hook would refuse the dense model.
-    cfg.custom_hooks = [dict(type='EMAHook'), dict(type='SparseTrainingHook')]
+    cfg.custom_hooks = [dict(type='EMAHook'), dict(type='SpatialSparsityHook')]
+    assert sparsify(cfg, 1.0)['custom_hooks'] == cfg.custom_hooks == [dict(type='EMAHook')]
+
+
+def test_the_hook_is_known_by_its_old_name():
+    """It is neither added a second time, nor left where the model becomes dense."""
+    model = dict(backbone=dict(type='DynamicSwin', keep_ratios=0.9))
+    hooks = [dict(type='SparseTrainingHook', teacher='dense.pth'), dict(type='EMAHook')]
+    cfg = Config(dict(default_scope='mmdet', model=model, custom_hooks=hooks))
+    assert 'custom_hooks' not in sparsify(cfg, 0.7) and cfg.custom_hooks == hooks
     assert sparsify(cfg, 1.0)['custom_hooks'] == cfg.custom_hooks == [dict(type='EMAHook')]
 
 

@@ -9,7 +9,7 @@ from toys import SWIN, Images, ToyModel, toy_runner
 import dynsp_mm
 from dynsp_mm.analysis import count_macs
 from dynsp_mm.deploy.prepare import PrepareForInferenceHook
-from dynsp_mm.prepared import Preparable, reference_forms
+from dynsp_mm.prepared import Preparable, unprepared
 
 
 def forms(model):
@@ -24,7 +24,7 @@ def test_prepares_the_backbones_of_a_model():
     with torch.no_grad():
         image = torch.randn(2, 3, 64, 64)
         folded = model(image)
-        with reference_forms():
+        with unprepared():
             torch.testing.assert_close(folded, model(image), rtol=1e-4, atol=1e-4)
 
 
@@ -102,7 +102,7 @@ class Watch(BaseModel):
             self.seen.append((all(forms(self)), weights(self)))
             image = torch.stack(list(inputs))
             maps = self.model.backbone(image)
-            with reference_forms():
+            with unprepared():
                 torch.testing.assert_close(maps, self.model.backbone(image), rtol=1e-4, atol=1e-4)
             return list(maps[-1])
         return self.model(inputs, data_samples, mode)

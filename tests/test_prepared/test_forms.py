@@ -795,7 +795,7 @@ def test_tracers_see_the_modules(marked, monkeypatch):
         marked(torch.randn(1, 3, 64, 64))
 
 
-def test_reference_forms_nest_and_concern_one_thread(marked):
+def test_unprepared_nest_and_concern_one_thread(marked):
     image, seen = torch.randn(1, 3, 64, 64), []
 
     def other():

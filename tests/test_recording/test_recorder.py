@@ -1,85 +1,126 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 
-from dynsp_mm import (
-    DynamicConvNeXt,
-    DynamicSwin,
-    STViTSwin,
-    record_decisions,
-    record_semantic_attention,
-)
-
-ARGS = dict(
-    arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)),
-    keep_ratios=(0.7, 0.5, 0.3),
-)
+from dynsp_mm.recording import Recorder
 
 
-def test_names_order_and_end():
-    model = torch.nn.ModuleDict(dict(backbone=DynamicSwin(**ARGS))).eval()
-    with record_decisions(model) as log:
-        model.backbone(torch.randn(2, 3, 64, 64))
-        model.backbone(torch.randn(1, 3, 96, 64))
-    model.backbone(torch.randn(1, 3, 64, 64))  # no longer recorded
-    names = [f'backbone.token_predictors.{k}' for k in range(3)]
-    assert [record.predictor for record in log] == names * 2
-    assert list(log.by_predictor()) == names
-    assert [d.scores.shape[0] for d in log.by_predictor()[names[0]]] == [2, 1]
-    assert [d.target for d in log.decisions[:3]] == [0.7, 0.5, 0.3]
-    assert not any(m._forward_hooks for m in model.modules())
+def network():
+    return nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 2), nn.ReLU()))
 
 
-def test_hooks_are_removed_after_an_error():
-    model = DynamicSwin(**ARGS)
-    try:
-        with record_decisions(model):
-            raise KeyError
-    except KeyError:
-        pass
-    assert not any(m._forward_hooks for m in model.modules())
+def hooks_of(model):
+    return [
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
 
 
-def test_a_dense_model_gives_an_empty_log():
-    model = DynamicConvNeXt('atto')
-    with record_decisions(model) as log:
-        model(torch.randn(1, 3, 32, 32))
-    assert log == []
+class Notes:
+    """Listens, and returns something, which must not become the module's output."""
+
+    def __init__(self):
+        self.heard = []
+
+    def __call__(self, name, module, args, output):
+        self.heard.append((name, type(module).__name__, tuple(args[0].shape), tuple(output.shape)))
+        return 'not an output'
+
+    @property
+    def names(self):
+        return [name for name, *_ in self.heard]
 
 
-STVIT = dict(embed_dims=16, depths=(1, 1, 12, 1), num_heads=(1, 1, 2, 4))
+def test_kinds_and_modules_in_the_order_they_run():
+    model, notes, x = network(), Notes(), torch.randn(3, 4)
+    expected = model(x)
+    with Recorder(model, {nn.Linear: notes, model[1][1]: notes, model: notes}) as recorder:
+        assert isinstance(recorder, Recorder)
+        assert torch.equal(model(x), expected)
+    model(x)  # no longer heard
+    assert notes.heard == [
+        ('0', 'Linear', (3, 4), (3, 4)),
+        ('1.0', 'Linear', (3, 4), (3, 2)),
+        ('1.1', 'ReLU', (3, 2), (3, 2)),
+        ('', 'Sequential', (3, 4), (3, 2)),
+    ]
+    assert not hooks_of(model)
 
 
-@pytest.mark.parametrize('form', ['dense_prediction', 'classification'])
-def test_semantic_attention(form):
-    model = torch.nn.ModuleDict(dict(backbone=STViTSwin(**STVIT, form=form))).eval()
-    image = torch.randn(2, 3, 240, 200)  # map 15 x 13: padding in both directions
-    with torch.no_grad(), record_semantic_attention(model) as log:
-        recorded = model.backbone(image)
-        assert torch.equal(model.backbone(image)[0], recorded[0])  # looking changes nothing
-    assert not any(m._forward_hooks for m in model.modules())
-    assert len(log) == 12 and [a.block for a in log[:6]] == [a.block for a in log[6:]]
-    blocks = [f'backbone.stages.2.blocks.{j}' for j in (1, 2, 5, 7, 8, 11)]
-    assert [a.block for a in log[:6]] == blocks
-    assert [a.role for a in log[:6]] == ['generate', 'refine', 'recover'] * 2
-    for attention in log[:6]:
-        assert attention.weights.shape == (2, 9, 6, 15, 13)
-        assert (attention.weights >= 0).all() and not attention.weights.requires_grad
-        if attention.role == 'recover':  # every position recovers from the tokens, wholly
-            torch.testing.assert_close(attention.received, torch.ones(2, 15, 13))
-        else:
-            total = attention.weights.sum((3, 4))
-            if form == 'dense_prediction':  # padding is masked, so all goes to positions
-                torch.testing.assert_close(total, torch.ones(2, 9, 6))
-            assert (total <= 1 + 1e-5).all() and (total > 0.3).all()
-        assert attention.regions.shape == (2, 15, 13)
-    if form == 'dense_prediction':
-        # A token of the first window sees 14 x 14 positions around it: 3 before, 4 after.
-        seen = log[0].weights[0, 0, 0] > 0
-        assert seen[:11, :11].all() and not seen[11:].any() and not seen[:, 11:].any()
+def test_it_may_be_opened_again_and_hears_what_is_there_then():
+    model, notes = network(), Notes()
+    recorder = Recorder(model, {nn.Linear: notes})
+    with recorder:
+        model(torch.randn(1, 4))
+    model.append(nn.Linear(2, 2))
+    with recorder:
+        model(torch.randn(1, 4))
+    assert notes.names == ['0', '1.0', '0', '1.0', '2']
+    assert not hooks_of(model)
 
 
-def test_a_model_without_semantic_tokens_gives_an_empty_log():
-    model = DynamicSwin(**ARGS).eval()
-    with record_semantic_attention(model) as log:
-        model(torch.randn(1, 3, 64, 64))
-    assert log == []
+def test_twice_at_once_is_an_error_and_changes_nothing():
+    model, notes = network(), Notes()
+    with Recorder(model, {nn.ReLU: notes}) as recorder:
+        with pytest.raises(RuntimeError, match='open already'):
+            recorder.open()
+        model(torch.randn(1, 4))
+    assert notes.names == ['1.1'] and not hooks_of(model)
+
+
+def test_an_error_inside_leaves_nothing():
+    model = network()
+    with pytest.raises(RuntimeError):
+        with Recorder(model, {nn.Linear: Notes(), model: Notes()}):
+            model(torch.randn(1, 5))
+    assert not hooks_of(model)
+
+
+def test_a_listener_that_raises_leaves_nothing():
+    def fail(*args):
+        raise KeyError('listener')
+
+    model = network()
+    with pytest.raises(KeyError, match='listener'):
+        with Recorder(model, {nn.Linear: fail}):
+            model(torch.randn(1, 4))
+    assert not hooks_of(model)
+
+
+def test_a_module_of_another_model_is_an_error():
+    model = network()
+    recorder = Recorder(model, {nn.Linear: Notes(), nn.Conv2d(1, 1, 1): Notes()})
+    with pytest.raises(ValueError, match='Conv2d to listen to: is no module of this Sequential'):
+        recorder.open()
+    assert not hooks_of(model)
+
+
+def test_a_listener_may_close_it():
+    model, names = network(), []
+
+    def once(name, *_):
+        names.append(name)
+        recorder.close()
+
+    recorder = Recorder(model, {nn.Linear: once})
+    with recorder:
+        model(torch.randn(1, 4))
+    assert names == ['0'] and not hooks_of(model)
+
+
+def test_a_copy_of_model_and_recorder_listens_to_the_copy():
+    """As when a model with a training hook is copied for averaged weights."""
+    model = network()
+    notes = Notes()
+    held = nn.Module()
+    held.model, held.recorder = model, Recorder(model, {model: notes})
+    twin = copy.deepcopy(held)
+    with twin.recorder:
+        model(torch.randn(1, 4))
+        assert not notes.heard
+        twin.model(torch.randn(1, 4))
+    (listener,) = twin.recorder._listeners.values()
+    assert listener.names == [''] and not notes.heard

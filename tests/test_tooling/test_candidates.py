@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import MODELS
 from toys import SWIN
 
-from dynsp_mm.prepared import Foldable
+from dynsp_mm.prepared import Preparable
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.tooling.candidates import (
     Candidate,
@@ -99,7 +99,7 @@ def test_the_same_weights_and_images_compute_the_same(write):
 
 
 def forms(model):
-    return [m._form is not None for m in model.modules() if isinstance(m, Foldable)]
+    return [m._form is not None for m in model.modules() if isinstance(m, Preparable)]
 
 
 def test_made_ready_for_inference(write):

@@ -108,7 +108,7 @@ def test_from_dense(write, tmp_path):
         cfg = cli.load_config(
             write(
                 f'default_scope = {SCOPE!r}\nload_from = "x.pth"\ncustom_hooks = ['
-                f'dict(type="EMAHook"), dict(type="SparseTrainingHook", teacher={teacher})]'
+                f'dict(type="EMAHook"), dict(type="SpatialSparsityHook", teacher={teacher})]'
             )
         )
         cli.enable_from_dense(cfg, None)
@@ -124,8 +124,17 @@ def test_from_dense(write, tmp_path):
     path = write(f'default_scope = {SCOPE!r}\ncustom_hooks = [dict(type="EMAHook")]')
     assert fails(cli.enable_from_dense, cli.load_config(path), str(dense)) == (
         f'{path}: --from-dense needs a sparse model with its training hook; add --sparse RATIO, or '
-        "dict(type='SparseTrainingHook') to custom_hooks"
+        "dict(type='SpatialSparsityHook') to custom_hooks"
     )
+
+
+def test_the_training_hook_is_known_by_its_old_name(tmp_path):
+    dense = tmp_path / 'dense.pth'
+    dense.touch()
+    cfg = Config(dict(custom_hooks=[dict(type='SparseTrainingHook', teacher='gone.pth')]))
+    assert fails(cli.check_teachers, cfg) == 'teacher gone.pth does not exist'
+    cli.enable_from_dense(cfg, str(dense))
+    assert cfg.custom_hooks == [dict(type='SparseTrainingHook', teacher=str(dense))]
 
 
 def test_named_config_of_missing_package(monkeypatch):
@@ -658,7 +667,7 @@ def test_where_a_file_can_be_written(tmp_path):
         cli.check_output('--out', tmp_path / 'no/new.json')
 
 
-@pytest.mark.parametrize('hooks', [None, [dict(type='SparseTrainingHook')]])
+@pytest.mark.parametrize('hooks', [None, [dict(type='SpatialSparsityHook')]])
 def test_tests_are_prepared(hooks):
     cfg = Config(dict(model=dict()) if hooks is None else dict(custom_hooks=hooks))
     before = list(hooks or [])

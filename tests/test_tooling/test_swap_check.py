@@ -152,7 +152,7 @@ def test_no_parameter_hides_behind_a_zero():
 
 
 class NoHook:
-    """Stands for SparseTrainingHook."""
+    """Stands for SpatialSparsityHook."""
 
     def __init__(self, action):
         self.action = action
@@ -177,13 +177,13 @@ def scale_gradient(value):
     ids=['none', 'zero', 'nan'],
 )
 def test_a_part_without_gradient_is_found(action, monkeypatch):
-    hook = swap_check.SparseTrainingHook
+    hook = swap_check.SpatialSparsityHook
 
     def attach(model):
         hook().attach(model)
         action(model)
 
-    monkeypatch.setattr(swap_check, 'SparseTrainingHook', lambda: NoHook(attach))
+    monkeypatch.setattr(swap_check, 'SpatialSparsityHook', lambda: NoHook(attach))
     with pytest.raises(SwapError, match="no gradient for .'token_predictors.0.norm.weight'"):
         check_model(cli.load_config(SMALL), (64, 64))
 

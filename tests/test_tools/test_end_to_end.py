@@ -265,7 +265,7 @@ def test_a_dense_detector_becomes_sparse_with_itself_as_teacher(data, tmp_path):
         '--cfg-options',
         'train_cfg.max_epochs=2',
         'randomness.seed=0',
-        'optim_wrapper.constructor=SparseOptimWrapperConstructor',
+        'optim_wrapper.constructor=SpatialSparsityOptimWrapperConstructor',
     )
     command = [
         sys.executable,
@@ -282,7 +282,7 @@ def test_a_dense_detector_becomes_sparse_with_itself_as_teacher(data, tmp_path):
     kill_after_a_checkpoint(command, work_dir, tmp_path)
     resumed = subprocess.run([*command, '--resume'], capture_output=True, text=True, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert f'SparseTrainingHook: teacher {checkpoint}' in resumed.stdout + resumed.stderr
+    assert f'SpatialSparsityHook: teacher {checkpoint}' in resumed.stdout + resumed.stderr
     for step in train_log(work_dir):
         for level in range(4):
             assert 0 <= step[f'loss_distill_map_{level}'] < 1e3

@@ -1,4 +1,4 @@
-"""Teachers: what is learnt from them, and that they are nowhere else."""
+"""What is learnt from a teacher."""
 
 import copy
 import json
@@ -6,161 +6,34 @@ import json
 import pytest
 import torch
 from golden import Classifier, load, relative_error
+from library_models import (
+    CONVNEXT,
+    attached,
+    built,
+    classifier,
+    config,
+    dense_checkpoint,
+    detector,
+    refusal,
+    samples,
+    segmentor,
+)
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
-from mmengine.structures import PixelData
-from torch import nn
 from toys import SWIN, Images
 
-import dynsp_mm  # noqa: F401  registers the backbones
-from dynsp_mm import SparseTrainingHook, record_decisions
+from dynsp_mm import SpatialSparsityHook, record_decisions
+from dynsp_mm.recording import OutputRecorder
 from dynsp_mm.training import Teacher
 from dynsp_mm.training.distillation import Distillation
-from dynsp_mm.training.teacher import OutputRecorder, Outputs, logit_layer
+from dynsp_mm.training.teacher import Outputs
 
-CONVNEXT = dict(
-    type='DynamicConvNeXt',
-    keep_ratios=(0.7, 0.5, 0.3),
-    arch=dict(depths=(1, 1, 4, 1), channels=(16, 32, 64, 128)),
-)
 TRAIN = [
     ('dynamic_swin_train', 'dynamic_swin_eval_batch3'),
     ('dynamic_convnext_train', 'dynamic_convnext_eval'),
 ]
-
-
-def classifier(backbone=SWIN, classes=5):
-    pooled = backbone['type'] == 'DynamicConvNeXt'
-    return dict(
-        type='ImageClassifier',
-        backbone=backbone,
-        neck=None if pooled else dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=classes, in_channels=128),
-    )
-
-
-def segmentor(backbone=SWIN, classes=5):
-    return dict(
-        type='EncoderDecoder',
-        backbone=dict(backbone, out_indices=(0, 1, 2, 3)),
-        decode_head=dict(
-            type='FCNHead',
-            in_channels=128,
-            in_index=3,
-            channels=8,
-            num_convs=1,
-            num_classes=classes,
-            dropout_ratio=0.0,
-        ),
-        auxiliary_head=dict(
-            type='FCNHead', in_channels=64, in_index=2, channels=8, num_convs=1, num_classes=classes
-        ),
-        train_cfg=dict(),
-        test_cfg=dict(mode='whole'),
-    )
-
-
-def detector(backbone=SWIN, channels=(16, 32, 64, 128)):
-    return dict(
-        type='SingleStageDetector',
-        backbone=dict(backbone, out_indices=(0, 1, 2, 3)),
-        neck=dict(type='FPN', in_channels=list(channels), out_channels=16, num_outs=5),
-        bbox_head=dict(
-            type='RetinaHead',
-            num_classes=3,
-            in_channels=16,
-            feat_channels=16,
-            stacked_convs=1,
-            anchor_generator=dict(
-                type='AnchorGenerator',
-                octave_base_scale=4,
-                scales_per_octave=1,
-                ratios=[1.0],
-                strides=[4, 8, 16, 32, 64],
-            ),
-            bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
-        ),
-        train_cfg=dict(
-            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
-            sampler=dict(type='PseudoSampler'),
-            allowed_border=-1,
-            pos_weight=-1,
-            debug=False,
-        ),
-    )
-
-
-SCOPES = dict(ImageClassifier='mmpretrain', EncoderDecoder='mmseg', SingleStageDetector='mmdet')
-
-
-def config(model):
-    init_default_scope(SCOPES[model['type']])
-    __import__(f'{SCOPES[model["type"]]}.models')
-    return Config(dict(model=model, default_scope=SCOPES[model['type']]))
-
-
-def built(model):
-    cfg = config(model)
-    return MODELS.build(cfg.model), cfg
-
-
-def samples(model, count=2):
-    if isinstance(model, str):
-        kind = model
-    else:
-        kind = type(model).__name__
-    result = []
-    for i in range(count):
-        if kind == 'ImageClassifier':
-            from mmpretrain.structures import DataSample
-
-            sample = DataSample().set_gt_label(i)
-        elif kind == 'EncoderDecoder':
-            from mmseg.structures import SegDataSample
-
-            sample = SegDataSample(metainfo=dict(img_shape=(64, 64)))
-            sample.gt_sem_seg = PixelData(data=torch.randint(0, 5, (1, 64, 64)))
-        else:
-            from mmdet.structures import DetDataSample
-            from mmengine.structures import InstanceData
-
-            sample = DetDataSample(
-                metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64))
-            )
-            sample.gt_instances = InstanceData(
-                bboxes=torch.tensor([[4.0, 4, 30, 30]]), labels=torch.tensor([i])
-            )
-        result.append(sample)
-    return result
-
-
-def dense_checkpoint(tmp_path, model, name='dense.pth', cut=''):
-    """A dense model like a sparse one, with random weights, as a training run saves it."""
-    model = copy.deepcopy(model)
-    model['backbone'] = dict(model['backbone'], keep_ratios=None)
-    dense, _ = built(model)
-    for parameter in dense.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    path = tmp_path / name
-    torch.save(
-        dict(
-            state_dict={
-                k: v for k, v in dense.state_dict().items() if not cut or k.startswith(cut)
-            },
-            meta={},
-        ),
-        path,
-    )
-    return dense.eval(), str(path)
-
-
-def attached(model, teacher, **kwargs):
-    student, cfg = built(model)
-    hook = SparseTrainingHook(teacher=teacher, **kwargs)
-    hook.attach(student.train(), cfg)
-    return student, hook
 
 
 # ---------------------------------------------------------------------- the release's loss
@@ -183,8 +56,9 @@ class Stored:
 def test_whole_loss_and_gradients_equal_the_release(
     name, weights, deterministic_gumbel, monkeypatch
 ):
-    """Task, ratio and both distillation terms as the hook adds them to a classifier of mmpretrain:
-    value and the gradient norm of every parameter.
+    """Task, ratio and both distillation terms as the hook adds them to a classifier of mmpretrain.
+
+    Compared are the value and the gradient norm of every parameter.
     """
     golden, source = load(name), load(weights)
     reference = Classifier(source)
@@ -206,11 +80,11 @@ def test_whole_loss_and_gradients_equal_the_release(
     maps, size = golden['teacher_featmap'], [-(-side // 32) for side in source['input'].shape[2:]]
     if maps.dim() == 3:
         maps = maps.unflatten(1, size)
-    hook = SparseTrainingHook(teacher='stored')
+    hook = SpatialSparsityHook(teacher='stored')
     # The probe's image is of another size than the stored outputs.
     monkeypatch.setattr(Distillation, '_compare', lambda *args: None)
     stored = Stored(maps.permute(0, 3, 1, 2), golden['teacher_logits'])
-    monkeypatch.setattr('dynsp_mm.training.hooks.spatial.Teacher', lambda *args, **kwargs: stored)
+    monkeypatch.setattr(Teacher, 'from_spec', lambda *args, **kwargs: stored)
     hook.attach(model.train())
     from mmpretrain.structures import DataSample
 
@@ -259,16 +133,6 @@ def test_classifier(tmp_path, backbone):
     total, _ = student.parse_losses(losses)
     total.backward()
     assert student.backbone.token_predictors[0].proj.weight.grad.abs().sum() > 0
-
-
-def test_averaged_maps_are_whole_and_normalised_at_each_position():
-    model, _ = built(classifier(CONVNEXT))
-    images = torch.randn(2, 3, 64, 96)
-    with OutputRecorder(model.eval(), 'backbone', False) as recorder:
-        averaged = model.backbone(images)[-1]
-    model.backbone.gap_before_final_norm = False
-    assert averaged.shape == (2, 128)
-    torch.testing.assert_close(recorder.calls[0].maps[0], model.backbone(images)[-1])
 
 
 def test_segmentor(tmp_path):
@@ -361,36 +225,7 @@ def test_other_modes_do_not_ask_the_teacher(tmp_path):
     assert not student.head._forward_hooks
 
 
-# ---------------------------------------------------------------------- what the teacher is
-def test_teacher_is_frozen_and_eval_and_follows(tmp_path):
-    model = segmentor(dict(SWIN, drop_path_rate=0.5))
-    model['decode_head'].update(norm_cfg=dict(type='BN'), dropout_ratio=0.5)
-    dense, checkpoint = dense_checkpoint(tmp_path, model)
-    student, hook = attached(model, checkpoint)
-    teacher = hook.distillation.teacher
-    assert not any(module.training for module in teacher.model.modules())
-    assert not any(p.requires_grad for p in teacher.model.parameters())
-    before = copy.deepcopy(teacher.model.state_dict())
-    images = torch.randn(2, 3, 64, 64)
-    total, _ = student.parse_losses(student(images, samples(student), mode='loss'))
-    total.backward()
-    outputs = teacher(images)
-    assert not outputs.maps[0].requires_grad and not outputs.logits.requires_grad
-    torch.testing.assert_close(outputs.logits, dense(images))
-    after = teacher.model.state_dict()
-    assert all(torch.equal(before[key], after[key]) for key in before)  # running means, too
-    assert all(p.grad is None for p in teacher.model.parameters())
-    # Nothing of it is in the student.
-    own = {id(module) for module in student.modules()}
-    assert not own & {id(module) for module in teacher.model.modules()}
-    assert set(student.state_dict()) == set(built(model)[0].state_dict())
-
-    student.to(torch.bfloat16)
-    losses = student(images.bfloat16(), samples(student), mode='loss')
-    assert next(teacher.model.parameters()).dtype == torch.bfloat16
-    assert losses['loss_distill_logits'].dtype == torch.float32
-
-
+# ---------------------------------------------------------------------- what stays as it is
 def test_autocast(tmp_path):
     model = classifier()
     _, checkpoint = dense_checkpoint(tmp_path, model)
@@ -417,82 +252,10 @@ def test_looking_beforehand_leaves_the_student_alone(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    SparseTrainingHook(teacher=checkpoint).attach(student, cfg)
+    SpatialSparsityHook(teacher=checkpoint).attach(student, cfg)
     assert torch.equal(torch.rand(4), expected)  # what training draws is not shifted
     assert {name: module.training for name, module in student.named_modules()} == modes
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
-
-
-def test_a_teacher_of_its_own_config(tmp_path):
-    """Another network whose maps have the same sizes: deeper, and a class of a library."""
-    other = detector(
-        dict(
-            type='SwinTransformer',
-            embed_dims=16,
-            depths=(2, 2, 2, 2),
-            num_heads=(1, 1, 2, 4),
-            window_size=7,
-        )
-    )
-    model = detector()
-    built(other)
-    dense, cfg = built(other)
-    path = tmp_path / 'other.pth'
-    torch.save(dense.state_dict(), path)
-    cfg.dump(tmp_path / 'other.py')
-    for given in (str(tmp_path / 'other.py'), cfg.model.to_dict()):
-        student, hook = attached(model, dict(checkpoint=str(path), config=given))
-        losses = student(torch.randn(1, 3, 64, 64), samples(student, 1), mode='loss')
-        assert 'loss_distill_map_3' in losses
-        assert len(hook.distillation.teacher.model.stages[0].blocks) == 2
-
-
-@pytest.mark.parametrize(
-    'backbone',
-    [
-        dict(
-            type='mmpretrain.SwinTransformer',
-            img_size=64,
-            arch=dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 4]),
-        ),
-        dict(
-            type='mmpretrain.ConvNeXt', arch=dict(depths=(1, 1, 2, 1), channels=(16, 32, 64, 128))
-        ),
-    ],
-    ids=['swin', 'convnext'],
-)
-def test_classifiers_of_the_library_are_teachers(tmp_path, backbone):
-    """Their Swin refuses small images and their ConvNeXt hides its map: ours stand in."""
-    other = classifier(backbone)
-    if 'ConvNeXt' in backbone['type']:
-        other['neck'] = None
-    dense, cfg = built(other)
-    path = str(tmp_path / 'other.pth')
-    torch.save(dense.state_dict(), path)
-    _, hook = attached(
-        classifier(CONVNEXT if other['neck'] is None else SWIN),
-        dict(checkpoint=path, config=cfg.model.to_dict()),
-    )
-    images = torch.randn(2, 3, 224, 224)
-    with torch.no_grad():
-        torch.testing.assert_close(hook.distillation.teacher(images).logits, dense.eval()(images))
-
-
-def test_a_backbone_alone_is_a_teacher_of_maps(tmp_path):
-    dense, _ = dense_checkpoint(tmp_path, detector())
-    torch.save(dense.backbone.state_dict(), tmp_path / 'backbone.pth')
-    _, hook = attached(detector(), str(tmp_path / 'backbone.pth'))
-    torch.testing.assert_close(
-        hook.distillation.teacher(torch.ones(1, 3, 64, 64)).maps[3],
-        dense.backbone(torch.ones(1, 3, 64, 64))[3].detach(),
-    )
-
-
-def test_an_auxiliary_head_may_be_for_other_classes(tmp_path):
-    other = segmentor()
-    other['auxiliary_head']['num_classes'] = 9
-    _, checkpoint = dense_checkpoint(tmp_path, other)
-    assert attached(segmentor(), checkpoint)[1].distillation.logit_weight == 0.5
 
 
 def test_copies_of_a_student_share_the_teacher(tmp_path):
@@ -516,17 +279,6 @@ def test_nothing_of_an_iteration_is_kept(tmp_path):
         assert recorder.calls == [] and recorder.logits is None
 
 
-def test_averaged_maps_of_each_call():
-    model, _ = built(classifier(CONVNEXT))
-    with OutputRecorder(model.eval(), 'backbone', False) as recorder:
-        for size in (64, 96):
-            model.backbone(torch.randn(1, 3, size, size))
-    assert [[tuple(m.shape[2:]) for m in call.maps] for call in recorder.calls] == [
-        [(2, 2)],
-        [(3, 3)],
-    ]
-
-
 @pytest.mark.parametrize(
     'head,weight',
     [
@@ -548,7 +300,7 @@ def test_one_sparse_backbone_can_learn(tmp_path):
     student, cfg = built(detector())
     student.second = MODELS.build(dict(SWIN))
     with pytest.raises(ValueError, match=r'has 2 sparse backbones \(backbone, second\)'):
-        SparseTrainingHook(teacher=checkpoint).attach(student, cfg)
+        SpatialSparsityHook(teacher=checkpoint).attach(student, cfg)
 
 
 def test_a_teacher_for_other_classes_does_where_only_maps_count(tmp_path):
@@ -576,53 +328,7 @@ def test_a_teacher_for_other_classes_does_where_only_maps_count(tmp_path):
 )
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        SparseTrainingHook(**kwargs)
-
-
-def refusal(model, teacher, **kwargs):
-    with pytest.raises(ValueError) as error:
-        attached(model, teacher, **kwargs)
-    return str(error.value)
-
-
-def test_bad_teachers(tmp_path):
-    model = classifier()
-    _, checkpoint = dense_checkpoint(tmp_path, model)
-    missing = str(tmp_path / 'missing.pth')
-    assert refusal(model, missing).startswith(f'teacher {missing}: ')
-    _, seven = dense_checkpoint(tmp_path, classifier(classes=7), 'seven.pth')
-    assert 'size mismatch for head.fc.weight' in refusal(model, seven)
-    _, headless = dense_checkpoint(tmp_path, model, 'headless.pth', cut='backbone')
-    assert '2 tensors that this ImageClassifier needs are not there, such as head.fc' in refusal(
-        model, headless
-    )
-    _, bodyless = dense_checkpoint(tmp_path, model, 'bodyless.pth', cut='head')
-    assert 'such as backbone.' in refusal(model, bodyless, logit_weight=0)
-    assert f'config file {tmp_path}/no.py does not exist' in refusal(
-        model, dict(checkpoint=checkpoint, config=f'{tmp_path}/no.py')
-    )
-    (tmp_path / 'empty.py').write_text('x = 1')
-    assert 'empty.py has no model' in refusal(
-        model, dict(checkpoint=checkpoint, config=str(tmp_path / 'empty.py'))
-    )
-    for config, text in (
-        (dict(type='Foo'), 'Foo is not in the'),
-        (dict(type='ImageClassifier'), 'missing 1 required'),
-    ):
-        message = refusal(model, dict(checkpoint=checkpoint, config=config))
-        assert message.startswith(f'teacher {checkpoint}: its model cannot be built: ')
-        assert text in message
-    vit = classifier(dict(type='VisionTransformer', arch='deit-tiny', img_size=224))
-    vit.update(
-        neck=None, head=dict(type='VisionTransformerClsHead', num_classes=5, in_channels=192)
-    )
-    torch.save(built(vit)[0].state_dict(), tmp_path / 'vit.pth')
-    assert 'its maps do not match' in refusal(
-        model, dict(checkpoint=str(tmp_path / 'vit.pth'), config=vit)
-    )
-    student, _ = built(model)
-    with pytest.raises(ValueError, match='the config of the run has no model'):
-        SparseTrainingHook(teacher=checkpoint).attach(student)
+        SpatialSparsityHook(**kwargs)
 
 
 def test_maps_that_do_not_match(tmp_path):
@@ -657,16 +363,6 @@ def test_a_detector_has_no_logits(tmp_path):
     assert 'SingleStageDetector has no logits' in refusal(detector(), checkpoint, logit_weight=1)
 
 
-def test_logit_layers():
-    assert logit_layer(built(detector())[0]) is None
-    model, _ = built(segmentor())
-    assert logit_layer(model) is model.decode_head.conv_seg
-    model.decode_head = nn.ModuleList([nn.Linear(1, 1), model.decode_head])  # a cascade's
-    assert logit_layer(model) is model.decode_head[-1].conv_seg
-    model, _ = built(classifier())
-    assert logit_layer(model) is model.head
-
-
 # ---------------------------------------------------------------------- in a runner
 class Labelled(Images):
     def __getitem__(self, index):
@@ -687,7 +383,7 @@ def run(work_dir, model, teacher, epochs, resume=False, **kwargs):
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         resume=resume,
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
-        custom_hooks=[dict(type='SparseTrainingHook', teacher=teacher), dict(type='EMAHook')],
+        custom_hooks=[dict(type='SpatialSparsityHook', teacher=teacher), dict(type='EMAHook')],
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         cfg=Config(dict(model=model, default_scope='mmpretrain')),
         experiment_name=f'distil_{work_dir.name}_{epochs}_{resume}',
@@ -719,7 +415,8 @@ def test_checkpoints_of_a_run_load_into_the_plain_config_and_resume(tmp_path):
     assert 'loss_distill_logits' in last_step() and 'loss_distill_map_0' in last_step()
     # The optimizer saw nothing of the teacher.
     teachers = {
-        id(p) for p in Teacher(checkpoint, config(model), 'backbone', True).model.parameters()
+        id(p)
+        for p in Teacher.from_spec(checkpoint, config(model), 'backbone', True).model.parameters()
     }
     assert not teachers & {
         id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']

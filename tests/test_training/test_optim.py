@@ -6,7 +6,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from toys import SWIN, ToyModel
 
-from dynsp_mm import SparseOptimWrapperConstructor
+from dynsp_mm import SpatialSparsityOptimWrapperConstructor
 from dynsp_mm.layers import FastPath
 from dynsp_mm.sparsity import TokenPredictor
 
@@ -22,7 +22,7 @@ def build(model, paramwise_cfg=None, **optimizer):
         model,
         dict(
             optimizer=dict(dict(type='AdamW', lr=1e-2, weight_decay=0.05), **optimizer),
-            constructor='SparseOptimWrapperConstructor',
+            constructor='SpatialSparsityOptimWrapperConstructor',
             paramwise_cfg=paramwise_cfg,
         ),
     )
@@ -110,7 +110,7 @@ def test_keys_leave_new_parts_alone_without_weight_decay_too():
         model,
         dict(
             optimizer=dict(type='SGD', lr=1.0),
-            constructor='SparseOptimWrapperConstructor',
+            constructor='SpatialSparsityOptimWrapperConstructor',
             paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=5.0))),
         ),
     ).optimizer.param_groups
@@ -220,9 +220,9 @@ def test_bad_options(paramwise_cfg, message):
 
 def test_bad_types():
     with pytest.raises(TypeError, match='paramwise_cfg=0.2: must be a dict'):
-        SparseOptimWrapperConstructor(dict(optimizer=dict(type='AdamW', lr=1e-2)), 0.2)
-    with pytest.raises(ValueError, match='SparseOptimWrapperConstructor needs its lr'):
-        SparseOptimWrapperConstructor(dict(optimizer=dict(type='AdamW')))
+        SpatialSparsityOptimWrapperConstructor(dict(optimizer=dict(type='AdamW', lr=1e-2)), 0.2)
+    with pytest.raises(ValueError, match='SpatialSparsityOptimWrapperConstructor needs its lr'):
+        SpatialSparsityOptimWrapperConstructor(dict(optimizer=dict(type='AdamW')))
 
 
 @pytest.mark.parametrize('frozen', [False, True])
@@ -236,6 +236,6 @@ def test_a_model_without_trained_new_parts_is_an_error(frozen):
 
 def test_name_is_registered():
     assert (
-        OPTIM_WRAPPER_CONSTRUCTORS.get('SparseOptimWrapperConstructor')
-        is SparseOptimWrapperConstructor
+        OPTIM_WRAPPER_CONSTRUCTORS.get('SpatialSparsityOptimWrapperConstructor')
+        is SpatialSparsityOptimWrapperConstructor
     )

@@ -83,7 +83,7 @@ def parse_args():
         '--teacher',
         action='store_true',
         help='with --train: sparse candidates also learn from a '
-        'dense teacher of their own architecture, with the losses that SparseTrainingHook adds',
+        'dense teacher of their own architecture, with the losses that SpatialSparsityHook adds',
     )
     cli.add_backend_option(parser)
     add(

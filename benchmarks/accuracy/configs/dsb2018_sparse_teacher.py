@@ -2,4 +2,4 @@
 
 _base_ = './dsb2018_sparse.py'
 
-custom_hooks = [dict(type='SparseTrainingHook', teacher={{_base_.load_from}})]
+custom_hooks = [dict(type='SpatialSparsityHook', teacher={{_base_.load_from}})]

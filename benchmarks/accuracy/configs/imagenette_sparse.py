@@ -5,7 +5,7 @@ _base_ = './_base_/imagenette_rows.py'
 model = dict(backbone=dict(keep_ratios=0.7, mixing='two_stream'))
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3),
-    constructor='SparseOptimWrapperConstructor',
+    constructor='SpatialSparsityOptimWrapperConstructor',
     paramwise_cfg=dict(pretrained_lr_mult=0.2),
 )
-custom_hooks = [dict(type='SparseTrainingHook')]
+custom_hooks = [dict(type='SpatialSparsityHook')]

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from numbers import Real
 from weakref import WeakKeyDictionary
 
 from mmengine.hooks import Hook
@@ -11,7 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
 from ...backbones.base import Backbone
-from ...errors import check_counts
+from ...errors import UserError, check_choice, check_counts, check_number
 from ..new_parts import find_sparse_backbones
 
 # Share of the way from the start to the target, at a share of the span.
@@ -26,7 +25,7 @@ class KeepRatioAnnealingHook(Hook):
 
     Each predictor goes its own way from ``start`` to the ratio that its backbone was built with::
 
-        custom_hooks = [dict(type='SparseTrainingHook'),
+        custom_hooks = [dict(type='SpatialSparsityHook'),
                         dict(type='KeepRatioAnnealingHook', begin=1, end=8)]
 
     Ratios change before each iteration, also when epochs are counted, and depend on nothing but
@@ -39,12 +38,13 @@ class KeepRatioAnnealingHook(Hook):
         end: Epoch or iteration from which on the config's ratios hold.
         begin: Epoch or iteration until which ``start`` holds.
         by_epoch: Whether ``begin`` and ``end`` count epochs; iterations if not.
-        start: Where all predictors start, in (0, 1]. At 1.0 as well, both paths are trained and the
-            predictors sample their decisions.
-        curve: 'linear', or 'cosine' for half a period, which is flat at both ends.
+        start: Ratio of all predictors at the start, in (0, 1]. At 1.0 as well, both paths are
+            trained and the predictors sample their decisions.
+        curve: Way from start to target: 'linear', or 'cosine' for half a period, which is flat at
+            both ends.
 
     Raises:
-        ValueError: For a bad argument; before training, for a model without token predictors,
+        UserError: For a bad argument; before training, for a model without token predictors,
             for a ``start`` below a predictor's ratio, and for a loop that counts iterations if
             ``by_epoch``.
     """
@@ -62,13 +62,11 @@ class KeepRatioAnnealingHook(Hook):
         check_counts(begin=begin, least=0)
         check_counts(end=end)
         if begin >= end:
-            raise ValueError(f'begin={begin!r}, end={end!r}: begin must be less than end')
+            raise UserError(f'begin={begin!r}, end={end!r}: begin must be less than end')
         if not isinstance(by_epoch, bool):
-            raise ValueError(f'by_epoch={by_epoch!r}: must be True or False')
-        if isinstance(start, bool) or not isinstance(start, Real) or not 0 < start <= 1:
-            raise ValueError(f'start={start!r}: must be a number in (0, 1]')
-        if not isinstance(curve, str) or curve not in CURVES:
-            raise ValueError(f'curve={curve!r}: must be one of {", ".join(CURVES)}')
+            raise UserError(f'by_epoch={by_epoch!r}: must be True or False')
+        check_number('start', start, 0, 1, low_open=True)
+        check_choice('curve', curve, tuple(CURVES))
         self.begin, self.end, self.by_epoch = int(begin), int(end), by_epoch
         self.start, self.curve = float(start), curve
         self._backbones: list[Backbone] = []  # while training
@@ -79,7 +77,7 @@ class KeepRatioAnnealingHook(Hook):
         """Notes the targets and sets the ratios that hold where training begins or goes on."""
         name = type(self).__name__
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError(
+            raise UserError(
                 f'{name}: end={self.end} counts epochs but the training loop counts '
                 'iterations; set by_epoch=False and give begin and end in iterations'
             )
@@ -87,7 +85,7 @@ class KeepRatioAnnealingHook(Hook):
         for backbone in backbones:
             target = self._targets.setdefault(backbone, backbone.keep_ratios)
             if max(target) > self.start:
-                raise ValueError(
+                raise UserError(
                     f'{name}: start={self.start}: must not be less than a keep ratio '
                     f'of the model; its keep_ratios are {target}'
                 )
@@ -143,7 +141,7 @@ class KeepRatioAnnealingHook(Hook):
             backbone.keep_ratios = self._ratios(backbone, position)
 
     def _ratios(self, backbone: Backbone, position: float) -> tuple[float, ...]:
-        """The ratios of a backbone's predictors at an epoch or iteration."""
+        """Computes the ratios of a backbone's predictors at an epoch or iteration."""
         progress = (position - self.begin) / (self.end - self.begin)
         share = CURVES[self.curve](min(max(progress, 0.0), 1.0))
         return tuple(

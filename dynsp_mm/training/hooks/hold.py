@@ -1,4 +1,4 @@
-"""Trains only the new parts at first."""
+"""Trains only token predictors and fast paths at first."""
 
 import logging
 
@@ -9,21 +9,21 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
 from ... import families
-from ...errors import check_counts
+from ...errors import UserError, check_counts
 from ..new_parts import new_parameters
 
 
 @HOOKS.register_module()
 class HoldPretrainedHook(Hook):
-    """Holds pretrained parameters for the first epochs or iterations: the new parts settle.
+    """Holds pretrained parameters for the first epochs or iterations, while the new ones settle.
 
     Until then only token predictors and fast paths learn, as in the code of arXiv 2207.01580. All
     parameters follow the schedule as if nothing was held: afterwards the pretrained ones go on
     with the rates that it has reached. The optimizer's moments are gathered from the start. All
-    parameters but the new parts count as pretrained, so ``load_from`` should name the whole dense
+    parameters but the new ones count as pretrained, so ``load_from`` should name the whole dense
     model, head included::
 
-        custom_hooks = [dict(type='SparseTrainingHook'), dict(type='HoldPretrainedHook')]
+        custom_hooks = [dict(type='SpatialSparsityHook'), dict(type='HoldPretrainedHook')]
 
     Rates are 0 within a held iteration only, in the log (``lr``) too. Between iterations, where
     schedulers step and checkpoints are written, they are the scheduled ones, so a run resumes.
@@ -33,10 +33,10 @@ class HoldPretrainedHook(Hook):
         iters: Number of iterations to hold instead, in a loop that counts iterations or epochs.
 
     Raises:
-        ValueError: For a negative or broken number, and for both; before training, for a model
+        UserError: For a negative or broken number, and for both; before training, for a model
             without trained token predictors and fast paths, for ``epochs`` where the loop counts
             iterations, for more than one optimizer, and where new and pretrained parameters share
-            an optimizer's group, as they do without ``SparseOptimWrapperConstructor``.
+            an optimizer's group, as they do without ``SpatialSparsityOptimWrapperConstructor``.
     """
 
     # Before RuntimeInfoHook notes the rates and before ParamSchedulerHook steps.
@@ -44,7 +44,7 @@ class HoldPretrainedHook(Hook):
 
     def __init__(self, epochs: int | None = None, iters: int | None = None):
         if epochs is not None and iters is not None:
-            raise ValueError(
+            raise UserError(
                 f'epochs={epochs!r}, iters={iters!r}: give only one of them, or '
                 'epochs=None to replace an inherited one'
             )
@@ -60,19 +60,19 @@ class HoldPretrainedHook(Hook):
         if not (self.epochs or self.iters):
             return
         if self.iters is None and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError(
+            raise UserError(
                 f'HoldPretrainedHook: epochs={self.epochs} but the training loop '
                 'counts iterations; give iters instead, or set epochs=0'
             )
         if not hasattr(runner.optim_wrapper, 'optimizer'):
-            raise ValueError(
+            raise UserError(
                 'HoldPretrainedHook: needs a single optimizer; got '
                 f'{type(runner.optim_wrapper).__name__}'
             )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         new = {id(parameter) for parameter in new_parameters(model).values()}
         if not new:
-            raise ValueError(
+            raise UserError(
                 f'HoldPretrainedHook: {type(model).__name__} has no token predictors '
                 'or fast paths to train meanwhile; remove the hook, or '
                 + families.how_to_make_sparse()
@@ -81,9 +81,10 @@ class HoldPretrainedHook(Hook):
         for group in runner.optim_wrapper.optimizer.param_groups:
             count = sum(id(parameter) in new for parameter in group['params'])
             if 0 < count < len(group['params']):
-                raise ValueError(
+                raise UserError(
                     'HoldPretrainedHook: new and pretrained parameters share a group of the '
-                    "optimizer; set optim_wrapper.constructor='SparseOptimWrapperConstructor'"
+                    'optimizer; set '
+                    "optim_wrapper.constructor='SpatialSparsityOptimWrapperConstructor'"
                 )
             if not count:
                 self._groups.append(group)

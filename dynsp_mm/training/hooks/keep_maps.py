@@ -11,8 +11,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.visualization import BaseVisBackend, Visualizer
 
-from ...errors import check_counts
-from ...recording.recorder import DecisionLog, record_decisions
+from ...errors import UserError, check_counts
+from ...recording import DecisionLog, Recorder
+from ...sparsity import TokenPredictor
 from ...visualization.keep_maps import draw_decisions
 from ...visualization.panels import input_as_image
 from ..new_parts import find_sparse_backbones
@@ -26,7 +27,7 @@ class KeepMapHook(Hook):
     keep map of each decision, and gives them to all backends of the runner's visualizer as
     ``keep_maps_0``, ``keep_maps_1``, ...::
 
-        custom_hooks = [dict(type='SparseTrainingHook'), dict(type='KeepMapHook')]
+        custom_hooks = [dict(type='SpatialSparsityHook'), dict(type='KeepMapHook')]
         visualizer = dict(vis_backends=[dict(type='LocalVisBackend'),
                                         dict(type='TensorboardVisBackend')])
 
@@ -35,12 +36,12 @@ class KeepMapHook(Hook):
     several sparse backbones, the first.
 
     Args:
-        interval: Draws in each iteration whose number (counted from 1, as in the log) is a
-            multiple of it, and in the first one.
+        interval: Number of iterations from one drawing to the next. The first iteration is drawn,
+            and each whose number (counted from 1, as in the log) is a multiple of it.
         max_images: Number of images to draw of a batch.
 
     Raises:
-        ValueError: For numbers that are not positive; before training, for a model without token
+        UserError: For numbers that are not positive; before training, for a model without token
             predictors or one for images of other than 3 channels.
     """
 
@@ -52,7 +53,7 @@ class KeepMapHook(Hook):
         self._active = False  # whether this process draws
         self._listening = ExitStack()
         self._input: torch.Tensor | None = None
-        self._log: DecisionLog | None = None
+        self._log = DecisionLog()
 
     def before_train(self, runner) -> None:
         """Finds the backbone, and whether there is a place for pictures."""
@@ -61,7 +62,7 @@ class KeepMapHook(Hook):
         backbones = find_sparse_backbones(self._model, type(self).__name__)
         self._backbone = next(iter(backbones.values()))
         if self._backbone.in_channels != 3:
-            raise ValueError(
+            raise UserError(
                 f'KeepMapHook: in_channels={self._backbone.in_channels} of the '
                 'backbone: draws images of 3 channels only; remove the hook'
             )
@@ -98,26 +99,16 @@ class KeepMapHook(Hook):
         self._stop()
 
     def _listen(self) -> None:
-        def start(backbone, args) -> None:
-            self._input = args[0].detach()
+        listeners = {TokenPredictor: self._log.note, self._backbone: self._finish}
+        self._listening.enter_context(Recorder(self._backbone, listeners))
 
-        def record(predictor, args) -> None:
-            self._log = self._listening.enter_context(record_decisions(self._backbone))
-
-        def stop(backbone, args, output) -> None:
-            self._listening.close()
-
-        for handle in (
-            self._backbone.register_forward_pre_hook(start),
-            # Not earlier: by then the backbone has looked for listeners that hold its ratio.
-            self._backbone.token_predictors[0].register_forward_pre_hook(record),
-            self._backbone.register_forward_hook(stop),
-        ):
-            self._listening.callback(handle.remove)
+    def _finish(self, name: str, backbone: torch.nn.Module, args: tuple, output) -> None:
+        self._input = args[0].detach()
+        self._listening.close()  # later forwards of the iteration do not count
 
     def _stop(self) -> None:
         self._listening.close()
-        self._input = self._log = None
+        self._input, self._log = None, DecisionLog()
 
 
 def _takes_images(visualizer: Visualizer) -> bool:

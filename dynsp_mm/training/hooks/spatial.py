@@ -1,7 +1,7 @@
 """Sparse training as a hook: the model, its config and its checkpoint stay plain."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,20 +12,30 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from ...recording.recorder import DecisionLog, record_decisions
-from ..distillation import Distillation, check_weight, has_weight, parse_map_weight
+from ...errors import UserError, check_number
+from ...recording import DecisionLog, record_decisions
+from ..distillation import Distillation, has_weight, parse_map_weight
 from ..losses import keep_ratio_loss
 from ..new_parts import find_sparse_backbones
-from ..teacher import Teacher
+from ..teacher import TeacherSpec
+
+
+def supervise(backbones: Iterable[nn.Module], held: bool) -> None:
+    """Says to sparse backbones whether something holds their keep ratios in training.
+
+    A backbone that trains while nothing does warns once.
+    """
+    for backbone in backbones:
+        backbone.plan.supervised = held
 
 
 @HOOKS.register_module()
-class SparseTrainingHook(Hook):
+class SpatialSparsityHook(Hook):
     """Adds the losses of sparse training to what the model returns in ``mode='loss'``.
 
     Works on any detector, segmentor or classifier with a sparse backbone::
 
-        custom_hooks = [dict(type='SparseTrainingHook', teacher='dense.pth')]
+        custom_hooks = [dict(type='SpatialSparsityHook', teacher='dense.pth')]
 
     Each training step's logs then show ``loss_keep_ratio``, the terms of the distillation
     (``loss_distill_map_0`` for the first map, ..., ``loss_distill_logits``), and, for each
@@ -35,16 +45,17 @@ class SparseTrainingHook(Hook):
     normalised map of a classifier with a dense one's. In dense prediction each normalised map that
     goes to the neck is compared, and in semantic segmentation the logits at each position.
 
-    The teacher is frozen, in eval mode, on the device and in the dtype of the student, and no part
-    of it: checkpoints, optimizers, averaged copies and distributed wrappers do not see it. It looks
-    at the input of the student's backbone, after all augmentation.
+    The teacher is frozen, in eval mode, on the device and in the dtype of the student, and no
+    module of it: checkpoints, optimizers, averaged copies and distributed wrappers do not see it.
+    It looks at the input of the student's backbone, after all augmentation.
 
     Args:
         keep_ratio_weight: Weight of the keep-ratio loss (10 in the authors' code); 0 switches it
             off.
         teacher: Checkpoint of the dense model, file or URL, where that is the student's own config
             with ``keep_ratios=None``; or ``dict(checkpoint=FILE, config=CONFIG)`` for another
-            one, by its config file or model dict. None for no distillation.
+            one, by its config file or model dict. In Python also the dense model itself, which is
+            then frozen. None for no distillation.
         map_weight: Weight of the mean squared difference of each map, or a weight for each map
             from fine to coarse; default 0.5.
         logit_weight: Weight of the KL divergence of the logits; default 0.5 for classifiers and
@@ -52,7 +63,7 @@ class SparseTrainingHook(Hook):
             Terms of weight 0 are not computed; if all are 0 there is no teacher.
 
     Raises:
-        ValueError: For a negative weight, or one of distillation without a teacher; before
+        UserError: For a negative weight, or one of distillation without a teacher; before
             training, for a model without predictors, a teacher that cannot be built or loaded, or
             whose maps or logits are not of the student's sizes.
     """
@@ -62,27 +73,30 @@ class SparseTrainingHook(Hook):
     def __init__(
         self,
         keep_ratio_weight: float = 10.0,
-        teacher: None | str | Mapping = None,
+        teacher: None | str | Mapping | nn.Module = None,
         map_weight: None | float | Sequence[float] = None,
         logit_weight: float | None = None,
     ):
-        self.keep_ratio_weight = check_weight('keep_ratio_weight', keep_ratio_weight)
+        self.keep_ratio_weight = float(check_number('keep_ratio_weight', keep_ratio_weight, low=0))
         self.map_weight = parse_map_weight(map_weight)
         self.logit_weight = (
-            logit_weight if logit_weight is None else check_weight('logit_weight', logit_weight)
+            None
+            if logit_weight is None
+            else float(check_number('logit_weight', logit_weight, low=0))
         )
-        self.teacher = teacher if teacher is None else Teacher.parse(teacher)
+        self.teacher = None if teacher is None else TeacherSpec.parse(teacher)
         wants_maps = map_weight is not None and has_weight(self.map_weight)
         if teacher is None and (wants_maps or logit_weight):
             name, value = (
                 ('map_weight', map_weight) if wants_maps else ('logit_weight', logit_weight)
             )
-            raise ValueError(
+            raise UserError(
                 f'{name}={value!r}: needs a teacher; set teacher to the checkpoint of '
                 'the dense model'
             )
         self.distillation: Distillation | None = None
         self._handles = []
+        self._backbones: list[nn.Module] = []
         # Open while a forward in loss mode runs.
         self._recording: ExitStack | None = None
         self._log = DecisionLog()
@@ -101,11 +115,23 @@ class SparseTrainingHook(Hook):
 
         Args:
             model: Detector, segmentor or classifier.
-            cfg: Its config, for a teacher that is given by its checkpoint alone.
+            cfg: Config of the model, for a teacher that is given by its checkpoint alone.
         """
         self.detach()
-        backbones = find_sparse_backbones(model, 'SparseTrainingHook')
-        self.distillation = self._distil(model, list(backbones), cfg)
+        name = type(self).__name__
+        backbones = find_sparse_backbones(model, name)
+        if self.teacher is not None:
+            self.distillation = Distillation.build(
+                model, list(backbones), self.teacher, cfg, self.map_weight, self.logit_weight
+            )
+        if self.distillation is not None:
+            print_log(
+                f'{name}: teacher {self.distillation.teacher.name}, weights of maps '
+                f'{self.distillation.map_weights}, of logits {self.distillation.logit_weight}',
+                'current',
+            )
+        self._backbones = list(backbones.values())
+        supervise(self._backbones, True)
         self._mode = inspect.signature(model.forward)
         self._handles = [
             model.register_forward_pre_hook(self._start, with_kwargs=True),
@@ -117,29 +143,9 @@ class SparseTrainingHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        supervise(self._backbones, False)
+        self._backbones = []
         self.distillation = None
-
-    def _distil(
-        self, model: nn.Module, backbones: Sequence[str], cfg: Config | None
-    ) -> Distillation | None:
-        if self.teacher is None:
-            return None
-        logit_weight = Distillation.logit_weight_of(model, self.logit_weight)
-        if not logit_weight and not has_weight(self.map_weight):
-            return None
-        if len(backbones) > 1:
-            raise ValueError(
-                f'teacher: {type(model).__name__} has {len(backbones)} sparse '
-                f'backbones ({", ".join(backbones)}); one can learn from a teacher'
-            )
-        teacher = Teacher(self.teacher, cfg, backbones[0], logits=logit_weight > 0)
-        distillation = Distillation(model, backbones[0], teacher, self.map_weight, logit_weight)
-        print_log(
-            f'SparseTrainingHook: teacher {teacher.name}, weights of maps '
-            f'{distillation.map_weights}, of logits {logit_weight}',
-            'current',
-        )
-        return distillation
 
     def _start(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         bound = self._mode.bind(*args, **kwargs)
@@ -160,7 +166,7 @@ class SparseTrainingHook(Hook):
             return
         if not isinstance(output, dict):
             raise TypeError(
-                f"SparseTrainingHook: {type(model).__name__}.forward(mode='loss') "
+                f"{type(self).__name__}: {type(model).__name__}.forward(mode='loss') "
                 f'returned a {type(output).__name__}: must be a dict of losses'
             )
         self._add_losses(output, log)

@@ -37,7 +37,7 @@ def train(work_dir, hook, more=(), **kwargs):
     runner = toy_runner(
         work_dir,
         [
-            dict(type='SparseTrainingHook'),
+            dict(type='SpatialSparsityHook'),
             dict(type='KeepRatioAnnealingHook', **hook),
             *more,
             watch,

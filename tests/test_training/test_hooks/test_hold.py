@@ -52,9 +52,9 @@ def train(
     max_epochs=EPOCHS,
     resume=False,
     scheduler_by_iter=True,
-    constructor='SparseOptimWrapperConstructor',
+    constructor='SpatialSparsityOptimWrapperConstructor',
     backbone=SWIN,
-    hooks=(dict(type='SparseTrainingHook'),),
+    hooks=(dict(type='SpatialSparsityHook'),),
     iters=None,
     **train_cfg,
 ):
@@ -195,7 +195,9 @@ def test_the_log_shows_honest_rates(held):
 
 
 def test_groups_that_mix_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="share a group .*'SparseOptimWrapperConstructor'"):
+    with pytest.raises(
+        ValueError, match="share a group .*'SpatialSparsityOptimWrapperConstructor'"
+    ):
         train(tmp_path, 1, constructor='DefaultOptimWrapperConstructor')
 
 

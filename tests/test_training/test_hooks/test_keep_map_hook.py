@@ -26,7 +26,7 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 def train(work_dir, hook, model=None, more=(), backends=BACKENDS, **kwargs):
     runner = toy_runner(
         work_dir,
-        [dict(type='SparseTrainingHook'), hook, *more],
+        [dict(type='SpatialSparsityHook'), hook, *more],
         model or ToyModel(SWIN),
         visualizer=dict(type='Visualizer', vis_backends=copy.deepcopy(backends)),
         **kwargs,
@@ -222,6 +222,25 @@ def test_nobody_listens_but_when_it_is_due(tmp_path):
     # The watch's own, that of the loss, and that of the maps.
     assert heard == [3, 2, 3, 2]
     assert len(hooks_of(runner.model)) == 1
+
+
+def test_a_backbone_with_a_plan_is_heard_from_the_start(tmp_path):
+    """It does not look for listeners, so nothing has to wait until it has."""
+    model, heard = ToyModel(SWIN), []
+    if not hasattr(model.backbone, 'plan'):
+        model.backbone.plan = SimpleNamespace(supervised=False)
+    predictor = model.backbone.token_predictors[0]
+
+    class Watch(Hook):
+        priority = 'LOW'
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            heard.append((len(predictor._forward_hooks), len(predictor._forward_pre_hooks)))
+
+    train(tmp_path, KeepMapHook(interval=3, max_images=1), model, [Watch()])
+    assert heard == [(1, 0), (0, 0), (1, 0), (0, 0)]
+    assert drawn(tmp_path) == ['keep_maps_0_1.png', 'keep_maps_0_3.png']
+    assert not hooks_of(model)
 
 
 class Stumbles(ToyModel):

@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,12 +9,12 @@ from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from toys import SWIN, Images, ToyModel
 
-from dynsp_mm import DynamicSwin, SparseTrainingHook, record_decisions
+from dynsp_mm import DynamicSwin, SpatialSparsityHook, record_decisions
 from dynsp_mm.training import keep_ratio_loss
 
 
 def attached(backbone=SWIN, **kwargs):
-    model, hook = ToyModel(backbone).train(), SparseTrainingHook(**kwargs)
+    model, hook = ToyModel(backbone).train(), SpatialSparsityHook(**kwargs)
     hook.attach(model)
     return model, hook
 
@@ -123,7 +124,7 @@ def run(tmp_path, hooks, backbone=SWIN, iterations=2):
 
 
 def test_in_a_runner(tmp_path):
-    runner, outputs = run(tmp_path, [dict(type='SparseTrainingHook')])
+    runner, outputs = run(tmp_path, [dict(type='SpatialSparsityHook')])
     assert {'loss_keep_ratio', 'keep_ratio_0', 'keep_ratio_1', 'keep_ratio_2'} <= set(outputs)
     log = next(tmp_path.glob('*/vis_data/*.json')).read_text()
     assert 'keep_ratio_2' in log
@@ -147,7 +148,7 @@ def test_without_the_hook_training_says_once_that_nothing_holds_the_ratio(tmp_pa
         for _ in range(3):
             model([torch.randn(3, 64, 64)], mode='loss')
     said = [text for text in records if 'nothing holds its keep ratio' in text]
-    assert len(said) == 1 and 'SparseTrainingHook' in said[0]
+    assert len(said) == 1 and 'SpatialSparsityHook' in said[0]
 
 
 def test_with_the_hook_it_does_not(tmp_path):
@@ -163,21 +164,44 @@ def test_with_the_hook_it_does_not(tmp_path):
     assert not any('keep ratio' in text for text in records)
 
 
+def planned(model):
+    """A model whose backbone has a plan that can be told of the hook."""
+    if not hasattr(model.backbone, 'plan'):
+        model.backbone.plan = SimpleNamespace(supervised=False)
+    return model
+
+
+def test_the_backbone_is_told_that_its_ratio_is_held():
+    first, second = (planned(ToyModel(SWIN)).train() for _ in range(2))
+    hook = SpatialSparsityHook()
+    hook.attach(first)
+    assert first.backbone.plan.supervised
+    hook.attach(second)  # one model at a time
+    assert not first.backbone.plan.supervised and second.backbone.plan.supervised
+    hook.detach()
+    assert not second.backbone.plan.supervised
+
+
+def test_a_backbone_is_not_told_of_a_hook_that_cannot_start(tmp_path):
+    model = planned(ToyModel(SWIN)).train()
+    with pytest.raises(ValueError, match='the config of the run has no model'):
+        SpatialSparsityHook(teacher=str(tmp_path / 'gone.pth')).attach(model)
+    assert not model.backbone.plan.supervised
+
+
 @pytest.mark.parametrize('weight', [-1, float('nan'), float('inf'), '10', True])
 def test_bad_weight(weight):
     with pytest.raises(ValueError, match='keep_ratio_weight'):
-        HOOKS.build(dict(type='SparseTrainingHook', keep_ratio_weight=weight))
+        HOOKS.build(dict(type='SpatialSparsityHook', keep_ratio_weight=weight))
 
 
 def test_a_model_without_predictors_is_an_error_before_training(tmp_path):
     with pytest.raises(ValueError, match='ToyModel has no token predictors'):
-        run(tmp_path, [dict(type='SparseTrainingHook')], {**SWIN, 'keep_ratios': None})
+        run(tmp_path, [dict(type='SpatialSparsityHook')], {**SWIN, 'keep_ratios': None})
 
 
 def test_a_wrapped_model_is_unwrapped():
     """As in distributed training: the hook listens on the module inside."""
-    from types import SimpleNamespace
-
     from mmengine.model import BaseModel as Inner
     from mmengine.registry import MODEL_WRAPPERS
 
@@ -189,7 +213,7 @@ def test_a_wrapped_model_is_unwrapped():
     MODEL_WRAPPERS.register_module(name='WrapperOfATest', module=Wrapper, force=True)
     model = ToyModel(SWIN).train()
     assert isinstance(model, Inner)
-    hook = SparseTrainingHook()
+    hook = SpatialSparsityHook()
     hook.before_train(SimpleNamespace(model=Wrapper(model), cfg=None))
     assert 'loss_keep_ratio' in model([torch.randn(3, 64, 64)], mode='loss')
     # A second time does not add up.
@@ -227,5 +251,5 @@ def test_a_loss_that_is_no_dict_is_an_error():
 
 
 def test_name_is_registered():
-    assert HOOKS.get('SparseTrainingHook') is SparseTrainingHook
+    assert HOOKS.get('SpatialSparsityHook') is SpatialSparsityHook
     assert MODELS.get('DynamicSwin') is DynamicSwin

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..base import Packed, dtype_name
 from ..eager import EagerBackend
 from ..registry import register_backend
+from .dtypes import DTYPES
 
 # On older GPUs Triton does not compile; the second holds for bfloat16.
 CAPABILITY, CAPABILITY_BFLOAT16 = (7, 0), (8, 0)
@@ -26,7 +27,7 @@ class TritonBackend(EagerBackend):
 
     name = 'triton'
     devices = ('cuda',)
-    dtypes = (torch.float32, torch.float16, torch.bfloat16)
+    dtypes = DTYPES
     tolerances = {torch.float32: 3e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
     def __init__(self, device: torch.device):

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .backend import TritonBackend
+from .dtypes import DTYPES
 
 # Elements that a program holds at a time, and that each of its warps does: 8 a thread, so that
 # 16-bit values are read 16 bytes at a time.
@@ -24,7 +24,7 @@ def check(
     x: Tensor,
     shape: Sequence[int | None],
     device: torch.device,
-    dtypes: Sequence[torch.dtype] = TritonBackend.dtypes,
+    dtypes: Sequence[torch.dtype] = DTYPES,
 ) -> Tensor:
     """Returns ``x``, contiguous.
 
