@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..backbones.sparse_backbone import is_dense, parse_keep_ratios
+from ..errors import UserError
 
 SWAPS = {
     'SwinTransformer': 'DynamicSwin',
@@ -39,7 +40,7 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
         The entries that were set, as a config that inherits the original would give them.
 
     Raises:
-        ValueError: If there is no backbone that can be swapped, which the message names, or the
+        UserError: If there is no backbone that can be swapped, which the message names, or the
             ratios are out of range. The config is then as it was.
     """
     model = cfg.get('model')
@@ -48,7 +49,7 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
     if isinstance(kind, type):  # in a config of python objects
         kind = f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
     if not isinstance(kind, str):
-        raise ValueError(
+        raise UserError(
             f'{cfg.filename}: has no model.backbone with a type, so nothing can be '
             'made sparse (backbones elsewhere, as in model.detector, are not swapped)'
         )
@@ -62,7 +63,7 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
             )
     elif name not in SWAPS.values():
         why = f' ({UNLIKE[name]})' if name in UNLIKE else ''
-        raise ValueError(
+        raise UserError(
             f'{cfg.filename}: model.backbone is a {kind}{why}; what can be '
             f'made sparse are {", ".join(SWAPS)}'
         )
@@ -93,12 +94,12 @@ def parse_ratios(text: str) -> float | Sequence[float]:
     """Reads ``'0.7'`` or ``'0.7,0.5,0.3'``.
 
     Raises:
-        ValueError: For anything else.
+        UserError: For anything else.
     """
     try:
         ratios = tuple(float(part) for part in text.strip('()[] ').split(','))
     except ValueError:
-        raise ValueError(
+        raise UserError(
             f'{text!r}: must be a number such as 0.7, or numbers with commas between '
             'them such as 0.7,0.5,0.3'
         ) from None

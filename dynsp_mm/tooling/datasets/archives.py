@@ -5,7 +5,6 @@ and the content alone is copied, no mode, owner or link.
 """
 
 import gzip
-import os
 import posixpath
 import shutil
 import stat
@@ -19,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ...errors import UserError
+from ...files import replacing
+
 DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -31,7 +33,7 @@ DAMAGE = (
 CHUNK = 1 << 20  # bytes
 
 
-class ArchiveError(ValueError):
+class ArchiveError(UserError):
     """An archive is damaged, incomplete, or holds something that is not unpacked."""
 
 
@@ -165,8 +167,8 @@ def copy_members(places, folder, advance):
         target = folder / place
         if not (target.is_file() and target.stat().st_size == member.size):
             target.parent.mkdir(parents=True, exist_ok=True)
-            copy_member(member, partial)
-            os.replace(partial, target)
+            with replacing(target, partial):
+                copy_member(member, partial)
         advance(member.size)
 
 
