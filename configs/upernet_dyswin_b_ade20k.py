@@ -3,11 +3,10 @@
 tools/dist_train.sh configs/upernet_dyswin_b_ade20k.py 8
 """
 
-# Found by this package, because mmseg may come from another distribution than mmengine expects.
+# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
 _base_ = [
-    __import__('dynsp_mm').config(
-        'mmseg::swin/swin-base-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
-    ),
+    __import__('dynsp_mm')
+    and 'mmseg::swin/swin-base-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
     './_base_/sparse_training.py',
 ]
 

@@ -26,7 +26,7 @@ def replacing(
     """
     path = Path(path)
     if temporary is None:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
+        handle, temporary = tempfile.mkstemp('.tmp', f'.{path.name}.', path.parent)
         os.close(handle)
     temporary = Path(temporary)
     try:

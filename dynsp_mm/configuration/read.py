@@ -37,8 +37,8 @@ def read_config(path):
         if not any(words in str(error) for words in UNKNOWN_BASE):
             raise
         raise UserError(
-            f'{path}, or a file in its _base_, has a base that mmengine does not find: {error}; one '
-            f"of this package is written _base_ = __import__('{PACKAGE}').config('NAME')"
+            f'{path}, or a file in its _base_, has a base that mmengine does not find: {error}; '
+            f"one of this package is written _base_ = __import__('{PACKAGE}').config('NAME')"
         ) from error
     if external and package != PACKAGE and 'default_scope' not in cfg:
         cfg.default_scope = package

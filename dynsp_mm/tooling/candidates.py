@@ -29,9 +29,9 @@ class Candidate:
     Args:
         label: A config file, a config of a library such as 'mmdet::...', or a name that
             ``create_backbone`` takes; then what changes: '@sparse=RATIO' swaps its backbone as
-            :func:`~dynsp_mm.configuration.swap.sparsify` does, '@dense' the same with every position kept,
-            '@KEY=VALUE' sets an argument of the backbone and '@model.KEY=VALUE' an entry of the
-            config.
+            :func:`~dynsp_mm.configuration.sparsify` does, '@dense' does the same with every
+            position kept, '@KEY=VALUE' sets an argument of the backbone and '@model.KEY=VALUE' an
+            entry of the config.
 
     Raises:
         UserError: There is no such config, it has no backbone, that cannot be swapped, or a change

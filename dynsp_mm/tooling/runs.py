@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from contextlib import contextmanager
 
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -42,6 +43,17 @@ def find_mistake(error):
     while error and not error.__suppress_context__ and isinstance(error.__context__, UserError):
         error = error.__context__
     return error
+
+
+@contextmanager
+def quiet():
+    """Context without log lines below errors, such as that on each layer's initialisation."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def run_checked(cfg, splits, action):

@@ -100,7 +100,7 @@ def _members(file, name, stack):
             for info in archive.infolist()
         ]
     else:
-        archive = stack.enter_context(tarfile.open(fileobj=file))
+        archive = stack.enter_context(tarfile.open(fileobj=file))  # noqa: SIM115
         entries = [
             (info.name, info.size, _tar_kind(info), lambda info=info: archive.extractfile(info))
             for info in archive.getmembers()
