@@ -28,7 +28,6 @@ import torch  # noqa: E402
 from mmengine.fileio import load  # noqa: E402
 
 from dynsp_mm.tooling import options as cli  # noqa: E402
-from dynsp_mm.tooling.runs import run_tool  # noqa: E402
 
 TOOLS = 'tools/analysis_tools'  # paths are relative to ROOT, so that the results name none of here
 
@@ -145,4 +144,4 @@ def main():
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    cli.run_tool(main)

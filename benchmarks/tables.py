@@ -20,7 +20,6 @@ from mmengine.fileio import load  # noqa: E402
 
 from dynsp_mm.analysis.measurements import MIB, align, write_whole  # noqa: E402
 from dynsp_mm.tooling import options as cli  # noqa: E402
-from dynsp_mm.tooling.runs import run_tool  # noqa: E402
 
 PAGE = ROOT / 'docs/PERFORMANCE.md'
 MARKS = re.compile(r'<!-- ([\w-]+) -->\n.*?<!-- end of \1 -->', re.DOTALL)
@@ -133,4 +132,4 @@ def main():
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    cli.run_tool(main)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..files import write_whole  # noqa: F401  for those who look for it here
 
 MIB = 2**20
 

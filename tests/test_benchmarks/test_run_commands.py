@@ -14,7 +14,6 @@ import torch
 
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.tooling.candidates import Candidate
-from dynsp_mm.tooling.runs import run_tool
 
 ROOT = Path(__file__).parents[2]
 SMALL = """
@@ -72,7 +71,7 @@ def runner(monkeypatch, tmp_path):
     def main(*args):
         run_commands.clear()
         monkeypatch.setattr('sys.argv', ['run.py', *args])
-        run_tool(module.main)
+        cli.run_tool(module.main)
         return [' '.join(command) for command in run_commands]
 
     main.module, main.returned = module, returned

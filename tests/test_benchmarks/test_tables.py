@@ -10,7 +10,6 @@ import pytest
 
 from dynsp_mm.analysis.measurements import Measurement
 from dynsp_mm.tooling import options as cli
-from dynsp_mm.tooling.runs import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 PERFORMANCE = ROOT / 'docs/PERFORMANCE.md'
@@ -73,7 +72,7 @@ def tables(tmp_path, monkeypatch):
     def run(**results):
         for name, content in results.items():
             (tmp_path / f'benchmarks/{name.replace("_", "-")}.json').write_text(json.dumps(content))
-        run_tool(module.main)
+        cli.run_tool(module.main)
         return page.read_text()
 
     run.page = page

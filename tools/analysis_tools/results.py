@@ -35,7 +35,6 @@ from dynsp_mm.analysis.machine import own_version  # noqa: E402
 from dynsp_mm.analysis.measurements import write_whole  # noqa: E402
 from dynsp_mm.checkpoints import load_pretrained  # noqa: E402
 from dynsp_mm.tooling import options as cli  # noqa: E402
-from dynsp_mm.tooling.runs import run_tool  # noqa: E402
 
 CONFIGS, RESULTS, TOOLS = ROOT / 'configs/results', ROOT / 'docs/results', ROOT / 'tools'
 RUNS = Path('work_dirs/results')
@@ -379,4 +378,4 @@ def main():
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    cli.run_tool(main)

@@ -37,8 +37,7 @@ from dynsp_mm.analysis.measurements import write_whole  # noqa: E402
 from dynsp_mm.configuration import swap as sparsify  # noqa: E402
 from dynsp_mm.configuration.read import without_pretrained  # noqa: E402
 from dynsp_mm.tooling import options as cli  # noqa: E402
-from dynsp_mm.tooling import harness, swap_check  # noqa: E402
-from dynsp_mm.tooling.runs import run_tool  # noqa: E402
+from dynsp_mm.tooling import swap_check  # noqa: E402
 
 NAMES = {*sparsify.SWAPS, *sparsify.UNLIKE}
 TIMEOUT = 1800  # seconds for one check
@@ -168,7 +167,7 @@ def check(kind, name, file):
         result = dict(status='failed', reason=f'{type(error).__name__}: {one_line(error)}')
         if kind == 'model':
             try:  # is the swap to blame, or the library?
-                harness.build_untouched(cfg)
+                swap_check.build_untouched(cfg)
             except Exception as dense_error:
                 reason = f'{type(dense_error).__name__}: {one_line(dense_error)}'
                 language = (cfg.model.get('language_model') or {}).get('type')
@@ -333,4 +332,4 @@ def main():
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    cli.run_tool(main)

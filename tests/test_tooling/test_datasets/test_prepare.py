@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run(key, root, archives=(), **kwargs):
-    """(complete, report)"""
+    """Returns (complete, report)."""
     lines = []
     complete = prepare(key, tiny(key), root, archives, log=lines.append, **kwargs)
     return complete, '\n'.join(lines)
