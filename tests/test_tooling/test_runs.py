@@ -1,13 +1,18 @@
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from in_memory import SCOPE, fails, make
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, RUNNERS
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from dynsp_mm import create_backbone
 from dynsp_mm.configuration import parse_ratios
@@ -226,3 +231,107 @@ def test_run_tool_prints_our_value_errors_and_passes_others_on(capsys):
     )
     with pytest.raises(ValueError, match='invalid literal'):
         runs.run_tool(lambda: int('x'))
+
+
+def test_find_mistake():
+    """What this package says around a mistake is kept; what a registry puts before it is not."""
+
+    def raised(function):
+        try:
+            function()
+        except Exception as error:
+            return runs.find_mistake(error)
+
+    def around():
+        try:
+            raise UserError('inner')
+        except UserError as error:
+            raise UserError('outer: inner') from error
+
+    def under_another():
+        try:
+            raise UserError('inner')
+        except UserError as error:
+            raise RuntimeError('lost') from error
+
+    def copied():
+        try:
+            around()
+        except UserError as error:  # as mmengine's registry does
+            raise type(error)(f'class `X` in y.py: {error}')  # noqa: B904
+
+    assert str(raised(around)) == str(raised(copied)) == 'outer: inner'
+    assert str(raised(under_another)) == 'inner'
+    assert raised(lambda: int('x')) is None
+
+
+def test_quiet():
+    logging.disable(logging.NOTSET)
+    with runs.quiet():
+        assert not logging.getLogger().isEnabledFor(logging.WARNING)
+        assert logging.getLogger().isEnabledFor(logging.ERROR)
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+class CliTestNet(BaseModel):
+    """Starts anew whenever it is asked to, as some detectors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = create_backbone('dynamic_convnext_atto', keep_ratios=0.7)
+
+    def init_weights(self):
+        for parameter in self.parameters():
+            torch.nn.init.constant_(parameter, 0.5)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return [dict(mean=self.backbone(inputs)[-1].mean())]
+
+    def test_step(self, data):
+        return self(data)
+
+
+def test_weights_come_where_mmengine_loads_them(tmp_path, monkeypatch):
+    """After the model started itself; hooks see the checkpoint; nothing global is registered."""
+    monkeypatch.setitem(MODELS.module_dict, 'CliTestNet', CliTestNet)
+    weights = {f'module.{k}': v + 1 for k, v in CliTestNet().state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / 'net.safetensors')
+    schemes = dict(CheckpointLoader._schemes)
+    cfg = make(
+        SCOPE,
+        work_dir=str(tmp_path),
+        model=dict(type='mmengine.CliTestNet'),
+        load_from=str(tmp_path / 'net.safetensors'),
+    )
+    runner = runs.build_runner(cfg)
+    assert isinstance(runner, runs.Runner) and CheckpointLoader._schemes == schemes
+    seen = []
+
+    class Watch(Hook):
+        def after_load_checkpoint(self, runner, checkpoint):
+            seen.append(set(checkpoint))
+
+    runner.register_hook(Watch())
+    runner._init_model_weights()
+    assert all((value == 0.5).all() for value in runner.model.parameters())
+    runner.load_or_resume()
+    assert len(seen) == 1 and 'state_dict' in seen[0]
+    for key, value in runner.model.state_dict().items():
+        assert torch.equal(value, weights[f'module.{key}']), key
+
+
+def test_a_run_that_resumes_is_left_to_mmengine(monkeypatch):
+    monkeypatch.setattr(runs.Runner, 'from_cfg', classmethod(lambda cls, cfg: cls))
+    assert runs.build_runner(make(SCOPE, load_from='x.pth', resume=True)) is runs.Runner
+
+
+def test_unknown_arguments_are_one_mistake(tmp_path, monkeypatch):
+    """Those of this package's own classes are found before anything is built."""
+    built = []
+    monkeypatch.setattr(CliTestNet, '__module__', 'dynsp_mm.tests')
+    monkeypatch.setitem(MODELS.module_dict, 'CliTestNet', CliTestNet)
+    monkeypatch.setitem(MODELS.module_dict, 'CliTestModel', lambda net: built.append(net))
+    model = dict(type='mmengine.CliTestModel', net=dict(type='mmengine.CliTestNet', width=3))
+    cfg = make(work_dir=str(tmp_path), model=model)
+    assert fails(runs.build_runner, cfg) == 'CliTestNet: unknown argument(s) width=3'
+    assert not built
