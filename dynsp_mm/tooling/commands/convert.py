@@ -35,7 +35,7 @@ from ..harness import build
 from ..options import load_config, require
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Convert a checkpoint of another program')
     parser.add_argument('src', metavar='SRC', help='checkpoint to read')
     parser.add_argument('dst', metavar='DST', help='file to write')

@@ -30,7 +30,7 @@ from ..options import (
 from ..runs import build_runner, check_weights, load_weights
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Draw kept regions or semantic tokens')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')

@@ -17,7 +17,7 @@ from ..harness import build
 from ..options import add_config_options, add_sparse_option, enable_sparse, load_config, require
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description="Count a backbone's multiply-adds")
     parser.add_argument('config', help='config file')
     parser.add_argument(

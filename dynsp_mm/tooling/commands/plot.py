@@ -16,7 +16,7 @@ from ...errors import UserError
 from ..options import check_output
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -28,7 +28,7 @@ from ...errors import UserError
 from ..datasets import DATA_SETS, prepare
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

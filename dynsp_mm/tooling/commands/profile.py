@@ -27,7 +27,7 @@ from ..options import add_backend_option, check_least, check_output
 from ..runs import quiet
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -17,7 +17,7 @@ from ...configuration.swap import parse_ratios, sparsify
 from ..options import load_config
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Print the sparse form of a config')
     parser.add_argument('config', help="config file, or a library's own such as mmdet::...")
     parser.add_argument(

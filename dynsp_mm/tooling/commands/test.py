@@ -23,7 +23,7 @@ from ..predictions import add_prediction_options, enable_dump, enable_tta, enabl
 from ..runs import run_checked
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Test a checkpoint')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')

@@ -26,7 +26,7 @@ from ..options import (
 from ..runs import run_checked
 
 
-def parse_args(argv):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='config file')
     add_common_arguments(parser)
