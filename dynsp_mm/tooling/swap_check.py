@@ -61,33 +61,44 @@ def check_backbone(cfg: Config, size: tuple[int, int] | None = None) -> dict[str
         expected = dense(image)
     del dense
 
-    same = build(dict(sparse_cfg, keep_ratios=None)).eval()
-    load_dense(same, weights)
+    error = _check_same(build(dict(sparse_cfg, keep_ratios=None)), weights, image, expected)
+    new, ratios = _check_sparse(build(sparse_cfg), weights, image, expected)
+    return dict(size=tuple(size), tensors=len(weights), new=new, error=error, keep_ratios=ratios)
+
+
+def _check_same(
+    backbone: nn.Module, weights: dict[str, Tensor], image: Tensor, expected: tuple[Tensor, ...]
+) -> float:
+    """Checks that a swapped backbone at dense ratios computes the same; returns the error."""
+    backbone.eval()
+    load_dense(backbone, weights)
     with torch.no_grad():
-        got = same(image)
-    del same
-    error = max_error(got, expected)
+        error = max_error(backbone(image), expected)
     if not error <= TOLERANCE:
         raise SwapError(
             'with keep_ratios=None the outputs differ from the dense ones by '
             f'{error:.1e} of their largest value'
         )
+    return error
 
-    sparse = build(sparse_cfg).eval()
-    new = load_dense(sparse, weights)
+
+def _check_sparse(
+    backbone: nn.Module, weights: dict[str, Tensor], image: Tensor, expected: tuple[Tensor, ...]
+) -> tuple[int, list[float]]:
+    """Checks that a sparse backbone runs sparse; returns its new tensors and realised ratios."""
+    backbone.eval()
+    new = load_dense(backbone, weights)
     if not new:
         raise SwapError('the sparse backbone has no new parts')
-    with torch.no_grad(), record_decisions(sparse) as log:
-        outs = sparse(image)
-    if [out.shape for out in outs] != [out.shape for out in expected]:
-        raise SwapError(
-            f'sparse outputs have shapes {[tuple(out.shape) for out in outs]}, dense '
-            f'ones {[tuple(out.shape) for out in expected]}'
-        )
+    with torch.no_grad(), record_decisions(backbone) as log:
+        outs = backbone(image)
+    _check_shapes('sparse outputs', outs, expected)
     if not all(out.isfinite().all() for out in outs):
         raise SwapError('sparse outputs are not finite')
-    if len(log.decisions) != len(sparse.keep_ratios):
-        raise SwapError(f'{len(log.decisions)} decisions for {len(sparse.keep_ratios)} predictors')
+    if len(log.decisions) != len(backbone.keep_ratios):
+        raise SwapError(
+            f'{len(log.decisions)} decisions for {len(backbone.keep_ratios)} predictors'
+        )
     for decision in log.decisions:
         count = decision.hw[0] * decision.hw[1]
         if decision.keep.sum().item() != int(count * decision.target):
@@ -95,13 +106,15 @@ def check_backbone(cfg: Config, size: tuple[int, int] | None = None) -> dict[str
                 f'{decision.keep.sum().item()} of {count} positions are slow, the keep '
                 f'ratio is {decision.target}'
             )
-    return dict(
-        size=tuple(size),
-        tensors=len(weights),
-        new=new,
-        error=error,
-        keep_ratios=[decision.keep_ratio.item() for decision in log.decisions],
-    )
+    return new, [decision.keep_ratio.item() for decision in log.decisions]
+
+
+def _check_shapes(what: str, got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    if [out.shape for out in got] != [out.shape for out in expected]:
+        raise SwapError(
+            f'{what} have shapes {[tuple(out.shape) for out in got]}, dense ones '
+            f'{[tuple(out.shape) for out in expected]}'
+        )
 
 
 def sparse_backbone(cfg: Config) -> dict[str, Any]:
@@ -136,11 +149,7 @@ def load_dense(model: nn.Module, weights: dict[str, Tensor]) -> int:
 
 def max_error(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
     """Largest difference of two tuples of maps, each relative to the map's largest value."""
-    if [out.shape for out in got] != [out.shape for out in expected]:
-        raise SwapError(
-            f'outputs have shapes {[tuple(out.shape) for out in got]}, dense ones '
-            f'{[tuple(out.shape) for out in expected]}'
-        )
+    _check_shapes('outputs', got, expected)
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(got, expected))
 
 
