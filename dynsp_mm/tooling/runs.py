@@ -78,7 +78,7 @@ def check_weights(model, checkpoint, name, whole=False):
     """Check that a checkpoint has weights for the model's backbones of this package.
 
     mmengine only lists what is missing, so that a model of random weights would be tested. Weights
-    of sparse parts that a dense model has no place for are a warning.
+    of sparse parameters that a dense model has no place for are a warning.
 
     Args:
         model (nn.Module): A detector, segmentor or classifier, or a wrapper for test-time
@@ -89,7 +89,7 @@ def check_weights(model, checkpoint, name, whole=False):
             heads, which only train. It is loaded for that.
 
     Returns:
-        int: Number of tensors of sparse parts that the checkpoint does not have.
+        int: Number of sparse tensors that the checkpoint does not have.
 
     Raises:
         UserError: it is no checkpoint, or one of another network.

@@ -1,7 +1,7 @@
 """Does the swap of a config's backbone do what is promised?
 
 For a backbone alone (:func:`check_backbone`): the dense weights load with nothing but the sparse
-parts missing, the swapped network computes what the dense one does, and it runs sparse. For a
+tensors missing, the swapped network computes what the dense one does, and it runs sparse. For a
 whole model (:func:`check_model`): it trains a step.
 """
 
@@ -39,7 +39,7 @@ def check_backbone(cfg: Config, size: tuple[int, int] | None = None) -> dict[str
         size: Height and width of the image in pixels; None takes the config's own.
 
     Returns:
-        ``size``; ``tensors`` of the dense state dict; ``new`` tensors of the sparse parts;
+        ``size``; ``tensors`` of the dense state dict; number of ``new``, sparse tensors;
         ``error``, the largest deviation from the dense outputs relative to their largest value;
         ``keep_ratios`` that were realised.
 
