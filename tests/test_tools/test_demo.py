@@ -49,8 +49,6 @@ def test_it_trains_tests_and_draws(steps, tmp_path, capsys):
 
 def test_a_step_that_fails_ends_it(steps, tmp_path):
     steps.fails = 'tools/train.py'
-    with pytest.raises(
-        SystemExit, match='failed with status 1: python tools/train.py'
-    ):
+    with pytest.raises(SystemExit, match='failed with status 1: python tools/train.py'):
         demo.main(tmp_path)
     assert len(steps) == 2
