@@ -13,8 +13,9 @@ import argparse
 import re
 from pathlib import Path
 
-from dynsp_mm.analysis.measurements import write_whole
+from dynsp_mm.files import write_whole
 from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling import runs
 
 from .accuracy import plots, rows
 from .accuracy import tables as accuracy
@@ -90,4 +91,4 @@ def main():
 
 
 if __name__ == '__main__':
-    cli.run_tool(main)
+    runs.run_tool(main)

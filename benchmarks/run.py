@@ -9,6 +9,6 @@ if __name__ == '__main__':
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
     from benchmarks.speed.run import main
-    from dynsp_mm.tooling import options as cli
+    from dynsp_mm.tooling import runs
 
-    cli.run_tool(main)
+    runs.run_tool(main)

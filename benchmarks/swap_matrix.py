@@ -29,10 +29,11 @@ from mmengine.utils import get_installed_path
 
 from dynsp_mm import families
 from dynsp_mm.analysis import machine
-from dynsp_mm.analysis.measurements import write_whole
+from dynsp_mm.configuration import LIBRARIES
 from dynsp_mm.configuration.read import without_pretrained
+from dynsp_mm.files import write_whole
+from dynsp_mm.tooling import harness, runs, swap_check
 from dynsp_mm.tooling import options as cli
-from dynsp_mm.tooling import swap_check
 
 PAGE = Path(__file__).with_name('SWAP_MATRIX.md')
 NAMES = {*families.dense_classes(), *families.unlike_classes()}
@@ -92,7 +93,7 @@ def find_configs(path):
     if path.is_file():
         return json.loads(path.read_text())
     found = []
-    for library in cli.LIBRARIES:
+    for library in LIBRARIES:
         root = config_root(library)
         files = sorted(
             file
@@ -132,7 +133,7 @@ def mentions_backbone(file):
     for library, path in re.findall(r"""['"](?:(\w+)::)?([^'"]+\.py)['"]""", text):
         if not library:
             bases.append((file.parent / path).resolve())
-        elif library in cli.LIBRARIES:
+        elif library in LIBRARIES:
             bases.append(config_root(library) / path)
     return any(base.is_file() and mentions_backbone(base) for base in bases)
 
@@ -165,7 +166,7 @@ def check(kind, name, file):
         result = dict(status='failed', reason=f'{type(error).__name__}: {one_line(error)}')
         if kind == 'model':
             try:  # is the swap to blame, or the library?
-                swap_check.build_untouched(cfg)
+                harness.build_untouched(cfg)
             except Exception as dense_error:
                 reason = f'{type(dense_error).__name__}: {one_line(dense_error)}'
                 language = (cfg.model.get('language_model') or {}).get('type')
@@ -304,7 +305,7 @@ def main():
     results = {'backbone': {}, 'model': {}}
     # Nothing may be downloaded, nor waited for.
     os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
-    for library in cli.LIBRARIES:
+    for library in LIBRARIES:
         importlib.import_module(f'{library}.models')
     for number, ((kind, key), name) in enumerate(tasks.items(), 1):
         stem = key if kind == 'backbone' else name.replace('::', '-').replace('/', '-')
@@ -330,4 +331,4 @@ def main():
 
 
 if __name__ == '__main__':
-    cli.run_tool(main)
+    runs.run_tool(main)

@@ -6,7 +6,8 @@ and mmpretrain configs find them.
 
 from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from .backbones.create import create_backbone
-from .compat import enable_mmseg_base_configs, enable_own_base_configs
+from .compat import enable_mmseg_base_configs
+from .configuration import config
 from .deploy import PrepareForInferenceHook, prepare_for_inference
 from .recording import DecisionLog, SemanticAttention, record_decisions, record_semantic_attention
 from .sparsity import Decision, TokenPredictor
@@ -19,9 +20,6 @@ from .training import (
 from .training.hooks.keep_maps import KeepMapHook
 from .training.old_names import getattr_of
 from .version import __version__
-
-enable_mmseg_base_configs()
-enable_own_base_configs()
 
 __all__ = [
     'Decision',
@@ -39,10 +37,13 @@ __all__ = [
     'SpatialSparsityHook',
     'TokenPredictor',
     '__version__',
+    'config',
     'create_backbone',
     'prepare_for_inference',
     'record_decisions',
     'record_semantic_attention',
 ]
+
+enable_mmseg_base_configs()
 
 __getattr__ = getattr_of(__name__)

@@ -3,27 +3,24 @@
 import importlib.metadata
 import importlib.util
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 import torch.nn.modules.module as all_modules
 from mmengine import device
-from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.hub import hub
 from torch.utils._python_dispatch import _get_current_dispatch_mode
-
-PACKAGE = Path(__file__).parent
 
 
 def enable_mmseg_base_configs():
-    """Make ``mmseg::`` config paths load when mmseg comes under another distribution name.
+    """Makes ``mmseg::`` config paths load when mmseg comes under another distribution name.
 
     mmengine translates the module ``mmseg`` to the distribution ``mmsegmentation``. Where mmseg
     was installed as something else (onedl-mmsegmentation), ``_base_ = 'mmseg::...'`` then fails,
     and ``mmengine.hub.get_config`` runs ``pip install mmsegmentation`` over the working package.
     mmengine falls back to the module of the given name, so naming the module itself cures both.
 
+    This is a row of a table of mmengine, set when this package is imported: without it a config
+    that says ``'mmseg::...'`` would overwrite the installed library, whoever reads it.
     Changes nothing where mmsegmentation is installed or mmseg is missing. Safe to call again.
     """
     if importlib.util.find_spec('mmseg') is None:
@@ -32,46 +29,6 @@ def enable_mmseg_base_configs():
         importlib.metadata.distribution('mmsegmentation')
     except importlib.metadata.PackageNotFoundError:
         MODULE2PACKAGE['mmseg'] = 'mmseg'
-
-
-def own_config(name):
-    """Path of a config of this package, such as 'maskrcnn_dyswin_t.py'.
-
-    Raises:
-        FileNotFoundError: There is none of this name.
-    """
-    # In a wheel or an editable install, and in a checkout that is not installed.
-    for folder in (PACKAGE / '.mim/configs', PACKAGE.parent / 'configs'):
-        path = folder / name
-        if path.is_file():
-            return str(path)
-    raise FileNotFoundError(f'{PACKAGE.name} has no config {name!r}')
-
-
-def enable_own_base_configs():
-    """Make ``_base_ = 'dynsp_mm::maskrcnn_dyswin_t.py'`` and ``hub.get_config`` of it work.
-
-    A row in mmengine's table of packages is not enough: mmengine wants a folder before the name,
-    which flat configs have not, and would look up every type of such a base in registries of this
-    package alone, so that those of mmdet, mmseg and mmpretrain were unknown. Here such a
-    base means the same as the path of its file does. Safe to call again.
-    """
-    name = PACKAGE.name
-    if name in MODULE2PACKAGE:
-        return
-    MODULE2PACKAGE[name] = name
-    get_path, split = Config._get_cfg_path, hub._get_package_and_cfg_path
-
-    def get_path_or_own(cfg_path, filename):
-        package, _, path = cfg_path.partition('::')
-        return (own_config(path), None) if package == name else get_path(cfg_path, filename)
-
-    def split_or_own(cfg_path):
-        package, _, path = cfg_path.partition('::')
-        return (package, path) if package == name else split(cfg_path)
-
-    Config._get_cfg_path = staticmethod(get_path_or_own)
-    hub._get_package_and_cfg_path = split_or_own
 
 
 def math_attention():

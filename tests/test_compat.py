@@ -1,5 +1,7 @@
 import importlib.metadata
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_mmseg_configs_load_without_pip(original_mapping, tmp_path, monkeypatch)
 
     for line in (
         f'_base_ = "mmseg::{SEG_CONFIG}"',
-        f'_base_ = [__import__("dynsp_mm") and "mmseg::{SEG_CONFIG}"]',
+        f'_base_ = ["mmseg::{SEG_CONFIG}"]',
         '_base_ = ["mmseg::_base_/default_runtime.py"]',
     ):
         path = tmp_path / 'config.py'
@@ -84,8 +86,6 @@ def test_math_attention_shows_its_products_to_flop_counters():
 
 
 def test_math_attention_of_old_torch(monkeypatch):
-    import sys
-
     used = {}
     monkeypatch.setitem(sys.modules, 'torch.nn.attention', None)  # the import now fails
     monkeypatch.setattr(torch.backends.cuda, 'sdp_kernel', lambda **kwargs: used.update(kwargs))
@@ -104,36 +104,26 @@ def test_has_accelerator_asks_every_check_that_mmengine_has(monkeypatch):
     assert compat.has_accelerator()
 
 
-OWN = 'maskrcnn_dyswin_t.py'
+def test_importing_the_package_replaces_nothing_of_mmengine():
+    """But for a row of its table of distributions, without which it would install mmseg anew."""
+    code = """
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.hub import hub
+from mmengine.runner.checkpoint import CheckpointLoader
 
-
-def test_own_configs_as_a_base(tmp_path):
-    path = tmp_path / 'config.py'
-    path.write_text(
-        f"_base_ = [__import__('dynsp_mm') and 'dynsp_mm::{OWN}']\n"
-        'model = dict(backbone=dict(keep_ratios=0.6))\n'
+def state():
+    return (
+        {name: value for name, value in vars(Config).items() if callable(value) or
+         isinstance(value, (staticmethod, classmethod))},
+        {name: value for name, value in MODULE2PACKAGE.items() if name != 'mmseg'},
+        {name: value for name, value in vars(hub).items() if callable(value)},
+        dict(CheckpointLoader._schemes),
     )
-    cfg, expected = Config.fromfile(path), Config.fromfile(compat.own_config(OWN))
-    assert cfg.model.backbone.pop('keep_ratios') == 0.6
-    assert expected.model.backbone.pop('keep_ratios') == 0.7
-    # Nothing is looked up in another scope than through the path of the file.
-    assert cfg._cfg_dict == expected._cfg_dict
 
-
-def test_own_configs_through_the_hub(monkeypatch):
-    import mmengine.hub.hub as hub
-
-    monkeypatch.setattr(
-        'mmengine.utils.package_utils.call_command',
-        lambda command: pytest.fail(f'mmengine ran {command}'),
-    )
-    assert hub._get_package_and_cfg_path(f'dynsp_mm::{OWN}') == ('dynsp_mm', OWN)
-    assert hub._get_package_and_cfg_path('mmdet::a/b.py') == ('mmdet', 'a/b.py')
-    before = Config._get_cfg_path
-    compat.enable_own_base_configs()  # again
-    assert Config._get_cfg_path is before
-
-
-def test_own_config_that_is_not_there():
-    with pytest.raises(FileNotFoundError, match="dynsp_mm has no config 'no.py'"):
-        compat.own_config('no.py')
+before = state()
+import dynsp_mm, dynsp_mm.tooling.runs, dynsp_mm.tooling.commands.train
+assert state() == before
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,139 +1,17 @@
 #!/usr/bin/env python
-"""Convert a checkpoint of another program into the names of this package's backbones.
+"""Convert a checkpoint of another program.
 
-    python tools/convert_checkpoint.py SRC DST
-    python tools/convert_checkpoint.py SRC DST --config configs/cascade_maskrcnn_stvit_swin_s.py
-
-Understands, by their keys: the releases of DynamicSwin and DynamicConvNeXt
-(raoyongming/DynamicViT) and of STViT-R (changsn/STViT-R and its object detection), official Swin
-and ConvNeXt, and files of mmdet, mmseg and mmpretrain, which become the dense part of a sparse
-model. SRC and DST end in .pth (or .pt) or .safetensors; no code from SRC runs.
-
-Prints what becomes of every key: mapped, dropped with the reason, or missing, that is needed by
-the backbone and not in SRC, so that it starts new. An unknown key is an error. DST holds a model
-of OpenMMLab's layout, for load_from or tools/test.py, or for
-init_cfg=dict(type='Pretrained', checkpoint=DST). With this package's tools all of these take SRC
-itself as well; OpenMMLab's own read .pth alone.
+The program is dynsp_mm/tooling/commands/convert.py.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.registry import MODELS, init_default_scope
-
-import dynsp_mm  # noqa: F401  registers the backbones
-from dynsp_mm.backbones.base import Backbone
-from dynsp_mm.checkpoints import (
-    backbone_config,
-    convert_state_dict,
-    find_arch,
-    fit_state_dict,
-    read_checkpoint,
-    unwrap,
-    write_checkpoint,
-)
-from dynsp_mm.tooling import options as cli
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(description='Convert a checkpoint of another program')
-    parser.add_argument('src', metavar='SRC', help='checkpoint to read')
-    parser.add_argument('dst', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--config',
-        help="config whose backbone SRC is for; without it, the backbone is chosen by SRC's keys",
-    )
-    parser.add_argument(
-        '--entry',
-        metavar='NAME',
-        help='entry of SRC that holds the weights, such '
-        'as model_ema (default: state_dict, else model, else model_ema)',
-    )
-    parser.add_argument('--dry-run', action='store_true', help='only print the table')
-    parser.add_argument('--force', action='store_true', help='replace an existing DST')
-    return parser.parse_args()
-
-
-def target_config(args, weights):
-    """Config of the backbone that is to load the weights."""
-    if args.config is None:
-        return backbone_config(weights)
-    cfg = cli.load_config(args.config)
-    cli.require(cfg, 'model')
-    init_default_scope(cfg.default_scope)
-    return dict(cfg.model.backbone, init_cfg=None)
-
-
-def report(conversion, fit, kind):
-    """Print what becomes of each key, then how many there are of each."""
-    dropped = list(conversion.dropped)
-    count = 0
-    for old, new in conversion.mapped:
-        name = new.removeprefix('backbone.')
-        if new != name and name in fit.unused:
-            dropped.append((old, f'{kind} has no such part'))
-            continue
-        names = [f'backbone.{part}' for part in fit.split.get(name, ())] or [new]
-        print(f'mapped   {old} -> {", ".join(names)}')
-        count += 1
-    for old, reason in dropped:
-        print(f'dropped  {old} ({reason})')
-    for name in fit.new:
-        print(f'missing  backbone.{name} (a part that its network does not have; starts new)')
-    for name in fit.missing:
-        print(f'missing  backbone.{name} (not in SRC; starts new)')
-    print(
-        f'{conversion.source.name} ({find_arch(conversion.backbone).name}) for {kind}: '
-        f'{count} keys mapped, {len(dropped)} dropped, {len(fit.new) + len(fit.missing)} missing'
-    )
-
-
-def main():
-    args = parse_args()
-    dst = Path(args.dst)
-    if dst.is_dir():
-        raise cli.UserError(f'DST {dst} is a directory: must be a file')
-    if dst.suffix not in ('.pth', '.pt', '.safetensors'):
-        raise cli.UserError(f'DST {dst}: must end in .pth, .pt or .safetensors')
-    if dst.exists() and not (args.force or args.dry_run):
-        raise cli.UserError(f'DST {dst} exists; --force replaces it')
-    try:
-        checkpoint = read_checkpoint(args.src)
-    except ValueError as error:
-        raise cli.UserError(f'SRC {error}') from error
-    try:
-        conversion = convert_state_dict(unwrap(checkpoint, args.entry))
-        config = target_config(args, conversion.backbone)
-        backbone = MODELS.build(config)
-        if not isinstance(backbone, Backbone):
-            raise cli.UserError(
-                f'--config {args.config}: its backbone is a {config["type"]}, none of this package'
-            )
-        fit = fit_state_dict(conversion.backbone, backbone)
-        if fit.unused and args.config is None:
-            raise ValueError(
-                f'{len(fit.unused)} keys have no place in a {config["type"]} of that '
-                f'size, such as {fit.unused[0]}; is the checkpoint complete?'
-            )
-    except ValueError as error:
-        raise cli.UserError(f'SRC {args.src}: {error}') from error
-    kind = type(backbone).__name__
-    report(conversion, fit, kind)
-    others = {k: v for k, v in conversion.state_dict.items() if not k.startswith('backbone.')}
-    state_dict = {
-        f'backbone.{k}': v.clone() for k, v in fit.state_dict.items() if k not in fit.unused
-    }
-    if not args.dry_run:
-        try:
-            write_checkpoint({**state_dict, **others}, conversion.source.name, args.dst)
-        except OSError as error:
-            raise cli.UserError(f'DST {dst} was not written: {error}') from error
-        print(f'wrote {dst}')
-
+from dynsp_mm.tooling.commands.convert import main
+from dynsp_mm.tooling.runs import run_tool
 
 if __name__ == '__main__':
-    cli.run_tool(main)
+    run_tool(main)

@@ -1,106 +1,16 @@
 #!/usr/bin/env python
-"""The main job on a small generated set: data, training, COCO evaluation, pictures.
+"""Train, test and draw on a small generated set: `make demo`.
 
-    python tools/demo.py            # what `make demo` runs after the installation
-
-Stopped in the middle, it goes on from the last checkpoint when run again; delete work_dirs/demo
-to start anew.
+The program is dynsp_mm/tooling/commands/demo.py.
 """
 
-import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = 'configs/maskrcnn_dyswin_t_demo.py'
-OUT = Path('work_dirs/demo')
+# The checkout serves without being installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-def environment() -> dict:
-    """Hides GPUs that mmcv's operators were not built for; makes waiting threads yield."""
-    # On a machine with other work, threads that spin at barriers slow training down several times.
-    env = dict(os.environ)
-    env.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    probe = (
-        'import torch; from mmcv.ops import nms\n'
-        'if torch.cuda.is_available():\n'
-        '    nms(torch.tensor([[0., 0., 1., 1.]]).cuda(), torch.ones(1).cuda(), 0.5)'
-    )
-    done = subprocess.run([sys.executable, '-c', probe], cwd=ROOT, capture_output=True)
-    if done.returncode == 0:
-        return env
-    print("mmcv's operators do not run on this machine's GPU; using the CPU", flush=True)
-    return dict(env, CUDA_VISIBLE_DEVICES='')
-
-
-def run(title: str, *args: str, env: dict) -> None:
-    print(f'\n=== {title}: python {" ".join(args)}', flush=True)
-    try:
-        done = subprocess.run([sys.executable, *args], cwd=ROOT, env=env)
-    except KeyboardInterrupt:
-        sys.exit('\nstopped; run it again to go on from the last checkpoint')
-    if done.returncode:
-        sys.exit(
-            f'ERROR: this step of the demo failed with status {done.returncode}: '
-            f'python {" ".join(args)}'
-        )
-
-
-def scores() -> dict:
-    """The metrics that the latest test run wrote."""
-    files = sorted((ROOT / OUT / 'test').glob('*/*.json'), key=lambda file: file.stat().st_mtime)
-    return json.loads(files[-1].read_text())
-
-
-def main() -> None:
-    start, env = time.time(), environment()
-    run('1/4 data', 'tools/make_demo_data.py', f'{OUT}/data', env=env)
-    run('2/4 training', 'tools/train.py', CONFIG, '--resume', env=env)
-    checkpoint = (ROOT / OUT / 'last_checkpoint').read_text().strip()
-    checkpoint = os.path.relpath(checkpoint, ROOT)
-    run(
-        '3/4 COCO evaluation',
-        'tools/test.py',
-        CONFIG,
-        checkpoint,
-        '--work-dir',
-        f'{OUT}/test',
-        '--show-dir',
-        f'{OUT}/detections',
-        env=env,
-    )
-    run(
-        '4/4 kept regions',
-        'tools/analysis_tools/visualize_decisions.py',
-        CONFIG,
-        checkpoint,
-        '--out-dir',
-        f'{OUT}/keep_maps',
-        '--num',
-        '8',
-        env=env,
-    )
-    result = scores()
-    print(f"""
-=== Done in {(time.time() - start) / 60:.1f} minutes
-box AP {result['coco/bbox_mAP']:.3f}, mask AP {result['coco/segm_mAP']:.3f} (COCO metric, 32 \
-generated images, trained from scratch)
-
-  {OUT}/keep_maps/    input and, for each of the three decisions, what took the slow path
-  {OUT}/detections/   ground truth and detections
-  {checkpoint}
-  {OUT}/data/         the generated set, COCO 2017 layout
-
-Next, with COCO 2017 at data/coco (annotations/, train2017/, val2017/):
-  . .venv/bin/activate
-  python tools/train.py configs/maskrcnn_dyswin_t.py          # or tools/dist_train.sh CONFIG GPUS
-  python tools/test.py configs/maskrcnn_dyswin_t.py work_dirs/maskrcnn_dyswin_t/epoch_12.pth
-COCO elsewhere: see "Your data" in README.md. Another budget, without training again:
-  ... --cfg-options model.backbone.keep_ratios=0.5""")
-
+from dynsp_mm.tooling.commands.demo import main
 
 if __name__ == '__main__':
-    main()
+    main(Path(__file__).resolve().parents[1])

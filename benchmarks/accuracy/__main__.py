@@ -13,6 +13,7 @@ network, which is trained first if it is missing.
 import argparse
 
 from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling import runs
 
 from .rows import read_rows, result_path
 from .timing import time_backbones
@@ -58,4 +59,4 @@ def main():
 
 
 if __name__ == '__main__':
-    cli.run_tool(main)
+    runs.run_tool(main)

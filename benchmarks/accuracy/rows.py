@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.fileio import load
 
-from dynsp_mm.analysis.measurements import write_whole
+from dynsp_mm.files import write_whole
 from dynsp_mm.tooling import options as cli
 
 HERE = Path(__file__).resolve().parent

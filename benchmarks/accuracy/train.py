@@ -10,6 +10,7 @@ import torch
 
 from dynsp_mm.analysis.machine import own_version
 from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling import runs
 
 from . import rows as table
 from .evaluate import evaluate
@@ -47,7 +48,7 @@ def make_runner(dataset, row, seed, rows):
     if trained:
         ensure(cfg.load_from)
         cli.enable_resume(cfg, 'auto')
-        runner = cli.build_runner(cfg)
+        runner = runs.build_runner(cfg)
         runner.train()
         return runner, train_scalars(cfg.work_dir)
     latest = Path(cfg.work_dir) / 'last_checkpoint'
@@ -57,7 +58,7 @@ def make_runner(dataset, row, seed, rows):
         )
     cfg.load_from = latest.read_text().strip()
     cfg.work_dir = osp.join(cfg.work_dir, row)
-    return cli.build_runner(cfg, whole=True), []
+    return runs.build_runner(cfg, whole=True), []
 
 
 def run(dataset, row, seed, rows):

@@ -23,6 +23,7 @@ import torch
 from mmengine.fileio import load
 
 from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling import runs
 
 # Paths are relative to ROOT, so that the results name none of this machine.
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,4 +154,4 @@ def main():
 
 
 if __name__ == '__main__':
-    cli.run_tool(main)
+    runs.run_tool(main)

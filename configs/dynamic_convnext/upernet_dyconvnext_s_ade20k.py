@@ -5,10 +5,11 @@
 Mixed precision, rate decay by stages and sliding windows at test time, as in mmseg's ConvNeXt.
 """
 
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
+# Found by this package, because mmseg may come from another distribution than mmengine expects.
 _base_ = [
-    __import__('dynsp_mm')
-    and 'mmseg::convnext/convnext-small_upernet_8xb2-amp-160k_ade20k-512x512.py'
+    __import__('dynsp_mm').config(
+        'mmseg::convnext/convnext-small_upernet_8xb2-amp-160k_ade20k-512x512.py'
+    )
 ]
 # In place of mmpretrain.models, from which the dense backbone comes.
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)

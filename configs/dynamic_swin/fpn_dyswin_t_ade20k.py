@@ -6,9 +6,11 @@ Heads, data and schedule are those of mmseg's Semantic FPN with Twins (AdamW at 
 and its weights are those of mmseg's UPerNet with Swin.
 """
 
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
+# Found by this package, because mmseg may come from another distribution than mmengine expects.
 _base_ = [
-    __import__('dynsp_mm') and 'mmseg::twins/twins_pcpvt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512.py',
+    __import__('dynsp_mm').config(
+        'mmseg::twins/twins_pcpvt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512.py'
+    ),
     '../_base_/sparse_training.py',
 ]
 

@@ -5,10 +5,11 @@
 The head is mmdet's, which must be installed beside mmseg. Windows are of 12, as in mmseg's config.
 """
 
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
+# Found by this package, because mmseg may come from another distribution than mmengine expects.
 _base_ = [
-    __import__('dynsp_mm')
-    and 'mmseg::mask2former/mask2former_swin-b-in1k-384x384-pre_8xb2-160k_ade20k-640x640.py',
+    __import__('dynsp_mm').config(
+        'mmseg::mask2former/mask2former_swin-b-in1k-384x384-pre_8xb2-160k_ade20k-640x640.py'
+    ),
     '../_base_/sparse_training.py',
 ]
 

@@ -6,9 +6,11 @@ The head is mmdet's, which must be installed beside mmseg. It sizes its output b
 padding of the whole image, so test_cfg.mode=slide needs model.data_preprocessor.test_cfg=None.
 """
 
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
+# Found by this package, because mmseg may come from another distribution than mmengine expects.
 _base_ = [
-    __import__('dynsp_mm') and 'mmseg::mask2former/mask2former_swin-s_8xb2-160k_ade20k-512x512.py'
+    __import__('dynsp_mm').config(
+        'mmseg::mask2former/mask2former_swin-s_8xb2-160k_ade20k-512x512.py'
+    )
 ]
 custom_imports = dict(imports=['mmdet.models', 'dynsp_mm'], allow_failed_imports=False)
 custom_hooks = [dict(type='SpatialSparsityHook', keep_ratio_weight=10.0)]

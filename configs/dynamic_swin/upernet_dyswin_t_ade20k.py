@@ -3,10 +3,11 @@
 tools/dist_train.sh configs/dynamic_swin/upernet_dyswin_t_ade20k.py 8
 """
 
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
+# Found by this package, because mmseg may come from another distribution than mmengine expects.
 _base_ = [
-    __import__('dynsp_mm')
-    and 'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
+    __import__('dynsp_mm').config(
+        'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
+    ),
     '../_base_/sparse_training.py',
 ]
 

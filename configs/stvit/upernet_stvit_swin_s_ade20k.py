@@ -6,10 +6,11 @@ The paper has this row, its code was never released: recipe of mmseg's Swin, bac
 authors' ImageNet weights.
 """
 
-# Importing the package first makes 'mmseg::' known where mmseg comes from another distribution.
+# Found by this package, because mmseg may come from another distribution than mmengine expects.
 _base_ = [
-    __import__('dynsp_mm')
-    and 'mmseg::swin/swin-small-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
+    __import__('dynsp_mm').config(
+        'mmseg::swin/swin-small-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
+    )
 ]
 custom_imports = dict(imports=['dynsp_mm'], allow_failed_imports=False)
 

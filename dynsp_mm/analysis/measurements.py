@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 MIB = 2**20
@@ -125,17 +124,3 @@ def to_json(rows: Sequence[Measurement], **about: Any) -> str:
     """JSON object that holds ``about`` and the list ``rows``."""
     content: dict[str, Any] = {**about, 'rows': [row._asdict() for row in rows]}
     return json.dumps(content, indent=1, allow_nan=False) + '\n'
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; one that exists is replaced.
-
-    Raises:
-        OSError: If it cannot be written, such as where ``path`` is a directory.
-    """
-    part = path.with_name(path.name + '.part')
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

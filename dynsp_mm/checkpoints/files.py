@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import tempfile
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.hub import download_url_to_file, get_dir
 
 from ..compat import loading_also
 from ..errors import UserError
+from ..files import replacing
 
 
 class Ignored:
@@ -167,23 +167,10 @@ def write_checkpoint(state_dict: dict, source: str, path: str) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.tmp')
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
         if path.suffix == '.safetensors':
             safetensors.torch.save_file(
                 state_dict, temporary, metadata=dict(source=source, format='pt')
             )
         else:
             torch.save(dict(meta=dict(source=source), state_dict=state_dict), temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,44 +1,30 @@
 """Reading configs and walking through them."""
 
-import importlib.util
 import os.path as osp
 
 from mmengine.config import Config
-from mmengine.hub import get_config
 
-from ..compat import enable_mmseg_base_configs, own_config
+from ..compat import enable_mmseg_base_configs
 from ..errors import UserError
+from .paths import PACKAGE, config
 
-LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
+# What mmengine says of a base 'package::name' whose package or form it does not know.
+UNKNOWN_BASE = ('does not support to load', 'is used for get external package')
 
 
 def read_config(path):
-    """Load a config file, or a library's own as ``mmdet::retinanet/...``.
+    """Load a config file, or one of a library or of this package as ``mmdet::retinanet/...``.
 
     Raises:
         UserError: The file or one of its bases is missing or no valid config, or it is one of a
             package that is unknown or not installed.
     """
     enable_mmseg_base_configs()
-    package, external, name = path.partition('::')
-    # Asked for the config of a package it does not find, mmengine would pip-install that.
-    if external and package not in (*LIBRARIES, 'dynsp_mm'):
-        raise UserError(
-            f'{path}: configs come from {", ".join(LIBRARIES)} and dynsp_mm; got {package!r}'
-        )
-    if external and package in LIBRARIES and '/' not in path:
-        raise UserError(
-            f'{path}: a config of {package} is named with its folder, such as '
-            'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
-        )
-    if external and importlib.util.find_spec(package) is None:
-        raise UserError(f'{path}: package {package} is not installed')
+    package, external, _ = path.partition('::')
     if not external and not osp.isfile(path):
         raise UserError(f'config file {path} does not exist')
     try:
-        if package == 'dynsp_mm':
-            return Config.fromfile(own_config(name))
-        cfg = get_config(path) if external else Config.fromfile(path)
+        cfg = Config.fromfile(config(path) if external else path)
     except OSError as error:
         raise UserError(f'{path}: {error}') from error
     except SyntaxError as error:  # the parser does not know the name of the file
@@ -47,7 +33,14 @@ def read_config(path):
         if error.name is not None:  # a failed import inside the config: its traceback is needed
             raise
         raise UserError(f'{path}: {error}') from error
-    if external and 'default_scope' not in cfg:
+    except (AssertionError, ValueError) as error:
+        if not any(words in str(error) for words in UNKNOWN_BASE):
+            raise
+        raise UserError(
+            f'{path}, or a file in its _base_, has a base that mmengine does not find: {error}; '
+            f"one of this package is written _base_ = __import__('{PACKAGE}').config('NAME')"
+        ) from error
+    if external and package != PACKAGE and 'default_scope' not in cfg:
         cfg.default_scope = package
     return cfg
 

@@ -4,6 +4,8 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from ..errors import UserError
+
 
 class MultiheadAttention(BaseModule):
     """Heads, scale, dropout and output projection; subclasses add the input projections.
@@ -26,7 +28,7 @@ class MultiheadAttention(BaseModule):
     ):
         super().__init__()
         if embed_dims % num_heads:
-            raise ValueError(f'num_heads={num_heads}: must divide the channels, {embed_dims}')
+            raise UserError(f'num_heads={num_heads}: must divide the channels, {embed_dims}')
         self.num_heads = num_heads
         self.scale = qk_scale or (embed_dims // num_heads) ** -0.5
         self.attn_drop = attn_drop

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..errors import UserError
 from ..ops import Backend
 from ..prepared import Preparable
 
@@ -37,7 +38,7 @@ class ConvStem(Preparable, BaseModule):
     ):
         super().__init__()
         if embed_dims % 2:
-            raise ValueError(
+            raise UserError(
                 f'embed_dims={embed_dims}: the stem begins with half as many '
                 'channels, so it must be even'
             )

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch.nn as nn
 
+from ..errors import UserError
+
 Listener = Callable[[str, nn.Module, tuple, Any], None]
 
 
@@ -60,7 +62,7 @@ class Recorder:
                 found = [item for item in modules.items() if item[1] is kind]
                 if not found:
                     self.close()
-                    raise ValueError(
+                    raise UserError(
                         f'{type(kind).__name__} to listen to: is no module of this '
                         f'{type(self._model).__name__}'
                     )

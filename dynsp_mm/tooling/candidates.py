@@ -1,6 +1,5 @@
 """The networks that a benchmark compares, by what its command line calls them."""
 
-import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
 from mmengine.runner import set_random_seed
 from torch import Tensor
 
@@ -18,11 +16,11 @@ from ..analysis.steps import BackboneAlone
 from ..backbones import create
 from ..backbones.base import Backbone
 from ..checkpoints import load_from_anywhere
-from ..configuration.read import without_pretrained
-from ..configuration.swap import parse_ratios
+from ..configuration import parse_ratios, without_pretrained
+from ..errors import UserError
 from ..ops import resolve_backend
-from . import options as cli
-from .swap_check import build_model, dummy_batch, load_library
+from .harness import build, build_model, dummy_batch, load_library
+from .options import enable_sparse, load_config, parse_overrides, require
 
 
 class Candidate:
@@ -31,9 +29,9 @@ class Candidate:
     Args:
         label: A config file, a config of a library such as 'mmdet::...', or a name that
             ``create_backbone`` takes; then what changes: '@sparse=RATIO' swaps its backbone as
-            :func:`~dynsp_mm.configuration.swap.sparsify` does, '@dense' the same with every position kept,
-            '@KEY=VALUE' sets an argument of the backbone and '@model.KEY=VALUE' an entry of the
-            config.
+            :func:`~dynsp_mm.configuration.sparsify` does, '@dense' does the same with every
+            position kept, '@KEY=VALUE' sets an argument of the backbone and '@model.KEY=VALUE' an
+            entry of the config.
 
     Raises:
         UserError: There is no such config, it has no backbone, that cannot be swapped, or a change
@@ -51,32 +49,35 @@ class Candidate:
                 swap = '1' if key == 'dense' else value
             else:
                 options.append(change if key.startswith('model.') else 'model.backbone.' + change)
-        reader = argparse.ArgumentParser()
-        cli.add_config_options(reader)
-        options = reader.parse_args(['--cfg-options', *options]).cfg_options if options else None
-        if self.named:
-            self.cfg = Config(dict(model=dict(backbone=dict())))
-            self.cfg.merge_from_dict(options or {})
-            if len(self.cfg.model) > 1:
-                raise cli.UserError(
-                    f'{label}: a backbone without config has no other parts to change'
-                )
-            if swap is not None:
-                try:
-                    self.cfg.model.backbone.keep_ratios = parse_ratios(swap)
-                except ValueError as error:
-                    raise cli.UserError(f'{label}: {error}') from error
-            return
+        read = self._read_name if self.named else self._read_config
+        self.cfg = read(swap, parse_overrides(options))
+
+    def _read_name(self, swap: str | None, overrides: dict[str, Any] | None) -> Config:
+        """The config of a backbone that has but a name."""
+        cfg = Config(dict(model=dict(backbone=dict())))
+        cfg.merge_from_dict(overrides or {})
+        if len(cfg.model) > 1:
+            raise UserError(f'{self.label}: a backbone without config has no other parts to change')
+        if swap is not None:
+            try:
+                cfg.model.backbone.keep_ratios = parse_ratios(swap)
+            except UserError as error:
+                raise UserError(f'{self.label}: {error}') from error
+        return cfg
+
+    def _read_config(self, swap: str | None, overrides: dict[str, Any] | None) -> Config:
+        """The config of a file, changed."""
         if '::' not in self.name and not Path(self.name).is_file():
-            raise cli.UserError(
+            raise UserError(
                 f'{self.name}: neither a config file, nor a config of a library '
                 'such as mmdet::..., nor a backbone such as dynamic_swin_t'
             )
-        self.cfg = cli.load_config(self.name, options)
-        cli.require(self.cfg, 'model')
-        if 'backbone' not in self.cfg.model:
-            raise cli.UserError(f'{self.name}: has no model.backbone')
-        cli.enable_sparse(self.cfg, swap)
+        cfg = load_config(self.name, overrides)
+        require(cfg, 'model')
+        if 'backbone' not in cfg.model:
+            raise UserError(f'{self.name}: has no model.backbone')
+        enable_sparse(cfg, swap)
+        return cfg
 
     def build(self, part: str, size: tuple[int, int]) -> BaseModel:
         """A model with a ``backbone`` and random weights, the same at each call.
@@ -97,12 +98,12 @@ class Candidate:
             load_library(self.cfg)
             if part == 'model':
                 return build_model(self.cfg, size)
-            backbone = MODELS.build(without_pretrained(self.cfg.model.backbone))
+            backbone = build(without_pretrained(self.cfg.model.backbone))
             backbone.init_weights()
             return BackboneAlone(backbone)
         except (AssertionError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
             reason = error.args[0] if error.args else type(error).__name__
-            raise cli.UserError(f'{self.label}: the {part} cannot be built: {reason}') from error
+            raise UserError(f'{self.label}: the {part} cannot be built: {reason}') from error
 
     def batch(
         self, model: BaseModel, count: int, size: tuple[int, int], training: bool
@@ -121,7 +122,7 @@ class Candidate:
         images = dummy_batch(self.cfg, size, 2, count)
         batch = model.data_preprocessor(images, training)
         if not isinstance(batch['inputs'], torch.Tensor) or batch['inputs'].dim() != 4:
-            raise cli.UserError(f'{self.label}: --part model measures models of single images')
+            raise UserError(f'{self.label}: --part model measures models of single images')
         return batch
 
     @property
@@ -149,13 +150,13 @@ def build_alike(
     """Model and batch of each candidate, one after the other, with equal weights and images.
 
     Args:
-        candidates: The weights of the first go to all, where names and shapes agree.
+        candidates: Networks; the weights of the first go to all, where names and shapes agree.
         part: 'backbone' or 'model'.
-        count: Of images.
-        size: Their height and width in pixels.
-        device: Where all goes.
+        count: Number of images.
+        size: Height and width of the images in pixels.
+        device: Device of models and batches.
         training: Whether the batch is one for training.
-        weights: Of a checkpoint, for all.
+        weights: State dict of a checkpoint, for all candidates.
 
     Raises:
         UserError: A candidate cannot be built, or none of ``weights`` fits it.
@@ -166,7 +167,7 @@ def build_alike(
         load_fitting(model, shared)
         shared = shared or model.state_dict()
         if weights and not load_fitting(model, weights):
-            raise cli.UserError(f'--checkpoint: none of its tensors fits {candidate.label}')
+            raise UserError(f'--checkpoint: none of its tensors fits {candidate.label}')
         model.to(device)
         yield model, candidate.batch(model, count, size, training)
 
@@ -185,20 +186,21 @@ def make_ready(
     Backbones of this package are prepared (:meth:`Backbone.prepare_for_inference`).
 
     Args:
-        model: With a ``backbone``.
-        batch: What it is called with; its images may be cast.
+        model: A model with a ``backbone``.
+        batch: Arguments that it is called with; their images may be cast.
         part: 'backbone', whose weights and images are cast, or 'model', which wants autocast.
         dtype: The precision.
         autocast: Whether backbones that are not prepared want autocast, too.
-        backend: For preparing, None for not to prepare.
-        release_weights: As of :meth:`Backbone.prepare_for_inference`.
+        backend: Name of the backend to prepare with; None prepares nothing.
+        release_weights: Whether prepared backbones let go of weights, see
+            :meth:`Backbone.prepare_for_inference`.
 
     Returns:
         The backend with which the backbone is prepared; None if it is not. In a whole model in
         reduced precision it is not: under autocast prepared forms do not run.
 
     Raises:
-        ValueError: The backend, if named, cannot run.
+        UserError: The backend, if named, cannot run.
     """
     prepared = (
         backend is not None
@@ -210,7 +212,7 @@ def make_ready(
         batch['inputs'] = batch['inputs'].to(dtype)
     if not prepared:
         if backend not in (None, 'auto') and isinstance(model.backbone, Backbone):
-            raise ValueError(
+            raise UserError(
                 f'backend={backend!r}: whole models run in reduced precision by '
                 'autocast, under which no prepared backbone runs'
             )
@@ -226,9 +228,9 @@ def find_candidates(
     """Candidates, each followed by its dense and its sparse forms, with distinct labels.
 
     Args:
-        names: As :class:`Candidate` takes them.
+        names: Labels, as :class:`Candidate` takes them.
         dense: Whether to add NAME@dense.
-        ratios: For each, NAME@sparse=RATIO is added.
+        ratios: Ratios, for each of which NAME@sparse=RATIO is added.
     """
     labels = []
     for name in names:
@@ -244,7 +246,7 @@ def read_weights(checkpoint: str) -> dict[str, Tensor]:
     """State dict of a whole model from a checkpoint of one, or of a backbone.
 
     Raises:
-        ValueError: The file cannot be had or is no checkpoint.
+        UserError: The file cannot be had or is no checkpoint.
     """
     weights = load_from_anywhere(checkpoint)['state_dict']
     if any(name.startswith('backbone.') for name in weights):

@@ -5,16 +5,16 @@ Runners report missing files and broken annotations from deep inside registries 
 exists, and, once something has failed, also into COCO annotation files.
 """
 
-import json
 import os.path as osp
 import shlex
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, METRICS
 
-from ..configuration.read import leaf_datasets
-from .options import UserError, build_runner
+from ..configuration import leaf_datasets
+from ..errors import UserError
+from .coco_file import COCO_KEYS, summarise_coco
 
 # Where a configured dataset type is the original, and not somebody's own data in its format.
 DATASET_NAMES = {
@@ -32,7 +32,6 @@ PREPARED = {'COCO 2017': 'coco', 'ADE20K': 'ade20k', 'ImageNet-1k': 'imagenet'}
 SELF_DOWNLOADING = ('MNIST', 'FashionMNIST', 'CIFAR10', 'CIFAR100')
 IMAGE_PREFIXES = ('img', 'img_path')  # mmdet; mmseg and mmpretrain
 MASK_PREFIXES = ('seg', 'seg_map_path')
-COCO_KEYS = ('images', 'annotations', 'categories')
 
 
 def find_data_problem(cfg, splits=('train',), deep=False):
@@ -93,30 +92,12 @@ def explain_data_errors(cfg, splits=('train',)):
     except Exception as error:
         problem = None
         if not first_iteration.passed:
-            try:
+            # The error at hand matters more than why it could not be explained.
+            with suppress(Exception):
                 problem = find_data_problem(cfg, splits, deep=True)
-            except Exception:  # the error at hand matters more than why it could not be explained
-                pass
         if problem is None:
             raise
         raise UserError(problem) from error
-
-
-def run_checked(cfg, splits, action):
-    """Build a runner and call its method ``action``, with data problems explained.
-
-    Args:
-        cfg (Config): The complete config.
-        splits (Sequence[str]): Whose data is needed, of 'train', 'val', 'test'.
-        action (str): 'train' or 'test'.
-    """
-    problem = find_data_problem(cfg, splits)
-    if problem:
-        raise UserError(problem)
-    with explain_data_errors(cfg, splits) as first_iteration:
-        runner = build_runner(cfg, whole=action == 'test')
-        runner.register_hook(first_iteration)
-        getattr(runner, action)()
 
 
 class _FirstIteration(Hook):
@@ -260,8 +241,10 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
     """What is wrong inside the COCO file of a dataset or of a metric on that dataset.
 
     Args:
-        config, dataset: The config with the ``ann_file``, and the one with classes and images;
-            for a dataset both are the same.
+        key (str): Dotted key of ``config``, for the message.
+        config (ConfigDict): The config with the ``ann_file``.
+        dataset (ConfigDict): The one with classes and images; of a dataset the same.
+        scope (str): Library whose registries know the types.
         coco_keys (list[str]): What the file must hold.
         read (dict): Outcomes of files already read, extended here.
     """
@@ -273,7 +256,7 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
     if not _is_local(path, config) or not osp.isfile(path):
         return None
     if path not in read:
-        read[path] = _read_coco(path)
+        read[path] = summarise_coco(path)
     coco, problem = read[path]
     where = f'annotation file {osp.abspath(path)} ({key}.ann_file)'
     if problem:
@@ -293,39 +276,6 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
     if not problem and config is dataset:
         problem = _image_problem(where, coco, dataset, scope)
     return problem
-
-
-def load_coco(path):
-    """Return (content of a COCO file, None) or (None, what is wrong with it)."""
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except json.JSONDecodeError as error:
-        return None, f'is not JSON: line {error.lineno}, column {error.colno}: {error.msg}'
-    except UnicodeDecodeError as error:
-        return None, f'is not JSON: byte {error.start} is no UTF-8 text'
-    if not isinstance(content, dict):
-        return None, (
-            f'is not in COCO format: its top level is a {type(content).__name__}, not '
-            f'an object with {", ".join(COCO_KEYS)}'
-        )
-    return content, None
-
-
-def _read_coco(path):
-    """Return (keys, category names and first file name, None) or (None, problem)."""
-    content, problem = load_coco(path)
-    if problem:
-        return None, problem
-    names = [item.get('name') for item in content.get('categories') or ()]
-    images = content.get('images') or [{}]
-    return dict(
-        keys=set(content),
-        names=names,
-        file_name=images[0].get('file_name'),
-        num_images=len(content.get('images') or ()),
-        num_annotations=len(content.get('annotations') or ()),
-    ), None
 
 
 def _class_problem(where, coco, dataset, scope):

@@ -1,66 +1,22 @@
-"""What tools/train.py and tools/test.py share: from command-line options to a config.
+"""Options that commands share, and what they do to a config.
 
-Every function here changes a loaded config or checks it; nothing is built before the config is
-complete. One code path serves mmdet, mmseg and mmpretrain; where they differ,
+Every function here changes a loaded config or checks an option; nothing is built before the config
+is complete. One code path serves mmdet, mmseg and mmpretrain; where they differ,
 ``cfg.default_scope`` decides.
 """
 
 import argparse
 import importlib.util
-import logging
 import os
 import os.path as osp
-import sys
-import traceback
 
-from mmengine.config import ConfigDict, DictAction
-from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.config import DictAction
 
-from ..backbones.base import Backbone
-from ..checkpoints import fit_state_dict, load_from_anywhere, load_whole
 from ..compat import has_accelerator
-from ..configuration.read import LIBRARIES, leaf_datasets, read_config
-from ..configuration.swap import HOOK_NAMES, parse_ratios, sparsify
+from ..configuration import parse_ratios, read_config, sparsify
+from ..configuration.swap import HOOK_NAMES
+from ..errors import UserError
 from ..ops import BACKENDS
-from ..training.new_parts import is_new
-
-
-class UserError(Exception):
-    """A mistake the user can mend; its text is all that the tools print."""
-
-
-def run_tool(main):
-    """Call ``main``; turn mistakes of the user into one line on stderr and exit status 2.
-
-    These are :class:`UserError` and each ValueError that this package itself raised, such as for
-    an argument of a backbone.
-    """
-    try:
-        main()
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        message = str(error) if isinstance(error, UserError) else _own_message(error)
-        if message is None:
-            raise
-        print(f'ERROR: {message}', file=sys.stderr)
-        sys.exit(2)
-
-
-def _own_message(error):
-    """Text of the ValueError from this package in a chain of exceptions, or None."""
-    while error is not None:
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        module = frames[-1].f_globals.get('__name__', '') if frames else ''
-        if isinstance(error, ValueError) and module.split('.')[0] == 'dynsp_mm':
-            return str(error)
-        # Some releases of mmengine re-raise what a constructor raised, with other words.
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def add_config_options(parser):
@@ -73,6 +29,17 @@ def add_config_options(parser):
         help='entries of the config to override, e.g. train_dataloader.batch_size=4; lists as '
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", quoted, without spaces',
     )
+
+
+def parse_overrides(texts):
+    """Entries of a config, as ``--cfg-options`` reads them from texts such as 'model.depth=3'.
+
+    Returns:
+        dict or None: Dotted key -> value; None for no text.
+    """
+    parser = argparse.ArgumentParser()
+    add_config_options(parser)
+    return parser.parse_args(['--cfg-options', *texts]).cfg_options if texts else None
 
 
 def add_sparse_option(parser):
@@ -185,10 +152,7 @@ def load_config(path, cfg_options=None):
         UserError: the file or one of its bases is missing or no valid config, an override does
             not fit, or ``default_scope`` is unset or names a package that is not installed.
     """
-    try:
-        cfg = read_config(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    cfg = read_config(path)
     if cfg_options:
         try:
             cfg.merge_from_dict(cfg_options)
@@ -349,215 +313,3 @@ def check_output(option, path):
         raise UserError(f'{option} {path} is a directory')
     if not path.parent.is_dir():
         raise UserError(f'{option} {path}: there is no folder {path.parent}')
-
-
-def enable_visualization(cfg, show=False, show_dir=None, wait_time=2.0):
-    """Make the library's visualization hook paint predictions in windows and/or into files.
-
-    Args:
-        show (bool): Open a window per image.
-        show_dir (str, optional): Directory of the painted images, relative to the current one.
-        wait_time (float): Seconds which a window stays.
-    """
-    if not show and show_dir is None:
-        return
-    option = '--show' if show else '--show-dir'
-    scope = cfg.default_scope
-    if scope not in LIBRARIES:
-        raise UserError(
-            f'{cfg.filename}: {option} works with {", ".join(LIBRARIES)}; '
-            f'got default_scope={scope!r}'
-        )
-    hook = (cfg.get('default_hooks') or {}).get('visualization')
-    if hook is None:
-        hook_type = dict(
-            mmdet='DetVisualizationHook',
-            mmseg='SegVisualizationHook',
-            mmpretrain='VisualizationHook',
-        )[scope]
-        raise UserError(
-            f'{cfg.filename}: {option} needs a visualization hook: '
-            f"default_hooks = dict(visualization=dict(type='{hook_type}'))"
-        )
-    displays = ('DISPLAY', 'WAYLAND_DISPLAY', 'MPLBACKEND')
-    if show and sys.platform == 'linux' and not any(os.environ.get(name) for name in displays):
-        raise UserError('--show opens windows, but DISPLAY is not set; use --show-dir DIR')
-
-    hook['enable' if scope == 'mmpretrain' else 'draw'] = True
-    if show:
-        hook.update(show=True, wait_time=wait_time)
-    if scope == 'mmpretrain':
-        hook.interval = 1  # its default paints every 5000th image
-    if show_dir is None:
-        return
-    # mmdet puts a relative path under work_dir/<timestamp>; an absolute one means the same to all.
-    show_dir = osp.abspath(show_dir)
-    if scope == 'mmseg':
-        require(cfg, 'visualizer')
-        if show:
-            raise UserError(
-                '--show and --show-dir exclude each other with mmseg: '
-                'its hook stops saving when it shows'
-            )
-        cfg.visualizer.save_dir = show_dir
-    else:
-        hook['test_out_dir' if scope == 'mmdet' else 'out_dir'] = show_dir
-
-
-def enable_tta(cfg):
-    """Wrap the model and replace the test pipeline as the config's TTA entries say."""
-    missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
-    if missing:
-        raise UserError(
-            f'{cfg.filename}: --tta needs tta_model and tta_pipeline in the config; '
-            f'{" and ".join(missing)} not set'
-        )
-    require(cfg, 'test_dataloader')
-    cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
-    for _, dataset in leaf_datasets(cfg.test_dataloader.dataset):
-        dataset.pipeline = cfg.tta_pipeline
-
-
-def enable_dump(cfg, out):
-    """Add a metric that pickles all predictions to ``out``."""
-    if not out.endswith(('.pkl', '.pickle')):
-        hint = (
-            '; label maps as PNG: --cfg-options test_evaluator.output_dir=DIR'
-            if cfg.default_scope == 'mmseg'
-            else ''
-        )
-        raise UserError(f'--out takes a file that ends in .pkl or .pickle; got {out}{hint}')
-    require(cfg, 'test_evaluator')
-    # mmdet's own stores masks run-length encoded.
-    dump = ConfigDict(
-        type='DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults', out_file_path=out
-    )
-    evaluator = cfg.test_evaluator
-    if isinstance(evaluator, dict) and 'metrics' in evaluator:
-        evaluator.metrics = [*_as_list(evaluator.metrics), dump]
-    else:
-        cfg.test_evaluator = [*_as_list(evaluator), dump]
-
-
-def _as_list(value):
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def check_weights(model, checkpoint, name, whole=False):
-    """Check that a checkpoint has weights for the model's backbones of this package.
-
-    mmengine only lists what is missing, so that a model of random weights would be tested. Weights
-    of sparse parts that a dense model has no place for are a warning.
-
-    Args:
-        model (nn.Module): A detector, segmentor or classifier, or a wrapper for test-time
-            augmentation around one.
-        checkpoint (str): File or URL, in any form that ``init_cfg`` takes.
-        name (str): Of the option, for the message.
-        whole (bool): Also check that it has all other parameters, but for those of auxiliary
-            heads, which only train. It is loaded for that.
-
-    Returns:
-        int: Number of tensors of sparse parts that the checkpoint does not have.
-
-    Raises:
-        UserError: it is no checkpoint, or one of another network.
-    """
-    new, sparse = 0, False
-    try:
-        state_dict = load_from_anywhere(checkpoint)['state_dict']
-        for path, module in model.named_modules():
-            if isinstance(module, Backbone):
-                prefix = path.removeprefix('module.') + '.'
-                below = {
-                    key[len(prefix) :]: value
-                    for key, value in state_dict.items()
-                    if key.startswith(prefix)
-                }
-                new += len(fit_state_dict(below, module).new)
-                sparse = sparse or any(is_new(key) for key, _ in module.named_parameters())
-    except ValueError as error:
-        raise UserError(f'{name} {checkpoint}: {error}') from error
-    if not sparse and any(is_new(key) for key in state_dict):
-        print_log(
-            f'{name} {checkpoint} is of a sparse model and this one is dense: its token '
-            'predictors and fast paths are not used; --sparse RATIO makes the model sparse',
-            'current',
-            logging.WARNING,
-        )
-    if whole:
-        try:
-            load_whole(
-                getattr(model, 'module', model),
-                state_dict,
-                optional=lambda key: is_new(key) or key.startswith('auxiliary_head'),
-            )
-        except ValueError as error:
-            raise UserError(f'{name} {checkpoint}: {error}') from error
-    return new
-
-
-def build_runner(cfg, whole=False):
-    """Build the runner, of ``cfg.runner_type`` if that is set.
-
-    Unless it resumes, it reads checkpoints in all forms that ``init_cfg`` takes, and runs no code
-    from them. ``cfg.load_from`` is checked to fit the backbone, or the whole model.
-
-    Raises:
-        UserError: the runner is unknown, the model has a part that needs something absent, or
-            ``cfg.load_from`` does not fit.
-    """
-    if not cfg.get('resume'):
-        CheckpointLoader.register_scheme(
-            ('', 'http://', 'https://'), load_from_anywhere, force=True
-        )
-    runner_class = Runner
-    if 'runner_type' in cfg:
-        with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
-            runner_class = registry.get(cfg.runner_type)
-        if runner_class is None:
-            raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
-    try:
-        runner = runner_class.from_cfg(cfg)
-    except (ImportError, KeyError, OSError, RuntimeError) as error:
-        problem = _absent_part(error)
-        if problem is None:
-            raise
-        raise UserError(f'{cfg.filename}: {problem}') from error
-    if cfg.get('load_from') and not cfg.get('resume'):
-        name = 'checkpoint' if whole else 'load_from'
-        new = check_weights(runner.model, cfg.load_from, name, whole)
-        if new:
-            runner.logger.warning(
-                f'{cfg.load_from} has no weights for {new} tensors of the '
-                "backbone's sparse parts: they start new"
-            )
-    return runner
-
-
-def _absent_part(error):
-    """Which part of a model could not be built for want of something, or None.
-
-    That is a class that is not registered, a package that is not installed, or a file that cannot
-    be had (weights or a vocabulary that a part downloads).
-    """
-    frames = [
-        frame
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_name == 'build_from_cfg'
-    ]
-    part = frames[-1].f_locals.get('obj_type') if frames else None
-    if part is None:  # not while something was built from the config
-        return None
-    name = part if isinstance(part, str) else part.__name__
-    text = ' '.join(str(error.args[0] if error.args else error).split())
-    if isinstance(error, KeyError):
-        if 'registry' not in text:
-            return None
-        return (
-            f'{name} is not registered: check its name, or have the config import the package '
-            "that has it: custom_imports = dict(imports=['PACKAGE'])"
-        )
-    if isinstance(error, RuntimeError) and 'install' not in text:
-        return None
-    return f'{name} cannot be built: {text}'

@@ -1,16 +1,7 @@
 import csv
 import json
 
-import pytest
-
-from dynsp_mm.analysis.measurements import (
-    Measurement,
-    align,
-    format_table,
-    to_csv,
-    to_json,
-    write_whole,
-)
+from dynsp_mm.analysis.measurements import Measurement, align, format_table, to_csv, to_json
 
 BASE = Measurement(
     'backbone',
@@ -75,17 +66,3 @@ def test_csv_and_json():
     assert (rows[0]['rate_share'], rows[1]['rate_share']) == ('', '0.25')
     content = json.loads(to_json(ROWS, command='x'))
     assert content == dict(command='x', rows=[row._asdict() for row in ROWS])
-
-
-def test_files_are_whole(tmp_path):
-    path = tmp_path / 'a.csv'
-    for text in ('one', 'two'):
-        write_whole(path, text)
-        assert path.read_text() == text
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, 'cut \ud800')
-    assert path.read_text() == 'two'
-    with pytest.raises(OSError):
-        write_whole(tmp_path, 'text')
-    assert list(tmp_path.iterdir()) == [path]
-    assert list(tmp_path.parent.glob('*.part')) == []

@@ -21,6 +21,7 @@ from dynsp_mm.configuration.swap import sparsify
 from dynsp_mm.layers import SwinBlockV2
 from dynsp_mm.layers.window_attention_v2 import WindowAttentionV2
 from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling import runs
 
 WIDTHS = dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4))
 ARCH = dict(WIDTHS, extra_norm_every_n_blocks=0)
@@ -240,7 +241,7 @@ def test_swap_of_a_config_and_its_checkpoint(name, tmp_path):
     )
     assert keys.unexpected_keys == []
     assert all('token_predictors' in key or 'fast_path' in key for key in keys.missing_keys)
-    assert cli.check_weights(model, path, 'checkpoint') == len(keys.missing_keys) > 0
+    assert runs.check_weights(model, path, 'checkpoint') == len(keys.missing_keys) > 0
     image = torch.randn(1, 3, 256, 256)
     with torch.no_grad(), record_decisions(model.eval()) as log:
         model.backbone(image)
@@ -273,7 +274,7 @@ def test_swin_and_swin_v2_do_not_take_each_other(ours, theirs, names, tmp_path):
     with pytest.raises(ValueError, match='init_cfg.checkpoint=.*' + text):
         models[ours].init_weights()
     with pytest.raises(cli.UserError, match='load_from .*' + text):
-        cli.check_weights(torch.nn.ModuleDict(dict(backbone=models[ours])), path, 'load_from')
+        runs.check_weights(torch.nn.ModuleDict(dict(backbone=models[ours])), path, 'load_from')
 
 
 def test_extra_norms_are_told_from_a_checkpoint():

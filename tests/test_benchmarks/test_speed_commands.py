@@ -1,7 +1,6 @@
 """benchmarks/run.py and the commands of benchmarks/speed/: each is one that its tool takes."""
 
 import fnmatch
-import importlib.util
 import json
 import os
 import re
@@ -14,8 +13,9 @@ import pytest
 import torch
 
 from benchmarks.speed import run as speed
-from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling import runs
 from dynsp_mm.tooling.candidates import Candidate
+from dynsp_mm.tooling.commands import benchmark, plot, profile
 
 ROOT = Path(__file__).parents[2]
 SMALL = """
@@ -36,13 +36,6 @@ results:
     tool: profile_parts
     args: $a --device cuda
 """
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / TOOLS / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -67,7 +60,7 @@ def runner(monkeypatch, tmp_path):
     def main(*args):
         run_commands.clear()
         monkeypatch.setattr('sys.argv', ['run.py', *args])
-        cli.run_tool(speed.main)
+        runs.run_tool(speed.main)
         return [' '.join(command) for command in run_commands]
 
     main.returned = returned
@@ -154,7 +147,7 @@ def test_failures_do_not_end_the_run(runner, capsys):
 
 def test_the_commands_that_are_listed(monkeypatch):
     """Each result's commands are ones that the tools take, and its candidates exist."""
-    tools = {name: load_tool(name) for name in ('benchmark', 'profile_parts', 'plot_benchmark')}
+    tools = dict(benchmark=benchmark, profile_parts=profile, plot_benchmark=plot)
     commands = speed.read_commands()
     # The README names each result, or its group, such as `gpu-*`.
     described = re.findall(r'`([\w*-]+)`', (ROOT / 'benchmarks/speed/README.md').read_text())

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import report
 from benchmarks.speed import run as speed
 from dynsp_mm.analysis.measurements import Measurement
-from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling import runs
 
 ROOT = Path(__file__).resolve().parents[2]
 PERFORMANCE = ROOT / 'docs/PERFORMANCE.md'
@@ -72,7 +72,7 @@ def tables(tmp_path, monkeypatch):
         for name, content in results.items():
             path = tmp_path / f'benchmarks/speed/{name.replace("_", "-")}.json'
             path.write_text(json.dumps(content))
-        cli.run_tool(report.main)
+        runs.run_tool(report.main)
         return page.read_text()
 
     run.page = page

@@ -71,7 +71,7 @@ def test_table_and_resuming(command, monkeypatch):
         if 'offline' in cfg.filename:
             raise ImportError('no BERT')
 
-    monkeypatch.setattr(swap_matrix.swap_check, 'build_untouched', build)
+    monkeypatch.setattr(swap_matrix.harness, 'build_untouched', build)
     with pytest.raises(cli.UserError, match='some checks failed: see'):
         command()
     table = (command.work.parent / 'table.md').read_text()

@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from dynsp_mm import SpatialSparsityHook, record_decisions
 from dynsp_mm.checkpoints import find_source
 from dynsp_mm.tooling import options as cli
-from dynsp_mm.tooling.swap_check import dummy_batch
+from dynsp_mm.tooling.harness import dummy_batch
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))

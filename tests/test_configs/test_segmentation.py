@@ -55,7 +55,7 @@ def test_what_all_share(path):
     for loader in (config.train_dataloader, config.val_dataloader):
         assert loader.dataset.type == 'ADE20KDataset'
         assert loader.dataset.data_root == 'data/ade/ADEChallengeData2016'
-    assert config.test_evaluator == dict(type='IoUMetric', iou_metrics=['mIoU'], _scope_='mmseg')
+    assert config.test_evaluator == dict(type='IoUMetric', iou_metrics=['mIoU'])
     assert config.optim_wrapper.optimizer.type == 'AdamW'
     iterations = dict(upernet=160000, mask2former=160000, fpn=80000)[head]
     assert config.train_cfg.max_iters == iterations == config.param_scheduler[-1].end

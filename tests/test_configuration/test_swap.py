@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/sparsify_config.py'
 CONFIGS = {
     'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py': 'DynamicSwin',
-    'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py': 'DynamicConvNeXt',
+    'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py': 'DynamicConvNeXt',  # noqa: E501
     'mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py': 'DynamicSwin',
-    'mmseg::swin/swin-base-patch4-window12-in22k-384x384-pre_upernet_8xb2-160k_ade20k-512x512.py': 'DynamicSwin',
+    'mmseg::swin/swin-base-patch4-window12-in22k-384x384-pre_upernet_8xb2-160k_ade20k-512x512.py': 'DynamicSwin',  # noqa: E501
     'mmseg::convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-512x512.py': 'DynamicConvNeXt',
     'mmpretrain::swin_transformer/swin-base_16xb64_in1k-384px.py': 'DynamicSwin',
     'mmpretrain::swin_transformer_v2/swinv2-tiny-w16_16xb64_in1k-256px.py': 'DynamicSwinV2',
@@ -113,7 +113,7 @@ def test_classes_and_single_blocks():
         (
             dict(model=dict(backbone=dict(type='ResNet'))),
             0.7,
-            'model.backbone is a ResNet; what can be made sparse are SwinTransformer, SwinTransformerV2, '
+            'model.backbone is a ResNet; what can be made sparse are SwinTransformer, SwinTransformerV2, '  # noqa: E501
             'ConvNeXt',
         ),
         (

@@ -399,8 +399,8 @@ def test_a_file_is_read_once(root, monkeypatch):
     import dynsp_mm.tooling.data_check as module
 
     paths = []
-    read = module._read_coco
-    monkeypatch.setattr(module, '_read_coco', lambda path: paths.append(path) or read(path))
+    read = module.summarise_coco
+    monkeypatch.setattr(module, 'summarise_coco', lambda path: paths.append(path) or read(path))
     metric = dict(type='CocoMetric', ann_file=f'{root}/ann.json')
     cfg = make(wrap(make_dataset(root)), 'val', metric)
     assert find_data_problem(cfg, ('val',)) is None and not paths

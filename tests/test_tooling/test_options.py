@@ -1,32 +1,14 @@
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
+from in_memory import SCOPE, fails, make
 from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.registry import MODELS, RUNNERS
 
-from dynsp_mm import create_backbone
-from dynsp_mm.configuration import read as config_tree
+from dynsp_mm.configuration import read
+from dynsp_mm.errors import UserError
 from dynsp_mm.tooling import options as cli
-
-ROOT = Path(__file__).resolve().parents[2]
-SCOPE = next((lib for lib in cli.LIBRARIES if importlib.util.find_spec(lib)), 'mmengine')
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Write a config file and return its path."""
-
-    def write(text, name='net.py'):
-        (tmp_path / name).write_text(text)
-        return str(tmp_path / name)
-
-    return write
 
 
 @pytest.fixture
@@ -35,16 +17,6 @@ def accelerator(monkeypatch):
         monkeypatch.setattr(cli, 'has_accelerator', lambda: visible)
 
     return set_visible
-
-
-def make(scope='mmdet', **entries):
-    return Config(dict(default_scope=scope, **entries), cfg_text='# no file', filename='net.py')
-
-
-def fails(function, *args, **kwargs):
-    with pytest.raises(cli.UserError) as caught:
-        function(*args, **kwargs)
-    return str(caught.value)
 
 
 # loading
@@ -138,7 +110,7 @@ def test_the_training_hook_is_known_by_its_old_name(tmp_path):
 
 
 def test_named_config_of_missing_package(monkeypatch):
-    monkeypatch.setattr(config_tree, 'enable_mmseg_base_configs', lambda: None)
+    monkeypatch.setattr(read, 'enable_mmseg_base_configs', lambda: None)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     assert fails(cli.load_config, 'mmdet::a/b.py') == (
         'mmdet::a/b.py: package mmdet is not installed'
@@ -299,355 +271,6 @@ def test_check_checkpoint():
     assert fails(cli.check_checkpoint, 'no.pth') == 'checkpoint no.pth does not exist'
 
 
-# visualization
-
-
-def make_visual(scope):
-    return make(
-        scope,
-        default_hooks=dict(visualization=dict(type='Hook')),
-        visualizer=dict(type='Visualizer'),
-    )
-
-
-@pytest.fixture
-def display(monkeypatch):
-    monkeypatch.setenv('DISPLAY', ':0')
-
-
-@pytest.mark.parametrize(
-    'scope, expected',
-    [
-        ('mmdet', dict(draw=True)),
-        ('mmseg', dict(draw=True)),
-        ('mmpretrain', dict(enable=True, interval=1)),
-    ],
-)
-def test_show(display, scope, expected):
-    cfg = make_visual(scope)
-    cli.enable_visualization(cfg)
-    assert cfg.default_hooks.visualization == dict(type='Hook')
-    cli.enable_visualization(cfg, show=True, wait_time=0.5)
-    assert cfg.default_hooks.visualization == dict(
-        type='Hook', show=True, wait_time=0.5, **expected
-    )
-    assert cfg.visualizer == dict(type='Visualizer')
-
-
-def test_show_dir():
-    expected = os.path.abspath('painted')
-    cfgs = {scope: make_visual(scope) for scope in cli.LIBRARIES}
-    for cfg in cfgs.values():
-        cli.enable_visualization(cfg, show_dir='painted')
-    hooks = {scope: cfg.default_hooks.visualization for scope, cfg in cfgs.items()}
-    assert hooks['mmdet'] == dict(type='Hook', draw=True, test_out_dir=expected)
-    assert hooks['mmseg'] == dict(type='Hook', draw=True)
-    assert hooks['mmpretrain'] == dict(type='Hook', enable=True, interval=1, out_dir=expected)
-    assert cfgs['mmseg'].visualizer.save_dir == expected
-    assert 'save_dir' not in cfgs['mmdet'].visualizer
-
-
-def test_show_and_show_dir(display):
-    for scope in ('mmdet', 'mmpretrain'):
-        cfg = make_visual(scope)
-        cli.enable_visualization(cfg, show=True, show_dir='painted')
-        assert cfg.default_hooks.visualization.show
-    assert fails(cli.enable_visualization, make_visual('mmseg'), True, 'painted') == (
-        '--show and --show-dir exclude each other with mmseg: its hook stops saving when it shows'
-    )
-
-
-def test_visualization_errors(monkeypatch):
-    cfg = make('mmdet', default_hooks=dict(timer=dict(type='IterTimerHook')))
-    assert fails(cli.enable_visualization, cfg, show_dir='painted') == (
-        'net.py: --show-dir needs a visualization hook: '
-        "default_hooks = dict(visualization=dict(type='DetVisualizationHook'))"
-    )
-    assert 'SegVisualizationHook' in fails(cli.enable_visualization, make('mmseg'), show=True)
-    cfg = make('mmseg', default_hooks=dict(visualization=dict(type='Hook')))
-    assert fails(cli.enable_visualization, cfg, show_dir='a') == 'net.py: visualizer must be set'
-    assert fails(cli.enable_visualization, make_visual('mmother'), show=True) == (
-        "net.py: --show works with mmdet, mmseg, mmpretrain; got default_scope='mmother'"
-    )
-    for name in ('DISPLAY', 'WAYLAND_DISPLAY', 'MPLBACKEND'):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, 'platform', 'linux')
-    assert fails(cli.enable_visualization, make_visual('mmdet'), show=True) == (
-        '--show opens windows, but DISPLAY is not set; use --show-dir DIR'
-    )
-
-
-# test-time augmentation, predictions
-
-
-def test_tta_reaches_the_innermost_datasets():
-    old, new = [dict(type='Old')], [dict(type='New')]
-    dataset = dict(
-        type='ConcatDataset',
-        datasets=[
-            dict(type='A', pipeline=old),
-            dict(type='RepeatDataset', dataset=dict(type='B', pipeline=old)),
-        ],
-    )
-    cfg = make(
-        model=dict(type='Net', depth=1),
-        tta_model=dict(type='TTA', mode='mean'),
-        tta_pipeline=new,
-        test_dataloader=dict(dataset=dataset),
-    )
-    cli.enable_tta(cfg)
-    assert cfg.model == dict(type='TTA', mode='mean', module=dict(type='Net', depth=1))
-    leaves = dict(cli.leaf_datasets(cfg.test_dataloader.dataset))
-    assert list(leaves) == ['dataset.datasets.0', 'dataset.datasets.1.dataset']
-    assert all(leaf.pipeline == new for leaf in leaves.values())
-    assert 'pipeline' not in cfg.test_dataloader.dataset
-
-
-def test_tta_errors():
-    start = 'net.py: --tta needs tta_model and tta_pipeline in the config; '
-    assert fails(cli.enable_tta, make()) == start + 'tta_model and tta_pipeline not set'
-    assert fails(cli.enable_tta, make(tta_model=dict(type='A'))) == start + 'tta_pipeline not set'
-
-
-@pytest.mark.parametrize(
-    'scope, dump',
-    [('mmdet', 'DumpDetResults'), ('mmseg', 'DumpResults'), ('mmpretrain', 'DumpResults')],
-)
-def test_dump(scope, dump):
-    dump = dict(type=dump, out_file_path='a.pkl')
-    one, two = dict(type='One'), dict(type='Two')
-    for evaluator, expected in (
-        (one, [one, dump]),
-        ([one, two], [one, two, dump]),
-        (dict(type='E', metrics=one), dict(type='E', metrics=[one, dump])),
-    ):
-        cfg = make(scope, val_evaluator=one, test_evaluator=evaluator)
-        cli.enable_dump(cfg, 'a.pkl')
-        assert cfg.test_evaluator == expected
-        assert cfg.val_evaluator == one
-
-
-def test_dump_errors():
-    text = '--out takes a file that ends in .pkl or .pickle; got a.json'
-    assert fails(cli.enable_dump, make(), 'a.json') == text
-    assert fails(cli.enable_dump, make('mmseg'), 'a.json') == (
-        text + '; label maps as PNG: --cfg-options test_evaluator.output_dir=DIR'
-    )
-    assert fails(cli.enable_dump, make(), 'a.pkl') == 'net.py: test_evaluator must be set'
-
-
-# runner
-
-
-def test_build_runner(monkeypatch):
-    monkeypatch.setattr(cli.Runner, 'from_cfg', lambda cfg: ('default', cfg))
-    cfg = make(SCOPE)
-    assert cli.build_runner(cfg) == ('default', cfg)
-    cfg.runner_type = 'NoSuchRunner'
-    assert fails(cli.build_runner, cfg) == ("net.py: runner_type='NoSuchRunner' is not registered")
-
-    class CliTestRunner:
-        @classmethod
-        def from_cfg(cls, cfg):
-            return cls, cfg
-
-    monkeypatch.setitem(RUNNERS.module_dict, 'CliTestRunner', CliTestRunner)
-    cfg.runner_type = 'CliTestRunner'
-    assert cli.build_runner(cfg) == (CliTestRunner, cfg)
-
-
-def test_sparse_weights_for_a_dense_model(tmp_path, caplog):
-    """Their predictors would be left out without a word."""
-    path = str(tmp_path / 'sparse.pth')
-    torch.save(
-        dict(
-            state_dict={
-                f'backbone.{key}': value
-                for key, value in create_backbone('dynamic_convnext_atto', keep_ratios=0.7)
-                .state_dict()
-                .items()
-            }
-        ),
-        path,
-    )
-
-    def check(**kwargs):
-        caplog.clear()
-        cli.check_weights(
-            torch.nn.ModuleDict(dict(backbone=create_backbone('dynamic_convnext_atto', **kwargs))),
-            path,
-            'checkpoint',
-        )
-        return 'is of a sparse model and this one is dense' in caplog.text
-
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    try:
-        assert check() and not check(keep_ratios=0.5)
-    finally:
-        logger.removeHandler(caplog.handler)
-
-
-def test_a_part_that_lacks_something(tmp_path):
-    """The config, the part and the reason in one line; other errors stay as they are."""
-    errors = [
-        (ImportError('no module\n  named x'), 'no module named x'),
-        (RuntimeError('y is not installed'), 'y is not installed'),
-        (NotImplementedError('please install z'), 'please install z'),
-        (OSError('cannot reach the hub'), 'cannot reach the hub'),
-        (KeyError('a'), None),
-        (RuntimeError('shapes'), None),
-    ]
-
-    class Head(torch.nn.Module):
-        def __init__(self, error):
-            raise errors[error][0]
-
-    MODELS.register_module('CliTestHead', force=True, module=Head)
-    MODELS.register_module('CliTestModel', force=True, module=lambda head: MODELS.build(head))
-    try:
-
-        def build(**head):
-            return cli.build_runner(
-                make(work_dir=str(tmp_path), model=dict(type='mmengine.CliTestModel', head=head))
-            )
-
-        kind = 'mmengine.CliTestHead'
-        for i, (error, text) in enumerate(errors):
-            if text is None:
-                with pytest.raises(type(error), match=error.args[0]):
-                    build(type=kind, error=i)
-            else:
-                assert fails(build, type=kind, error=i) == (
-                    f'net.py: {kind} cannot be built: {text}'
-                )
-        assert fails(build, type='NoSuchHead').startswith(
-            'net.py: NoSuchHead is not registered: check its name, or have the config import'
-        )
-    finally:
-        for name in ('CliTestHead', 'CliTestModel'):
-            MODELS._module_dict.pop(name)
-
-
-# the programs
-
-
-def test_run_tool(capsys):
-    def main():
-        raise cli.UserError('no luck')
-
-    with pytest.raises(SystemExit) as caught:
-        cli.run_tool(main)
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == 'ERROR: no luck\n'
-    with pytest.raises(ZeroDivisionError):
-        cli.run_tool(lambda: 1 / 0)
-
-
-def run_python(tool, *args, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / tool), *args],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        env={**os.environ, 'PYTHONPATH': ''},
-    )
-
-
-CONFIG = f"""
-default_scope = {SCOPE!r}
-model = optim_wrapper = train_cfg = test_cfg = test_evaluator = dict(type='A')
-train_dataloader = test_dataloader = dict(dataset=dict(type='CocoDataset', data_root='none'))
-"""
-
-
-def test_tools_report_mistakes_without_traceback(write, tmp_path):
-    write(CONFIG)
-    for tool, args, expected in (
-        ('train.py', ['net.py'], f'ERROR: data directory {tmp_path}/none is missing'),
-        ('test.py', ['net.py', 'no.pth'], 'ERROR: checkpoint no.pth does not exist\n'),
-    ):
-        done = run_python(tool, *args, cwd=tmp_path)
-        assert done.returncode == 2, done.stderr
-        assert expected in done.stderr and 'Traceback' not in done.stderr
-
-
-@pytest.mark.parametrize(
-    'script, args, tool, expected',
-    [
-        (
-            'dist_train.sh',
-            ['c.py', '4', '--amp'],
-            'train.py',
-            '--nproc_per_node=4 {tool} c.py --launcher pytorch --amp',
-        ),
-        (
-            'dist_test.sh',
-            ['c.py', 'a b.pth', '4', '--tta'],
-            'test.py',
-            '--nproc_per_node=4 {tool} c.py a b.pth --launcher pytorch --tta',
-        ),
-        (
-            'slurm_train.sh',
-            ['part', 'job', 'c.py', 'work', '--amp'],
-            'train.py',
-            'python -u {tool} c.py --work-dir work --launcher slurm --amp',
-        ),
-        (
-            'slurm_test.sh',
-            ['part', 'job', 'c.py', 'a b.pth'],
-            'test.py',
-            'python -u {tool} c.py a b.pth --launcher slurm',
-        ),
-    ],
-)
-def test_launch_scripts(tmp_path, script, args, tool, expected):
-    for name in ('python', 'srun'):
-        program = tmp_path / name
-        program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-        program.chmod(0o755)
-    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '4', 'SRUN_ARGS': '-x n1'}
-    path = ROOT / 'tools' / script
-    done = subprocess.run([path, *args], env=env, text=True, capture_output=True)
-    words = done.stdout.splitlines()
-    assert done.returncode == 0, done.stderr
-    assert ' '.join(words).endswith(expected.format(tool=ROOT / 'tools' / tool))
-    assert ('a b.pth' in words) == ('a b.pth' in args)
-    if script.startswith('slurm'):
-        assert {
-            '--partition=part',
-            '--job-name=job',
-            '--ntasks=4',
-            '--gres=gpu:4',
-            '-x',
-            'n1',
-        } <= set(words)
-    done = subprocess.run([path, 'c.py'], env=env, text=True, capture_output=True)
-    assert done.returncode == 2 and done.stderr.startswith('usage: ')
-
-
-# errors of this package's own classes
-
-
-def test_run_tool_prints_our_value_errors_and_passes_others_on(capsys):
-    from dynsp_mm.ops import Selection
-
-    def ours():
-        try:
-            Selection('best')
-        except ValueError as error:  # as mmengine's registry does
-            raise type(error)(f'class `X` in y.py: {error}')
-
-    with pytest.raises(SystemExit) as caught:
-        cli.run_tool(ours)
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == (
-        "ERROR: selection type='best': must be 'topk', 'threshold' or 'random'\n"
-    )
-    with pytest.raises(ValueError, match='invalid literal'):
-        cli.run_tool(lambda: int('x'))
-
-
 @pytest.mark.parametrize('value', [1, 2.5, True])
 def test_numbers_that_are_large_enough(value):
     cli.check_least(('--a', [value, 7], 1), ('--b', [], 1))
@@ -655,15 +278,15 @@ def test_numbers_that_are_large_enough(value):
 
 @pytest.mark.parametrize('value', [0, -1, float('nan'), float('inf')])
 def test_numbers_that_are_not(value):
-    with pytest.raises(cli.UserError, match=f'^--b {value}: must be 1 or more$'):
+    with pytest.raises(UserError, match=f'^--b {value}: must be 1 or more$'):
         cli.check_least(('--a', [1], 1), ('--b', [5, value], 1))
 
 
 def test_where_a_file_can_be_written(tmp_path):
     cli.check_output('--out', tmp_path / 'new.json')
-    with pytest.raises(cli.UserError, match='^--out .* is a directory$'):
+    with pytest.raises(UserError, match='^--out .* is a directory$'):
         cli.check_output('--out', tmp_path)
-    with pytest.raises(cli.UserError, match='^--out .*: there is no folder .*no$'):
+    with pytest.raises(UserError, match='^--out .*: there is no folder .*no$'):
         cli.check_output('--out', tmp_path / 'no/new.json')
 
 

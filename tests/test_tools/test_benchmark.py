@@ -1,7 +1,6 @@
 """tools/analysis_tools/benchmark.py on tiny networks; how it times is tested elsewhere."""
 
 import csv
-import importlib.util
 import json
 import logging
 import re
@@ -16,7 +15,9 @@ from dynsp_mm import create_backbone
 from dynsp_mm.analysis import count_macs, machine
 from dynsp_mm.analysis.measurements import Measurement
 from dynsp_mm.ops import BACKENDS
-from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling import measuring
+from dynsp_mm.tooling.commands import benchmark
+from dynsp_mm.tooling.runs import run_tool
 from dynsp_mm.training import Teacher
 
 ROOT = Path(__file__).parents[2]
@@ -37,13 +38,10 @@ ATTO = 'dynamic_convnext_atto'
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
     """Runs the tool in this process; what it wrote as JSON, if it did."""
-    spec = importlib.util.spec_from_file_location('benchmark', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.root.manager, 'disable', logging.WARNING)  # as the tool does
     monkeypatch.setattr(
-        module,
+        benchmark,
         'measure_bounds',
         lambda device, dtypes: dict(
             macs_per_s={name: 1e9 * (number + 1) for number, name in enumerate(dtypes)},
@@ -56,12 +54,11 @@ def tool(monkeypatch, tmp_path):
         monkeypatch.setattr('sys.argv', ['benchmark.py', *map(str, args)])
         threads = torch.get_num_threads()
         try:
-            cli.run_tool(module.main)
+            run_tool(benchmark.main)
         finally:
             torch.set_num_threads(threads)
         return json.loads(Path('out.json').read_text()) if Path('out.json').is_file() else None
 
-    run.module = module
     return run
 
 
@@ -136,7 +133,7 @@ def test_table_csv_and_json(tool, capsys):
 def test_bounds_are_the_largest_of_several(tool, monkeypatch):
     rates = [2e9, 1e9, 4e9]
     monkeypatch.setattr(
-        tool.module,
+        benchmark,
         'measure_bounds',
         lambda device, dtypes: dict(
             macs_per_s=dict(float32=rates[0]), copy_bytes_per_s=1 / rates.pop(0)
@@ -245,13 +242,13 @@ def test_shares_are_those_of_the_dtype(tool):
 )
 def test_reduced_precision_of_a_backbone(tool, monkeypatch, option, weights, autocast):
     used = []
-    make = tool.module.inference_step
+    make = measuring.inference_step
 
     def inference_step(model, batch, device, dtype):
         used.append((next(model.parameters()).dtype, batch['inputs'].dtype, dtype))
         return make(model, batch, device, dtype)
 
-    monkeypatch.setattr(tool.module, 'inference_step', inference_step)
+    monkeypatch.setattr(measuring, 'inference_step', inference_step)
     tool('net.py', 'net.py', *QUICK, '--dtype', 'bf16', *option)
     assert used == [(weights, weights, autocast)] * 2
 
@@ -329,11 +326,11 @@ def test_compiled_and_with_weights(tool, monkeypatch, capsys):
 def test_candidates_share_weights(tool, monkeypatch):
     steps = []
     monkeypatch.setattr(
-        tool.module,
+        measuring,
         'inference_step',
         lambda model, batch, *_: steps.append((model, batch)) or (lambda: None),
     )
-    monkeypatch.setattr(tool.module, 'peak_memory_of', lambda *_: 0)
+    monkeypatch.setattr(measuring, 'peak_memory_of', lambda *_: 0)
     tool(ATTO, '--dense', '--sparse', '0.7', *QUICK)
     (first, batch), *others = [(model.state_dict(), batch) for model, batch in steps]
     assert len(others) == 2
@@ -349,8 +346,8 @@ def test_a_setting_that_fails_does_not_end_the_run(tool, monkeypatch, capsys):
             raise RuntimeError('out of memory\nlong story')
         return time_in_turns(steps, *args)
 
-    time_in_turns = tool.module.time_in_turns
-    monkeypatch.setattr(tool.module, 'time_in_turns', out_of_memory)
+    time_in_turns = measuring.time_in_turns
+    monkeypatch.setattr(measuring, 'time_in_turns', out_of_memory)
     with pytest.raises(SystemExit) as caught:
         tool(ATTO, '--batch', 1, 2, 3, *QUICK, '--json', 'out.json')
     assert caught.value.code == 2
@@ -371,8 +368,8 @@ def test_an_interrupted_run_is_not_finished(tool, monkeypatch):
             raise KeyboardInterrupt
         return time_in_turns(steps, *args)
 
-    time_in_turns = tool.module.time_in_turns
-    monkeypatch.setattr(tool.module, 'time_in_turns', interrupt)
+    time_in_turns = measuring.time_in_turns
+    monkeypatch.setattr(measuring, 'time_in_turns', interrupt)
     with pytest.raises(SystemExit):
         tool(ATTO, '--batch', 1, 2, *QUICK, '--json', 'out.json')
     content = json.loads(Path('out.json').read_text())

@@ -618,7 +618,9 @@ def test_the_tools_of_the_libraries_take_our_configs(library, tmp_path):
     text = template.format(root=ROOT, data=tmp_path, backbone=backbone, hooks=hooks)
     # Nothing else imports the package before the base is read.
     config = tmp_path / 'net.py'
-    config.write_text(text.replace('_base_ = [', "_base_ = [__import__('dynsp_mm') and ", 1))
+    config.write_text(
+        re.sub(r"'mm(seg|pretrain)::[^']+'", r"__import__('dynsp_mm').config(\g<0>)", text)
+    )
     train = Path(get_installed_path(library), '.mim/tools/train.py')
     tool(train, config, '--work-dir', tmp_path / 'work', cwd=tmp_path)
     steps = train_log(tmp_path / 'work')

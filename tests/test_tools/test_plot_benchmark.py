@@ -1,6 +1,5 @@
 """tools/analysis_tools/plot_benchmark.py: what it draws, and its mistakes."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import matplotlib.figure
 import pytest
 
 from dynsp_mm.analysis.measurements import Measurement, to_json
-from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling.commands import plot
+from dynsp_mm.tooling.runs import run_tool
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/plot_benchmark.py'
 BASE = Measurement(
@@ -36,9 +36,6 @@ HARDWARE = dict(cpu='CPU', cores=2, threads=1, accelerator=None)
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
     """Runs the tool; the panels that it drew."""
-    spec = importlib.util.spec_from_file_location('plot_benchmark', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
     drawn = []
     save = matplotlib.figure.Figure.savefig
@@ -51,7 +48,7 @@ def tool(monkeypatch, tmp_path):
 
     def run(*args):
         monkeypatch.setattr('sys.argv', ['plot_benchmark.py', *args])
-        cli.run_tool(module.main)
+        run_tool(plot.main)
         return drawn
 
     return run

@@ -1,6 +1,5 @@
 """profile_parts.py on tiny networks; the operator classes are tested elsewhere."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import pytest
 import torch
 
 from dynsp_mm.analysis import OPERATOR_CLASSES, machine
-from dynsp_mm.tooling import options as cli
+from dynsp_mm.tooling.commands import profile
+from dynsp_mm.tooling.runs import run_tool
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/profile_parts.py'
 ATTO = 'dynamic_convnext_atto'
@@ -17,20 +17,16 @@ QUICK = ('--shape', '64', '96', '--rounds', '1', '--warmup', '1')
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location('profile_parts', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.chdir(tmp_path)
 
     def run(*args):
         monkeypatch.setattr('sys.argv', ['profile_parts.py', *args])
         threads = torch.get_num_threads()
         try:
-            cli.run_tool(module.main)
+            run_tool(profile.main)
         finally:
             torch.set_num_threads(threads)
 
-    run.module = module
     return run
 
 
@@ -74,13 +70,13 @@ def test_table_and_json(tool, capsys):
 )
 def test_reduced_precision(tool, monkeypatch, option, weights, autocast):
     used = []
-    make = tool.module.inference_step
+    make = profile.inference_step
 
     def inference_step(model, batch, device, dtype):
         used.append((next(model.parameters()).dtype, batch['inputs'].dtype, dtype))
         return make(model, batch, device, dtype)
 
-    monkeypatch.setattr(tool.module, 'inference_step', inference_step)
+    monkeypatch.setattr(profile, 'inference_step', inference_step)
     tool(ATTO, *QUICK, '--dtype', 'bf16', *option)
     assert used == [(weights, weights, autocast)]
 

@@ -1,82 +1,17 @@
 #!/usr/bin/env python
-"""Multiply-adds of a config's backbone, sparse and dense, and the memory of a forward pass.
+"""Count multiply-adds and memory of a config's backbone.
 
-    python tools/analysis_tools/get_flops.py configs/maskrcnn_dyswin_t.py --shape 224 224
-    python tools/analysis_tools/get_flops.py CONFIG --cfg-options model.backbone.keep_ratios=0.5
-    python tools/analysis_tools/get_flops.py configs/maskrcnn_stvit_swin_t.py --memory
-
-Counts fixed budgets (selection='topk'), also where the config selects by threshold.
+The program is dynsp_mm/tooling/commands/flops.py.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-from mmengine.registry import MODELS, init_default_scope
-
-import dynsp_mm  # noqa: F401  registers the backbones, whatever the config imports
-from dynsp_mm.analysis import count_macs, peak_memory
-from dynsp_mm.tooling import options as cli
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(description="Count a backbone's multiply-adds")
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs=2,
-        default=(800, 1216),
-        metavar=('H', 'W'),
-        help='image size in pixels (default: 800 1216)',
-    )
-    parser.add_argument(
-        '--memory',
-        action='store_true',
-        help='also measure the most memory that a forward pass holds at a time',
-    )
-    cli.add_config_options(parser)
-    cli.add_sparse_option(parser)
-    return parser.parse_args()
-
-
-def main():
-    args = parse_args()
-    cfg = cli.load_config(args.config, args.cfg_options)
-    cli.enable_sparse(cfg, args.sparse)
-    cli.require(cfg, 'model')
-    init_default_scope(cfg.default_scope)
-    # With a threshold the cost depends on the image; the ratios are counted as fixed budgets.
-    config = dict(cfg.model.backbone, init_cfg=None, selection='topk')
-    if 'keep_ratios' not in config:
-        del config['selection']  # a dense class of another library
-    image = torch.zeros(1, config.get('in_channels', 3), *args.shape)
-    backbone = MODELS.build(config)
-    macs = count_macs(backbone, image)
-    line = f'{config["type"]} at {args.shape[0]} x {args.shape[1]}: {macs / 1e9:.3f} GMACs'
-    others = []
-    if getattr(backbone, 'keep_ratios', None):
-        others = [('dense', MODELS.build(dict(config, keep_ratios=None)))]
-        dense = count_macs(others[0][1], image)
-        line += (
-            f' at keep ratios {backbone.keep_ratios}; dense {dense / 1e9:.3f}, '
-            f'ratio {macs / dense:.3f}'
-        )
-    print(line)
-    if args.memory:
-        held = [
-            f'{name} {peak_memory(model, image) / 2**20:.1f} MiB'
-            for name, model in [(config['type'], backbone), *others]
-        ]
-        print(
-            'most memory held by a forward pass of one image, float32, beyond weights and input: '
-            + '; '.join(held)
-        )
-
+from dynsp_mm.tooling.commands.flops import main
+from dynsp_mm.tooling.runs import run_tool
 
 if __name__ == '__main__':
-    cli.run_tool(main)
+    run_tool(main)

@@ -1,123 +1,17 @@
 #!/usr/bin/env python
-"""Where the time of a backbone's forward goes: predictors, gather and scatter, products, ...
+"""Show where the time of a backbone's forward goes.
 
-    python tools/analysis_tools/profile_parts.py dynamic_swin_t@dense dynamic_swin_t@sparse=0.7
-    python tools/analysis_tools/profile_parts.py dynamic_convnext_s@sparse=0.7 \\
-        mmpretrain::convnext/convnext-small_32xb128_in1k.py --device cuda --dtype bf16 --batch 8
-
-Candidates are named as for benchmark.py. Each operator that torch's profiler sees belongs to one
-operator class; the time is that on the device, in an accelerator's case that of its kernels. A
-profiler slows what it looks at, most of all what lies between operators: the last column has the
-time without it, and benchmark.py measures how candidates compare.
+The program is dynsp_mm/tooling/commands/profile.py.
 """
 
-import argparse
-import logging
 import sys
 from pathlib import Path
 
 # The checkout serves without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-
-from dynsp_mm.analysis import OPERATOR_CLASSES, machine, time_by_operator_class, time_in_turns
-from dynsp_mm.analysis.latency import synchronizer
-from dynsp_mm.analysis.measurements import align, to_json, write_whole
-from dynsp_mm.analysis.operators import OperatorTimes
-from dynsp_mm.analysis.steps import inference_step
-from dynsp_mm.families import MIN_SIDE
-from dynsp_mm.tooling import options as cli
-from dynsp_mm.tooling.candidates import build_alike, find_candidates, make_ready
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add('candidates', nargs='+', metavar='CANDIDATE')
-    add(
-        '--shape',
-        nargs=2,
-        type=int,
-        default=[800, 1216],
-        metavar=('H', 'W'),
-        help='image size in pixels (default: 800 1216)',
-    )
-    add('--batch', type=int, default=1, metavar='N', help='images (default: 1)')
-    add('--dtype', choices=list(machine.DTYPES), default='float32')
-    add(
-        '--autocast',
-        action='store_true',
-        help='reduced precision by autocast, not by a cast of weights and images',
-    )
-    cli.add_backend_option(parser)
-    add('--device', default='cpu', help='such as cuda or cuda:1 (default: cpu)')
-    add('--threads', type=int, metavar='N', help="of the CPU (default: torch's choice)")
-    add('--rounds', type=int, default=5, metavar='N', help='profiled forwards (default: 5)')
-    add('--warmup', type=int, default=2, metavar='N', help='forwards before them (default: 2)')
-    add('--json', type=Path, metavar='FILE', help='with hardware, versions and the command line')
-    return parser.parse_args()
-
-
-def format_profile(rows):
-    """Markdown table: a line for each candidate, milliseconds and shares of each class."""
-    cells = [['candidate', *OPERATOR_CLASSES, 'sum', 'without profiler']]
-    for row in rows:
-        cells.append(
-            [
-                row.candidate,
-                *(
-                    f'{row.seconds[kind] * 1e3:.2f} ({row.shares[kind]:.1%})'
-                    for kind in OPERATOR_CLASSES
-                ),
-                f'{sum(row.seconds.values()) * 1e3:.2f}',
-                f'{row.unprofiled_s * 1e3:.2f}',
-            ]
-        )
-    return align(cells)
-
-
-def main():
-    args = parse_args()
-    cli.check_least(
-        ('--rounds', [args.rounds], 1),
-        ('--warmup', [args.warmup], 0),
-        ('--batch', [args.batch], 1),
-        ('--shape', args.shape, MIN_SIDE),
-        ('--threads', [] if args.threads is None else [args.threads], 1),
-    )
-    if args.json:
-        cli.check_output('--json', args.json)
-    device, dtype = machine.find_device(args.device), machine.DTYPES[args.dtype]
-    machine.check_dtype(dtype, device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    candidates, size = find_candidates(args.candidates), tuple(args.shape)
-    rows = []
-    for candidate, (model, batch) in zip(
-        candidates, build_alike(candidates, 'backbone', args.batch, size, device)
-    ):
-        make_ready(model, batch, 'backbone', dtype, args.autocast, args.backend)
-        # What is cast already needs none.
-        autocast = torch.float32 if batch['inputs'].dtype == dtype else dtype
-        step = inference_step(model, batch, device, autocast)
-        (timing,) = time_in_turns(
-            [step], args.rounds, args.warmup, synchronize=synchronizer(device)
-        )
-        seconds = time_by_operator_class(step, device, args.rounds, args.warmup)
-        rows.append(
-            OperatorTimes(candidate.label, args.batch, *size, args.dtype, timing.seconds, seconds)
-        )
-    print(
-        f'[profile] {args.batch} x {size[0]} x {size[1]}, {args.dtype}, {device}: ms (share), '
-        f'mean of {args.rounds} forwards\n{format_profile(rows)}'
-    )
-    if args.json:
-        write_whole(args.json, to_json(rows, **machine.circumstances(device)))
-
+from dynsp_mm.tooling.commands.profile import main
+from dynsp_mm.tooling.runs import run_tool
 
 if __name__ == '__main__':
-    logging.disable(logging.WARNING)  # the initialisation of each layer
-    cli.run_tool(main)
+    run_tool(main)

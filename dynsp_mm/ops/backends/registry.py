@@ -30,13 +30,13 @@ def register_backend(cls: type[Backend]) -> type[Backend]:
         ValueError: If the name is taken, or a dtype has no tolerance.
     """
     if cls.name in BACKENDS:
-        raise ValueError(
+        raise UserError(
             f'{cls.__name__}.name={cls.name!r}: is taken; the names are '
             + ', '.join(map(repr, BACKENDS))
         )
     missing = [dtype for dtype in cls.dtypes or () if dtype not in cls.tolerances]
     if missing:
-        raise ValueError(
+        raise UserError(
             f'{cls.__name__}.tolerances={cls.tolerances!r}: must name each of its dtypes; '
             f'{missing[0]} is missing'
         )

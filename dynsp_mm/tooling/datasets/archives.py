@@ -5,7 +5,6 @@ and the content alone is copied, no mode, owner or link.
 """
 
 import gzip
-import os
 import posixpath
 import shutil
 import stat
@@ -19,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ...errors import UserError
+from ...files import replacing
+
 DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -31,7 +33,7 @@ DAMAGE = (
 CHUNK = 1 << 20  # bytes
 
 
-class ArchiveError(ValueError):
+class ArchiveError(UserError):
     """An archive is damaged, incomplete, or holds something that is not unpacked."""
 
 
@@ -98,7 +100,7 @@ def _members(file, name, stack):
             for info in archive.infolist()
         ]
     else:
-        archive = stack.enter_context(tarfile.open(fileobj=file))
+        archive = stack.enter_context(tarfile.open(fileobj=file))  # noqa: SIM115
         entries = [
             (info.name, info.size, _tar_kind(info), lambda info=info: archive.extractfile(info))
             for info in archive.getmembers()
@@ -165,8 +167,8 @@ def copy_members(places, folder, advance):
         target = folder / place
         if not (target.is_file() and target.stat().st_size == member.size):
             target.parent.mkdir(parents=True, exist_ok=True)
-            copy_member(member, partial)
-            os.replace(partial, target)
+            with replacing(target, partial):
+                copy_member(member, partial)
         advance(member.size)
 
 

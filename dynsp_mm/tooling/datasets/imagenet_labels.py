@@ -3,6 +3,7 @@
 import io
 import re
 
+from ...errors import UserError
 from .archives import ArchiveError, open_archive
 
 DEVKIT = 'ILSVRC2012_devkit_t12.tar.gz'  # of ImageNet itself
@@ -21,7 +22,7 @@ def read_labels(path):
 
     Raises:
         ArchiveError: it is damaged or not that archive.
-        ValueError: scipy is needed and not installed.
+        UserError: scipy is needed and not installed.
     """
     read = _read_devkit if path.name == DEVKIT else _read_caffe
     with open_archive(path) as members:
@@ -42,7 +43,7 @@ def _read_devkit(read):
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f'{DEVKIT} holds a MATLAB file: pip install scipy, or take {CAFFE} in its place'
         ) from error
     folder = 'ILSVRC2012_devkit_t12/data'

@@ -6,8 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import UserError
 from .archives import ArchiveError, NotInArchive, remove, staging_path
-from .parts import INCOMPLETE, MISSING, PRESENT, Part, Request
+from .items import INCOMPLETE, MISSING, PRESENT, Item, Request
 
 MARGIN = 1.02  # files end in blocks that they do not fill
 PERCENT = 5  # between two lines of progress
@@ -15,9 +16,9 @@ PERCENT = 5  # between two lines of progress
 
 @dataclass
 class _Job:
-    """A part to unpack; ``size`` in bytes."""
+    """An item to unpack; ``size`` in bytes."""
 
-    part: Part
+    item: Item
     source: Path
     target: Path
     size: int
@@ -45,7 +46,7 @@ class _Progress:
 def prepare(key, data_set, root=None, archives=(), allow_subset=False, log=print):
     """Unpack what is missing and can be found, then check the whole set and report.
 
-    A part, such as a folder of images, is unpacked into a hidden folder beside its place and
+    An item, such as a folder of images, is unpacked into a hidden folder beside its place and
     renamed when it is whole. One that was interrupted goes on where it was. What exists already is
     never changed.
 
@@ -60,11 +61,11 @@ def prepare(key, data_set, root=None, archives=(), allow_subset=False, log=print
         log (Callable[[str], None]): Takes each line of the report.
 
     Returns:
-        bool: Whether all parts that are not optional are complete.
+        bool: Whether all items that are not optional are complete.
 
     Raises:
         ArchiveError: an archive is damaged or holds what it should not; it left nothing behind.
-        ValueError: a folder of ``archives`` does not exist, ``root`` is a file, or the disk has
+        UserError: a folder of ``archives`` does not exist, ``root`` is a file, or the disk has
             too little space.
         OSError: files cannot be read or written.
     """
@@ -73,9 +74,9 @@ def prepare(key, data_set, root=None, archives=(), allow_subset=False, log=print
     )
     for folder in request.folders:
         if not folder.is_dir():
-            raise ValueError(f'--archives {folder} is not a folder')
+            raise UserError(f'--archives {folder} is not a folder')
     if request.root.exists() and not request.root.is_dir():
-        raise ValueError(f'--root {request.root} is not a folder')
+        raise UserError(f'--root {request.root} is not a folder')
     jobs = _plan(data_set, request)
     _check_space(jobs)
     for job in jobs:
@@ -85,22 +86,22 @@ def prepare(key, data_set, root=None, archives=(), allow_subset=False, log=print
 
 def _plan(data_set, request):
     jobs = []
-    for part in data_set.parts:
-        source = request.find(part.archive.name)
-        if not source or not part.is_absent(request.root) or part.obstacle(request):
+    for item in data_set.items:
+        source = request.find(item.archive.name)
+        if not source or not item.is_absent(request.root) or item.obstacle(request):
             continue
         try:
-            size = part.measure(source, request)
+            size = item.measure(source, request)
         except NotInArchive:
-            if part.optional:
+            if item.optional:
                 continue
             raise
-        jobs.append(_Job(part, source, (request.root / part.path).resolve(), size))
+        jobs.append(_Job(item, source, (request.root / item.path).resolve(), size))
     return jobs
 
 
 def _check_space(jobs):
-    """Raise a ValueError if a file system has not the space for what is to lie on it."""
+    """Raise a UserError if a file system has not the space for what is to lie on it."""
     needed = {}  # device -> (bytes, a path on it)
     for job in jobs:
         place = next(path for path in job.target.parents if path.exists())
@@ -110,7 +111,7 @@ def _check_space(jobs):
     for size, place in needed.values():
         free = shutil.disk_usage(place).free
         if size > free:
-            raise ValueError(
+            raise UserError(
                 f'unpacking takes {size / 1e9:.3f} GB, but only '
                 f'{free / 1e9:.3f} GB are free at {place}; nothing was unpacked'
             )
@@ -130,9 +131,9 @@ def _size(path):
 def _unpack(job, request, log):
     log(f'unpacking {job.source} to {job.target}')
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    progress = _Progress(job.part.path, job.size, log)
+    progress = _Progress(job.item.path, job.size, log)
     try:
-        job.part.unpack(job.source, job.staging, request, progress.advance)
+        job.item.unpack(job.source, job.staging, request, progress.advance)
     except ArchiveError:
         remove(job.staging)
         raise
@@ -141,17 +142,17 @@ def _unpack(job, request, log):
 
 def _report(key, data_set, request, log):
     log(f'{data_set.title} in {request.root}')
-    advice = {}  # text -> paths of the parts that it is for
+    advice = {}  # text -> paths of the items that it is for
     complete = True
-    width = max(len(part.path) for part in data_set.parts if not part.optional)
-    for part in data_set.parts:
-        finding = part.check(request)
-        if part.optional and finding.status == MISSING:
+    width = max(len(item.path) for item in data_set.items if not item.optional)
+    for item in data_set.items:
+        finding = item.check(request)
+        if item.optional and finding.status == MISSING:
             continue
-        log(f'  {part.path:{width}}  {finding.status:{len(INCOMPLETE)}}  {finding.detail}'.rstrip())
+        log(f'  {item.path:{width}}  {finding.status:{len(INCOMPLETE)}}  {finding.detail}'.rstrip())
         if finding.status != PRESENT:
-            complete = complete and part.optional
-            advice.setdefault(_advice(part, finding, request), []).append(part.path)
+            complete = complete and item.optional
+            advice.setdefault(_advice(item, finding, request), []).append(item.path)
     for text, paths in advice.items():
         log(f'{", ".join(paths)}: {text}')
     if advice:
@@ -163,9 +164,9 @@ def _report(key, data_set, request, log):
     return complete
 
 
-def _advice(part, finding, request):
-    """What the user has to do about a part that is not present."""
-    archive, folder = part.archive, request.folders[0] if request.folders else 'FOLDER'
+def _advice(item, finding, request):
+    """What the user has to do about an item that is not present."""
+    archive, folder = item.archive, request.folders[0] if request.folders else 'FOLDER'
     note = f'; {archive.note}' if archive.note else ''
     download = f'download {archive.url} ({archive.size}{note}) to {folder}'
     if finding.status == INCOMPLETE:
@@ -175,7 +176,7 @@ def _advice(part, finding, request):
             else ('; --allow-subset accepts fewer images, if annotations and images agree')
         )
         return f'mend it, or move it away (what exists is never changed) and {download}{subset}'
-    staging = staging_path(request.root / part.path)
+    staging = staging_path(request.root / item.path)
     if staging.exists():
         download += f' (an interrupted unpacking goes on from {staging})'
-    return part.obstacle(request) if request.find(archive.name) else download
+    return item.obstacle(request) if request.find(archive.name) else download

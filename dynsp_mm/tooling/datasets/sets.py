@@ -1,4 +1,4 @@
-"""The data sets that ``tools/prepare_data.py`` knows: their parts, archives and sizes.
+"""The data sets that ``tools/prepare_data.py`` knows: their files, folders, archives and sizes.
 
 Layouts are those that the libraries' configs expect of their ``data_root``: mmdet's for COCO 2017,
 mmseg's for ADE20K, mmpretrain's for ImageNet-1k. Counts are the published ones.
@@ -6,17 +6,18 @@ mmseg's for ADE20K, mmpretrain's for ImageNet-1k. Counts are the published ones.
 
 from dataclasses import dataclass
 
+from .imagenet import ImageNetTrain, ImageNetVal
 from .imagenet_labels import DEVKIT
-from .parts import Archive, CocoFile, File, ImageFolder, ImageNetTrain, ImageNetVal, Part
+from .items import Archive, CocoFile, File, ImageFolder, Item
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A published set: its name, the configs' ``data_root``, its parts."""
+    """A published set: its name, the configs' ``data_root``, its files and folders."""
 
     title: str
     root: str
-    parts: tuple[Part, ...]
+    items: tuple[Item, ...]
 
 
 def _coco():
@@ -65,18 +66,18 @@ def _ade20k():
     archive = Archive(
         f'{top}.zip', f'http://data.csail.mit.edu/places/ADEchallenge/{top}.zip', '923 MB'
     )
-    parts = []
+    items = []
     for split, count in (('training', 20210), ('validation', 2000)):
         labels = f'annotations/{split}'
-        parts += [
+        items += [
             ImageFolder(f'images/{split}', archive, f'{top}/images/{split}', count, labels=labels),
             ImageFolder(labels, archive, f'{top}/{labels}', count),
         ]
-    parts += [
+    items += [
         File(name, archive, f'{top}/{name}', optional=True)
         for name in ('objectInfo150.txt', 'sceneCategories.txt')
     ]
-    return DataSet('ADE20K', f'data/ade/{top}', tuple(parts))
+    return DataSet('ADE20K', f'data/ade/{top}', tuple(items))
 
 
 def _imagenet():

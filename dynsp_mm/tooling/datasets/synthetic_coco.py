@@ -12,12 +12,14 @@ import json
 import logging
 import math
 import os
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from ...errors import UserError, check_counts
+from ...files import replacing_folder
 
 __all__ = ['CLASSES', 'PALETTE', 'generate']
 
@@ -225,13 +227,6 @@ def _is_complete(root, manifest):
     )
 
 
-def _checked_int(name, value, minimum):
-    integral = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not integral or value < minimum:
-        raise ValueError(f'{name} must be an integer >= {minimum}, got {value!r}')
-    return int(value)
-
-
 def generate(
     out_dir: str | os.PathLike,
     num_train: int = 120,
@@ -266,16 +261,17 @@ def generate(
             damaged. A folder without this module's manifest is never replaced.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
         FileExistsError: ``out_dir`` holds something that may not be replaced.
         OSError: The files cannot be written.
     """
-    num_train = _checked_int('num_train', num_train, 1)
-    num_val = _checked_int('num_val', num_val, 1)
-    seed = _checked_int('seed', seed, 0)
+    check_counts(num_train=num_train, num_val=num_val)
+    check_counts(0, seed=seed)
     if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise ValueError(f'size must be a pair (height, width), got {size!r}')
-    size = [_checked_int(f'size[{i}]', side, MIN_SIDE) for i, side in enumerate(size)]
+        raise UserError(f'size={size!r}: must be a pair (height, width)')
+    check_counts(MIN_SIDE, **{f'size[{i}]': side for i, side in enumerate(size)})
+    # Plain ones, which JSON takes.
+    num_train, num_val, seed, size = int(num_train), int(num_val), int(seed), [*map(int, size)]
     manifest = dict(
         generator=GENERATOR,
         version=VERSION,
@@ -294,15 +290,9 @@ def generate(
             f'is overwritten unless force=True, and then only a set made by {GENERATOR}'
         )
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A sibling, so that the rename stays within one file system.
-    with tempfile.TemporaryDirectory(prefix=f'.{target.name}-', dir=target.parent) as temporary:
-        made = Path(temporary, 'made')
-        (made / 'annotations').mkdir(parents=True)
+    with replacing_folder(target) as made:
+        (made / 'annotations').mkdir()
         for split, count in zip(_SPLITS, (num_train, num_val)):
             _write_split(made, split, count, size, seed)
         (made / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
-        if occupied:
-            os.replace(target, Path(temporary, 'replaced'))
-        os.replace(made, target)
     return out_dir

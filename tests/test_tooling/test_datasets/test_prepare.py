@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run(key, root, archives=(), **kwargs):
-    """(complete, report)"""
+    """Returns (complete, report)."""
     lines = []
     complete = prepare(key, tiny(key), root, archives, log=lines.append, **kwargs)
     return complete, '\n'.join(lines)
@@ -166,10 +166,10 @@ def test_nothing_there(key, tmp_path):
     lines = []
     assert not prepare(key, DATA_SETS[key], tmp_path / 'none', log=lines.append)
     report = '\n'.join(lines)
-    for part in DATA_SETS[key].parts:
-        if not part.optional:
-            assert line(report + ' ', part.path)[0] == 'missing'
-            assert f'download {part.archive.url} (' in report
+    for item in DATA_SETS[key].items:
+        if not item.optional:
+            assert line(report + ' ', item.path)[0] == 'missing'
+            assert f'download {item.archive.url} (' in report
     assert lines[-1] == (
         f'Then run: python tools/prepare_data.py {key} --root {tmp_path}/none --archives FOLDER'
     )

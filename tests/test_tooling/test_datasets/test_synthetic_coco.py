@@ -213,15 +213,15 @@ def test_failure_leaves_nothing_behind(small_set, monkeypatch):
 @pytest.mark.parametrize(
     ('name', 'value', 'message'),
     [
-        ('num_train', 0, r'num_train must be an integer >= 1, got 0'),
-        ('num_val', -2, r'num_val must be an integer >= 1, got -2'),
-        ('num_val', 2.0, r'num_val must be an integer >= 1, got 2.0'),
-        ('num_train', True, r'num_train must be an integer >= 1, got True'),
-        ('seed', -1, r'seed must be an integer >= 0, got -1'),
-        ('size', (63, 80), r'size\[0\] must be an integer >= 64, got 63'),
-        ('size', (64, 8), r'size\[1\] must be an integer >= 64, got 8'),
-        ('size', 128, r'size must be a pair \(height, width\), got 128'),
-        ('size', (64, 64, 3), r'size must be a pair'),
+        ('num_train', 0, r'num_train=0: must be a whole number >= 1'),
+        ('num_val', -2, r'num_val=-2: must be a whole number >= 1'),
+        ('num_val', 2.0, r'num_val=2.0: must be a whole number >= 1'),
+        ('num_train', True, r'num_train=True: must be a whole number >= 1'),
+        ('seed', -1, r'seed=-1: must be a whole number >= 0'),
+        ('size', (63, 80), r'size\[0\]=63: must be a whole number >= 64'),
+        ('size', (64, 8), r'size\[1\]=8: must be a whole number >= 64'),
+        ('size', 128, r'size=128: must be a pair \(height, width\)'),
+        ('size', (64, 64, 3), r'size=\(64, 64, 3\): must be a pair'),
     ],
 )
 def test_arguments_out_of_range(tmp_path, name, value, message):

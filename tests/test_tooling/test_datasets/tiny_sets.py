@@ -172,13 +172,13 @@ def tiny(key):
         1281167: CLASS_IMAGES * len(WNIDS),
         0: 0,
     }
-    parts = []
-    for part in DATA_SETS[key].parts:
-        changes = dict(count=counts[part.count])
+    items = []
+    for item in DATA_SETS[key].items:
+        changes = dict(count=counts[item.count])
         if key == 'imagenet':
             changes['classes'] = len(WNIDS)
-        parts.append(replace(part, **changes))
-    return replace(DATA_SETS[key], parts=tuple(parts))
+        items.append(replace(item, **changes))
+    return replace(DATA_SETS[key], items=tuple(items))
 
 
 def tree(folder):

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ....errors import UserError
 from .dtypes import DTYPES
 
 # Elements that a program holds at a time, and that each of its warps does: 8 a thread, so that
@@ -40,13 +41,13 @@ def check(
     """
     if x.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, x.shape)):
         wanted = ', '.join('any' if size is None else str(size) for size in shape)
-        raise ValueError(f'{name}: has shape {tuple(x.shape)}, must have ({wanted})')
+        raise UserError(f'{name}: has shape {tuple(x.shape)}, must have ({wanted})')
     if x.dtype not in dtypes:
-        raise ValueError(f'{name}: is {x.dtype}, must be {" or ".join(map(str, dtypes))}')
+        raise UserError(f'{name}: is {x.dtype}, must be {" or ".join(map(str, dtypes))}')
     if x.device != device:
-        raise ValueError(f'{name}: is on {x.device}, must be on {device} as the others')
+        raise UserError(f'{name}: is on {x.device}, must be on {device} as the others')
     if x.requires_grad and torch.is_grad_enabled():
-        raise ValueError(
+        raise UserError(
             f'{name}: requires a gradient, which the kernels do not compute; use torch.no_grad()'
         )
     return x.contiguous()
@@ -58,7 +59,7 @@ def check_matrix(
     """:func:`check` of a matrix that says where the other arguments must be."""
     x = check(name, x, (rows, channels), x.device)
     if not x.shape[1]:
-        raise ValueError(f'{name}: has shape {tuple(x.shape)}, must have 1 channel or more')
+        raise UserError(f'{name}: has shape {tuple(x.shape)}, must have 1 channel or more')
     return x
 
 

@@ -3,6 +3,7 @@
 import triton.language as tl
 from torch import Tensor
 
+from ....errors import UserError
 from .launch import Blocks, block_offsets, check_matrix, check_rows, check_vector, kernel
 
 # A program holds whole rows in registers.
@@ -54,7 +55,7 @@ def gather_layer_norm(
     """
     tokens = check_matrix('tokens', tokens)
     if tokens.shape[1] > MAX_CHANNELS:
-        raise ValueError(
+        raise UserError(
             f'tokens: has shape {tuple(tokens.shape)}, must have {MAX_CHANNELS} channels or less'
         )
     rows = check_rows(rows, tokens.device)

@@ -1,0 +1,1 @@
+"""Commands of ``python -m dynsp_mm``: one module each, with ``main(argv=None)``."""

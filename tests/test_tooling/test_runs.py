@@ -1,0 +1,337 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from in_memory import SCOPE, fails, make
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, RUNNERS
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from dynsp_mm import create_backbone
+from dynsp_mm.configuration import parse_ratios
+from dynsp_mm.errors import UserError
+from dynsp_mm.tooling import runs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# runner
+
+
+def test_build_runner(monkeypatch):
+    monkeypatch.setattr(runs.Runner, 'from_cfg', lambda cfg: ('default', cfg))
+    cfg = make(SCOPE)
+    assert runs.build_runner(cfg) == ('default', cfg)
+    cfg.runner_type = 'NoSuchRunner'
+    assert fails(runs.build_runner, cfg) == ("net.py: runner_type='NoSuchRunner' is not registered")
+
+    class CliTestRunner:
+        @classmethod
+        def from_cfg(cls, cfg):
+            return cls, cfg
+
+    monkeypatch.setitem(RUNNERS.module_dict, 'CliTestRunner', CliTestRunner)
+    cfg.runner_type = 'CliTestRunner'
+    assert runs.build_runner(cfg) == (CliTestRunner, cfg)
+
+
+def test_sparse_weights_for_a_dense_model(tmp_path, caplog):
+    """Their predictors would be left out without a word."""
+    path = str(tmp_path / 'sparse.pth')
+    torch.save(
+        dict(
+            state_dict={
+                f'backbone.{key}': value
+                for key, value in create_backbone('dynamic_convnext_atto', keep_ratios=0.7)
+                .state_dict()
+                .items()
+            }
+        ),
+        path,
+    )
+
+    def check(**kwargs):
+        caplog.clear()
+        runs.check_weights(
+            torch.nn.ModuleDict(dict(backbone=create_backbone('dynamic_convnext_atto', **kwargs))),
+            path,
+            'checkpoint',
+        )
+        return 'is of a sparse model and this one is dense' in caplog.text
+
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        assert check() and not check(keep_ratios=0.5)
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+def test_a_part_that_lacks_something(tmp_path):
+    """The config, the part and the reason in one line; other errors stay as they are."""
+    errors = [
+        (ImportError('no module\n  named x'), 'no module named x'),
+        (RuntimeError('y is not installed'), 'y is not installed'),
+        (NotImplementedError('please install z'), 'please install z'),
+        (OSError('cannot reach the hub'), 'cannot reach the hub'),
+        (KeyError('a'), None),
+        (RuntimeError('shapes'), None),
+    ]
+
+    class Head(torch.nn.Module):
+        def __init__(self, error):
+            raise errors[error][0]
+
+    MODELS.register_module('CliTestHead', force=True, module=Head)
+    MODELS.register_module('CliTestModel', force=True, module=lambda head: MODELS.build(head))
+    try:
+
+        def build(**head):
+            return runs.build_runner(
+                make(work_dir=str(tmp_path), model=dict(type='mmengine.CliTestModel', head=head))
+            )
+
+        kind = 'mmengine.CliTestHead'
+        for i, (error, text) in enumerate(errors):
+            if text is None:
+                with pytest.raises(type(error), match=error.args[0]):
+                    build(type=kind, error=i)
+            else:
+                assert fails(build, type=kind, error=i) == (
+                    f'net.py: {kind} cannot be built: {text}'
+                )
+        assert fails(build, type='NoSuchHead').startswith(
+            'net.py: NoSuchHead is not registered: check its name, or have the config import'
+        )
+    finally:
+        for name in ('CliTestHead', 'CliTestModel'):
+            MODELS._module_dict.pop(name)
+
+
+# the programs
+
+
+def test_run_tool(capsys):
+    def main():
+        raise UserError('no luck')
+
+    with pytest.raises(SystemExit) as caught:
+        runs.run_tool(main)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == 'ERROR: no luck\n'
+    with pytest.raises(ZeroDivisionError):
+        runs.run_tool(lambda: 1 / 0)
+
+
+def run_python(tool, *args, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / tool), *args],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': ''},
+    )
+
+
+CONFIG = f"""
+default_scope = {SCOPE!r}
+model = optim_wrapper = train_cfg = test_cfg = test_evaluator = dict(type='A')
+train_dataloader = test_dataloader = dict(dataset=dict(type='CocoDataset', data_root='none'))
+"""
+
+
+def test_tools_report_mistakes_without_traceback(write, tmp_path):
+    write(CONFIG)
+    for tool, args, expected in (
+        ('train.py', ['net.py'], f'ERROR: data directory {tmp_path}/none is missing'),
+        ('test.py', ['net.py', 'no.pth'], 'ERROR: checkpoint no.pth does not exist\n'),
+    ):
+        done = run_python(tool, *args, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert expected in done.stderr and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(
+    'script, args, tool, expected',
+    [
+        (
+            'dist_train.sh',
+            ['c.py', '4', '--amp'],
+            'train.py',
+            '--nproc_per_node=4 {tool} c.py --launcher pytorch --amp',
+        ),
+        (
+            'dist_test.sh',
+            ['c.py', 'a b.pth', '4', '--tta'],
+            'test.py',
+            '--nproc_per_node=4 {tool} c.py a b.pth --launcher pytorch --tta',
+        ),
+        (
+            'slurm_train.sh',
+            ['part', 'job', 'c.py', 'work', '--amp'],
+            'train.py',
+            'python -u {tool} c.py --work-dir work --launcher slurm --amp',
+        ),
+        (
+            'slurm_test.sh',
+            ['part', 'job', 'c.py', 'a b.pth'],
+            'test.py',
+            'python -u {tool} c.py a b.pth --launcher slurm',
+        ),
+    ],
+)
+def test_launch_scripts(tmp_path, script, args, tool, expected):
+    for name in ('python', 'srun'):
+        program = tmp_path / name
+        program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        program.chmod(0o755)
+    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '4', 'SRUN_ARGS': '-x n1'}
+    path = ROOT / 'tools' / script
+    done = subprocess.run([path, *args], env=env, text=True, capture_output=True)
+    words = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert ' '.join(words).endswith(expected.format(tool=ROOT / 'tools' / tool))
+    assert ('a b.pth' in words) == ('a b.pth' in args)
+    if script.startswith('slurm'):
+        assert {
+            '--partition=part',
+            '--job-name=job',
+            '--ntasks=4',
+            '--gres=gpu:4',
+            '-x',
+            'n1',
+        } <= set(words)
+    done = subprocess.run([path, 'c.py'], env=env, text=True, capture_output=True)
+    assert done.returncode == 2 and done.stderr.startswith('usage: ')
+
+
+# errors of this package's own classes
+
+
+def test_run_tool_prints_our_value_errors_and_passes_others_on(capsys):
+    def ours():
+        try:
+            parse_ratios('best')
+        except ValueError as error:  # as mmengine's registry does
+            raise type(error)(f'class `X` in y.py: {error}')  # noqa: B904
+
+    with pytest.raises(SystemExit) as caught:
+        runs.run_tool(ours)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "ERROR: 'best': must be a number such as 0.7, or numbers with commas between them such as "
+        '0.7,0.5,0.3\n'
+    )
+    with pytest.raises(ValueError, match='invalid literal'):
+        runs.run_tool(lambda: int('x'))
+
+
+def test_find_mistake():
+    """What this package says around a mistake is kept; what a registry puts before it is not."""
+
+    def raised(function):
+        try:
+            function()
+        except Exception as error:
+            return runs.find_mistake(error)
+
+    def around():
+        try:
+            raise UserError('inner')
+        except UserError as error:
+            raise UserError('outer: inner') from error
+
+    def under_another():
+        try:
+            raise UserError('inner')
+        except UserError as error:
+            raise RuntimeError('lost') from error
+
+    def copied():
+        try:
+            around()
+        except UserError as error:  # as mmengine's registry does
+            raise type(error)(f'class `X` in y.py: {error}')  # noqa: B904
+
+    assert str(raised(around)) == str(raised(copied)) == 'outer: inner'
+    assert str(raised(under_another)) == 'inner'
+    assert raised(lambda: int('x')) is None
+
+
+def test_quiet():
+    logging.disable(logging.NOTSET)
+    with runs.quiet():
+        assert not logging.getLogger().isEnabledFor(logging.WARNING)
+        assert logging.getLogger().isEnabledFor(logging.ERROR)
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+class CliTestNet(BaseModel):
+    """Starts anew whenever it is asked to, as some detectors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = create_backbone('dynamic_convnext_atto', keep_ratios=0.7)
+
+    def init_weights(self):
+        for parameter in self.parameters():
+            torch.nn.init.constant_(parameter, 0.5)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return [dict(mean=self.backbone(inputs)[-1].mean())]
+
+    def test_step(self, data):
+        return self(data)
+
+
+def test_weights_come_where_mmengine_loads_them(tmp_path, monkeypatch):
+    """After the model started itself; hooks see the checkpoint; nothing global is registered."""
+    monkeypatch.setitem(MODELS.module_dict, 'CliTestNet', CliTestNet)
+    weights = {f'module.{k}': v + 1 for k, v in CliTestNet().state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / 'net.safetensors')
+    schemes = dict(CheckpointLoader._schemes)
+    cfg = make(
+        SCOPE,
+        work_dir=str(tmp_path),
+        model=dict(type='mmengine.CliTestNet'),
+        load_from=str(tmp_path / 'net.safetensors'),
+    )
+    runner = runs.build_runner(cfg)
+    assert isinstance(runner, runs.Runner) and CheckpointLoader._schemes == schemes
+    seen = []
+
+    class Watch(Hook):
+        def after_load_checkpoint(self, runner, checkpoint):
+            seen.append(set(checkpoint))
+
+    runner.register_hook(Watch())
+    runner._init_model_weights()
+    assert all((value == 0.5).all() for value in runner.model.parameters())
+    runner.load_or_resume()
+    assert len(seen) == 1 and 'state_dict' in seen[0]
+    for key, value in runner.model.state_dict().items():
+        assert torch.equal(value, weights[f'module.{key}']), key
+
+
+def test_a_run_that_resumes_is_left_to_mmengine(monkeypatch):
+    monkeypatch.setattr(runs.Runner, 'from_cfg', classmethod(lambda cls, cfg: cls))
+    assert runs.build_runner(make(SCOPE, load_from='x.pth', resume=True)) is runs.Runner
+
+
+def test_unknown_arguments_are_one_mistake(tmp_path, monkeypatch):
+    """Those of this package's own classes are found before anything is built."""
+    built = []
+    monkeypatch.setattr(CliTestNet, '__module__', 'dynsp_mm.tests')
+    monkeypatch.setitem(MODELS.module_dict, 'CliTestNet', CliTestNet)
+    monkeypatch.setitem(MODELS.module_dict, 'CliTestModel', lambda net: built.append(net))
+    model = dict(type='mmengine.CliTestModel', net=dict(type='mmengine.CliTestNet', width=3))
+    cfg = make(work_dir=str(tmp_path), model=model)
+    assert fails(runs.build_runner, cfg) == 'CliTestNet: unknown argument(s) width=3'
+    assert not built
