@@ -100,9 +100,9 @@ class Preparable(nn.Module):
 
     :meth:`prepare` makes the form of the weights as they are then. The form is not in the state
     dict. It is dropped by whatever may change the weights: training mode, loading, a move to
-    another device or dtype, other tensors in their place, writing to them. Writing to ``.data`` and what a
-    fused optimizer does in eval mode go unnoticed and leave a stale form behind. Copies of the
-    module are not prepared. Hooks of modules inside it are not called.
+    another device or dtype, other tensors in their place, writing to them. Writing to ``.data``
+    and what a fused optimizer does in eval mode go unnoticed and leave a stale form behind. Copies
+    of the module are not prepared. Hooks of modules inside it are not called.
     """
 
     _form: _Form | None = None
