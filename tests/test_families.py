@@ -246,7 +246,8 @@ def test_weights_of_the_dense_classes(card):
     name = smallest(card)
     for dense in card.dense:
         out_indices = card.all_stages
-        weights = LIBRARY.build(dict(type=dense.cls, arch=name, out_indices=out_indices))
+        cls = LIBRARY.get(f'mmpretrain.{dense.cls}') or LIBRARY.get(dense.cls)
+        weights = cls(arch=name, out_indices=out_indices)
         weights = weights.state_dict()
         ours = build(card, arch=name, keep_ratios=0.7, **card.maps)
         assert find_source(weights).name == card.names.source

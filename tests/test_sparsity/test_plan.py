@@ -60,7 +60,7 @@ def test_a_shallow_stage_of_several_has_a_predictor():
         (dict(prune_stage=(2, 1)), r'prune_stage=\(2, 1\): stage indices must ascend'),
         (dict(prune_stage=(1, 4)), r'=\(1, 4\): must be the index of a stage, 0 .. 3, or'),
         (dict(prune_stage=True), 'prune_stage=True: must be the index'),
-        (dict(prune_stage=(1, 2), prune_blocks=(1, 2)),),
+        (dict(prune_stage=(1, 2), prune_blocks=((1,), (18,))), 'block 18 is beyond'),
         (dict(prune_stage=(1, 2), prune_blocks=((1,),)), r'for each of the 2 sparse stages'),
         (dict(prune_stage=(1, 2), keep_ratios=(0.5, 0.4)), 'each of the 4 predictors of 2 stages'),
         (dict(prune_stage=(1, 2), keep_ratios=((0.5,),)), 'each of the 2 sparse stages; got 1'),
