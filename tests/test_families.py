@@ -22,7 +22,7 @@ from dynsp_mm.checkpoints import (
 )
 from dynsp_mm.configuration import sparsify
 from dynsp_mm.errors import UserError
-from dynsp_mm.training.new_parts import find_sparse_backbones, is_new
+from dynsp_mm.training.new_parameters import find_sparse_backbones, is_new
 from dynsp_mm.visualization.run import find_painter
 
 KNOWN = families.all_families()

@@ -150,7 +150,7 @@ def own_version() -> dict[str, str | None]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # Installed below another project's checkout, this file is not part of that.
+    # Installed below another project's checkout, this file does not belong to it.
     tracked = git('ls-files', '--error-unmatch', __file__) is not None
     commit = git('rev-parse', 'HEAD') if tracked else None
     if commit and git(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..checkpoints import load_whole
 from ..sparsity import TokenPredictor
 from ..training import SpatialSparsityHook
-from ..training.new_parts import is_new
+from ..training.new_parameters import is_new
 from ..training.teacher import build_dense
 
 

@@ -180,12 +180,12 @@ class DynamicConvNeXt(Backbone):
         last = 12 if self.depths[-2] > 9 else 6
         if not param_name.startswith(prefix):
             return last + 1, last + 2
-        parts = param_name[len(prefix) :].split('.')
-        if parts[0] not in ('downsample_layers', 'stages'):
+        words = param_name[len(prefix) :].split('.')
+        if words[0] not in ('downsample_layers', 'stages'):
             return last + 1, last + 2
-        stage = int(parts[1])
+        stage = int(words[1])
         if stage == 3:
             return last, last + 2
-        if parts[0] == 'downsample_layers':
+        if words[0] == 'downsample_layers':
             return (0 if stage == 0 else stage + 1), last + 2
-        return (3 + int(parts[2]) // 3 if stage == 2 else stage + 1), last + 2
+        return (3 + int(words[2]) // 3 if stage == 2 else stage + 1), last + 2

@@ -79,7 +79,7 @@ class SwinBackbone(Backbone):
     ``arch`` it behaves as mmpretrain's does, given ``embed_dims``, ``depths`` and ``num_heads``
     as mmdet's, in the places where the libraries differ: which stages ``frozen_stages`` counts,
     what ``norm_cfg`` and ``drop_rate`` apply to, and ``pad_small_map``. Parameter names of the
-    dense part are theirs, so their checkpoints load as they are.
+    dense network are theirs, so their checkpoints load as they are.
 
     Args:
         arch: 'tiny', 'small', 'base', 'large' (or the first letter), or a dict with
@@ -415,21 +415,21 @@ class SwinBackbone(Backbone):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise decay, and the number of depths.
 
-        The stem is 0, block j (counted from 1 through all stages) is j, the other parts of a
+        The stem is 0, block j (counted from 1 through all stages) is j, the other modules of a
         stage belong to its last block, or to its first where patch merging comes first; heads,
         output norms and token predictors are last.
         """
         num_layers = sum(self.depths) + 2
         if not param_name.startswith(prefix):
             return num_layers - 1, num_layers
-        parts = param_name[len(prefix) :].split('.')
-        if parts[0] == 'patch_embed':
+        words = param_name[len(prefix) :].split('.')
+        if words[0] == 'patch_embed':
             return 0, num_layers
-        if parts[0] != 'stages':
+        if words[0] != 'stages':
             return num_layers - 1, num_layers
-        stage = int(parts[1])
-        if parts[2] == 'blocks':
-            return sum(self.depths[:stage]) + int(parts[3]) + 1, num_layers
+        stage = int(words[1])
+        if words[2] == 'blocks':
+            return sum(self.depths[:stage]) + int(words[3]) + 1, num_layers
         if self.MERGES_FIRST:
             return sum(self.depths[:stage]) + 1, num_layers
         return sum(self.depths[: stage + 1]), num_layers

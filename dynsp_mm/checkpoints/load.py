@@ -138,7 +138,7 @@ def _summary(fit: Fit, checkpoint: str, source: Source | None) -> str:
     if source:
         text += f' ({source.name})'
     if fit.new:
-        text += f'; {len(fit.new)} tensors of parts that its network does not have start new'
+        text += f'; {len(fit.new)} tensors that its network does not have start new'
     if fit.missing:
         text += f'; not in the file: {", ".join(fit.missing)}'
     if fit.unused:

@@ -59,7 +59,7 @@ def leaf_datasets(dataset, key='dataset'):
 
 
 def without_pretrained(config):
-    """A copy of a model's config in which no part names weights to start from."""
+    """A copy of a model's config in which no module names weights to start from."""
     if isinstance(config, (list, tuple)):
         return type(config)(without_pretrained(item) for item in config)
     if not isinstance(config, dict):

@@ -88,7 +88,7 @@ def parse_ratios(text: str) -> float | Sequence[float]:
         UserError: For anything else.
     """
     try:
-        ratios = tuple(float(part) for part in text.strip('()[] ').split(','))
+        ratios = tuple(float(word) for word in text.strip('()[] ').split(','))
     except ValueError:
         raise UserError(
             f'{text!r}: must be a number such as 0.7, or numbers with commas between '

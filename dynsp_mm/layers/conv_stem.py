@@ -55,9 +55,9 @@ class ConvStem(Preparable, BaseModule):
             return None
         return nn.Sequential(
             *(
-                part
+                module
                 for layer in self.layers
-                for part in (fuse_conv_bn_eval(layer.conv, layer.norm), layer.activate)
+                for module in (fuse_conv_bn_eval(layer.conv, layer.norm), layer.activate)
             )
         ).to(memory_format=torch.channels_last)
 

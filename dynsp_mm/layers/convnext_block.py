@@ -93,11 +93,7 @@ class ConvNeXtBlock(Block):
         mlp = PreparedPath.of(
             backend, self.norm, self.pointwise_conv1, self.pointwise_conv2, scale=self.gamma
         )
-        cheap = (
-            None
-            if self.fast_path is None
-            else self.fast_path.make_prepared(backend, self.fast_gamma)
-        )
+        cheap = self.fast_path and self.fast_path.make_prepared(backend, self.fast_gamma)
         if mlp is None or self.fast_path is not None and cheap is None:
             return None
         return PreparedBlock(mlp, cheap)

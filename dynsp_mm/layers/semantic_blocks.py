@@ -100,8 +100,8 @@ class SemanticBlock(Preparable, BaseModule):
         drop_path: Stochastic depth probability.
         attn_cfgs: Further arguments of :class:`CrossAttention`.
         ffn_cfgs: Further arguments of mmcv's ``FFN``.
-        norm_cfg: Of norm1 (queries and keys) and norm2.
-        with_cp: Recompute activations in the backward pass to save memory.
+        norm_cfg: Norm layers norm1 (queries and keys) and norm2.
+        with_cp: Whether to recompute activations in the backward pass to save memory.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class SwinBlock(Block):
     def _prepare(self, backend: Backend) -> PreparedBlock | None:
         attention = self.attn.make_prepared(backend, self.norm1)
         mlp = PreparedPath.of_ffn(backend, self.norm2, self.ffn)
-        cheap = None if self.fast_path is None else self.fast_path.make_prepared(backend)
+        cheap = self.fast_path and self.fast_path.make_prepared(backend)
         if attention is None or mlp is None or self.fast_path is not None and cheap is None:
             return None
         return PreparedBlock(mlp, cheap, attention)

@@ -39,7 +39,7 @@ class WindowAttentionV2(RelativeWindowAttention):
         cpb_mlp_hidden_dims: int = 512,
         pretrained_window_size: int = 0,
     ):
-        # The scale is learned and part of the queries.
+        # The scale is learned and lies in the queries.
         super().__init__(
             embed_dims,
             num_heads,

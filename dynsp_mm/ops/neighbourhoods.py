@@ -87,11 +87,11 @@ def neighbourhood_mask(
     Args:
         hw: Size of the key map.
         grid: Size of the grid of windows.
-        spans: Of the neighbourhoods, for rows and columns.
+        spans: Spans of the neighbourhoods, for rows and columns.
         corner: None masks whatever lies outside the key map. (rows, columns) is the mask of the
             published STViT-R: outside the grid, and inside it where the last ``rows`` rows and
             the last ``columns`` columns meet; 0 means all rows, or all columns.
-        device: Of the mask.
+        device: Device of the mask.
 
     Returns:
         (gh * gw, 1, 1, keys) bool, True where attended; None if nothing is masked, but for
@@ -152,7 +152,7 @@ def cut_neighbourhoods(
         kv: (B, H, W, 2C) keys and values of the map.
         outside: (2C, ) key and value of a position outside the map.
         grid: (gh, gw).
-        spans: Of the neighbourhoods, for rows and columns.
+        spans: Spans of the neighbourhoods, for rows and columns.
         num_heads: Heads h.
         max_keys: Keys of an image to copy at a time, rounded to whole rows of windows, or to
             whole windows.
@@ -168,14 +168,14 @@ def cut_neighbourhoods(
     rows, columns = max(1, count // grid[1]), min(count, grid[1])
     for top in range(0, grid[0], rows):
         for left in range(0, grid[1], columns):
-            part = windows[:, top : top + rows, left : left + columns]
+            some = windows[:, top : top + rows, left : left + columns]
             first = top * grid[1] + left
             # Not named, so that nothing holds them while the next ones are cut.
             yield (
                 first,
-                first + part.shape[1] * part.shape[2],
+                first + some.shape[1] * some.shape[2],
                 *(
-                    part[:, :, :, i].permute(0, 1, 2, 3, 5, 6, 4).reshape(-1, num_heads, keys, head)
+                    some[:, :, :, i].permute(0, 1, 2, 3, 5, 6, 4).reshape(-1, num_heads, keys, head)
                     for i in range(2)
                 ),
             )
@@ -203,7 +203,7 @@ def neighbourhood_attention(
         kv: (B, H, W, 2C) keys and values.
         outside: (2C, ) key and value of a position outside the map.
         grid: (gh, gw).
-        spans: Of the neighbourhoods, for rows and columns.
+        spans: Spans of the neighbourhoods, for rows and columns.
         num_heads: Heads h.
         scale: Factor on the dot products.
         mask: Of :func:`neighbourhood_mask`.

@@ -120,7 +120,7 @@ def plan_windows(
         hw: Size (H, W) of the maps.
         window: Window side w, n = w * w.
         shift: As of :func:`partition_windows`.
-        device: Of the plan.
+        device: Device of the plan.
     """
     tokens = torch.arange(1, batch * hw[0] * hw[1] + 1, device=device).view(batch, *hw, 1)
     rows = partition_windows(tokens, window, shift).squeeze(-1) - 1  # -1 is padding

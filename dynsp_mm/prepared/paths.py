@@ -14,7 +14,7 @@ from ..ops import Backend, Packed, fold_norm, fold_scale, pieces
 
 
 def is_exact_gelu(act: nn.Module) -> bool:
-    """Whether an activation is the GELU that backend have."""
+    """Whether an activation is the GELU that backends have."""
     return isinstance(act, nn.GELU) and act.approximate == 'none'
 
 
@@ -25,7 +25,7 @@ def pack_after_norm(
     bias: Tensor | None,
     order: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Packed | None:
-    """A linear layer with the affine part of the layer norm before it.
+    """A linear layer with weight and bias of the layer norm before it.
 
     Args:
         backend: Implementation that computes it.

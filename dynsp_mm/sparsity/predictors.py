@@ -26,8 +26,8 @@ class PreparedPredictor(NamedTuple):
         eps: Epsilon of the layer norm.
         proj_local: The half of the first layer that stays local, C -> C/2.
         proj_whole: The half that becomes its mean, C -> C/2.
-        local: The part of the head's first layer that looks at a position, C/2 -> C/2.
-        whole: The part that looks at the mean of the map, with the layer's bias.
+        local: Columns of the head's first layer for a position, C/2 -> C/2.
+        whole: Columns of that layer for the mean of the map, with its bias.
         hidden: C/2 -> C/4.
         out: C/4 -> 2.
     """

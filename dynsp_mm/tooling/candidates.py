@@ -57,7 +57,7 @@ class Candidate:
         cfg = Config(dict(model=dict(backbone=dict())))
         cfg.merge_from_dict(overrides or {})
         if len(cfg.model) > 1:
-            raise UserError(f'{self.label}: a backbone without config has no other parts to change')
+            raise UserError(f'{self.label}: a backbone without config has nothing else to change')
         if swap is not None:
             try:
                 cfg.model.backbone.keep_ratios = parse_ratios(swap)

@@ -20,8 +20,8 @@ PACKAGE = __name__.partition('.')[0]
 
 def load_library(cfg: Config) -> None:
     """Imports what the config's library registers and makes it the default scope."""
-    for part in ('models', 'engine'):
-        importlib.import_module(f'{cfg.default_scope}.{part}')
+    for name in ('models', 'engine'):
+        importlib.import_module(f'{cfg.default_scope}.{name}')
     import_modules_from_strings(**(cfg.get('custom_imports') or dict(imports=[])))
     init_default_scope(cfg.default_scope)
 

@@ -14,7 +14,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from ..backbones.base import Backbone
 from ..checkpoints import fit_state_dict, load_from_anywhere, load_whole
 from ..errors import UserError
-from ..training.new_parts import is_new
+from ..training.new_parameters import is_new
 from .data_check import explain_data_errors, find_data_problem
 from .harness import check_arguments
 
@@ -84,7 +84,7 @@ def check_weights(model, checkpoint, name, whole=False):
         model (nn.Module): A detector, segmentor or classifier, or a wrapper for test-time
             augmentation around one.
         checkpoint (str): File or URL, in any form that ``init_cfg`` takes.
-        name (str): Of the option, for the message.
+        name (str): Name of the option, for the message.
         whole (bool): Also check that it has all other parameters, but for those of auxiliary
             heads, which only train. It is loaded for that.
 
@@ -195,7 +195,7 @@ def build_runner(cfg, whole=False):
         if new:
             runner.logger.warning(
                 f'{cfg.load_from} has no weights for {new} tensors of the '
-                "backbone's sparse parts: they start new"
+                "backbone's predictors and fast paths: they start new"
             )
     return runner
 

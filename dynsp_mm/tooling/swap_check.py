@@ -17,7 +17,7 @@ from torch import Tensor
 from ..configuration import sparsify, without_pretrained
 from ..recording import record_decisions
 from ..training import SpatialSparsityHook
-from ..training.new_parts import is_new, new_parameters
+from ..training.new_parameters import is_new, new_parameters
 from .harness import SIZE, build, build_model, dummy_batch, input_size, load_library
 
 KEEP_RATIO = 0.7
@@ -89,7 +89,7 @@ def _check_sparse(
     backbone.eval()
     new = load_dense(backbone, weights)
     if not new:
-        raise SwapError('the sparse backbone has no new parts')
+        raise SwapError('the sparse backbone has no new parameters')
     with torch.no_grad(), record_decisions(backbone) as log:
         outs = backbone(image)
     _check_shapes('sparse outputs', outs, expected)
@@ -202,7 +202,7 @@ def check_model(cfg: Config, size: tuple[int, int] = SIZE) -> dict[str, Any]:
         if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.any()
     ]
     if without or not new:
-        raise SwapError(f'no gradient for {without or "any sparse part"}')
+        raise SwapError(f'no gradient for {without or "any sparse parameter"}')
     return dict(
         loss=loss.item(),
         new=len(new),

@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .. import families
 from ..errors import UserError, check_number
-from .new_parts import is_new, new_parameters
+from .new_parameters import is_new, new_parameters
 
 # What mmengine's constructor knows; it ignores other words.
 OPTIONS = (

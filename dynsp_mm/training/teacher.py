@@ -19,7 +19,7 @@ from ..configuration.swap import sparsify
 from ..errors import UserError
 from ..recording import OutputRecorder, logit_layer
 from ..sparsity import TokenPredictor
-from .new_parts import is_new
+from .new_parameters import is_new
 
 KEYS = ('checkpoint', 'config')
 

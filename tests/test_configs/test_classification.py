@@ -12,7 +12,7 @@ from mmpretrain.structures import DataSample
 from mmpretrain.utils import register_all_modules
 
 from dynsp_mm.tooling import options as cli
-from dynsp_mm.training.new_parts import is_new
+from dynsp_mm.training.new_parameters import is_new
 
 VARIANTS = [
     (family, size, keep)

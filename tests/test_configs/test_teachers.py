@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from dynsp_mm import SpatialSparsityHook
 from dynsp_mm.tooling import options as cli
-from dynsp_mm.training.new_parts import is_new
+from dynsp_mm.training.new_parameters import is_new
 
 NAMES = sorted(path.stem for path in CONFIGS.glob('*_teacher.py'))
 SMALL = dict(

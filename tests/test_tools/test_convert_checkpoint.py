@@ -130,7 +130,7 @@ def test_dense_file_of_openmmlab(tmp_path):
     done = convert(*args, '--dry-run')
     assert done.returncode == 0, done.stderr
     assert (
-        'dropped  backbone.patch_embed.projection.weight (STViTSwin has no such part)\n'
+        'dropped  backbone.patch_embed.projection.weight (STViTSwin has no such parameter)\n'
         in done.stdout
     )
     block = 'backbone.stages.2.blocks.1.attn'

@@ -5,8 +5,8 @@
 
 Understands, by their keys: the releases of DynamicSwin and DynamicConvNeXt
 (raoyongming/DynamicViT) and of STViT-R (changsn/STViT-R and its object detection), official Swin
-and ConvNeXt, and files of mmdet, mmseg and mmpretrain, which become the dense part of a sparse
-model. SRC and DST end in .pth (or .pt) or .safetensors; no code from SRC runs.
+and ConvNeXt, and files of mmdet, mmseg and mmpretrain, which become the dense parameters of a
+sparse model. SRC and DST end in .pth (or .pt) or .safetensors; no code from SRC runs.
 
 Prints what becomes of every key: mapped, dropped with the reason, or missing, that is needed by
 the backbone and not in SRC, so that it starts new. An unknown key is an error. DST holds a model
@@ -71,15 +71,15 @@ def report(conversion, fit, kind):
     for old, new in conversion.mapped:
         name = new.removeprefix('backbone.')
         if new != name and name in fit.unused:
-            dropped.append((old, f'{kind} has no such part'))
+            dropped.append((old, f'{kind} has no such parameter'))
             continue
-        names = [f'backbone.{part}' for part in fit.split.get(name, ())] or [new]
+        names = [f'backbone.{new_name}' for new_name in fit.split.get(name, ())] or [new]
         print(f'mapped   {old} -> {", ".join(names)}')
         count += 1
     for old, reason in dropped:
         print(f'dropped  {old} ({reason})')
     for name in fit.new:
-        print(f'missing  backbone.{name} (a part that its network does not have; starts new)')
+        print(f'missing  backbone.{name} (its network does not have it; starts new)')
     for name in fit.missing:
         print(f'missing  backbone.{name} (not in SRC; starts new)')
     print(

@@ -4,7 +4,7 @@
     python tools/prepare_data.py coco --archives ~/downloads
     python tools/prepare_data.py imagenet --root /big/disk/imagenet --archives /big/disk
 
-Says of each part whether it is present, incomplete or missing, and for what is missing which
+Says of each item whether it is present, incomplete or missing, and for what is missing which
 archive to download and where to put it. Nothing is downloaded. With --archives, what is missing is
 unpacked from the archives of these names into the places where the libraries' configs look:
 
@@ -14,7 +14,7 @@ unpacked from the archives of these names into the places where the libraries' c
   imagenet  ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, and for the labels of the latter
             ILSVRC2012_devkit_t12.tar.gz or caffe_ilsvrc12.tar.gz
 
-A part appears when it is whole; a killed run goes on where it was when it is started again. What
+An item appears when it is whole; a killed run goes on where it was when it is started again. What
 exists is never changed. The images themselves are not decoded.
 
 Exit status: 0 complete, 1 something is missing or incomplete, 2 an error such as a damaged archive.

@@ -11,7 +11,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from ...backbones.base import Backbone
 from ...errors import UserError, check_choice, check_counts, check_number
-from ..new_parts import find_sparse_backbones
+from ..new_parameters import find_sparse_backbones
 
 # Share of the way from the start to the target, at a share of the span.
 CURVES = dict(

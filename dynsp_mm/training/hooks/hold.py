@@ -10,7 +10,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from ... import families
 from ...errors import UserError, check_counts
-from ..new_parts import new_parameters
+from ..new_parameters import new_parameters
 
 
 @HOOKS.register_module()

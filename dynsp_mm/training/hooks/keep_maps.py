@@ -16,7 +16,7 @@ from ...recording import DecisionLog, Recorder
 from ...sparsity import TokenPredictor
 from ...visualization.keep_maps import draw_decisions
 from ...visualization.panels import input_as_image
-from ..new_parts import find_sparse_backbones
+from ..new_parameters import find_sparse_backbones
 
 
 @HOOKS.register_module()

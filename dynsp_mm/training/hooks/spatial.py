@@ -16,7 +16,7 @@ from ...errors import UserError, check_number
 from ...recording import DecisionLog, record_decisions
 from ..distillation import Distillation, has_weight, parse_map_weight
 from ..losses import keep_ratio_loss
-from ..new_parts import find_sparse_backbones
+from ..new_parameters import find_sparse_backbones
 from ..teacher import TeacherSpec
 
 

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from toys import SWIN, Images, ToyModel
 
 from dynsp_mm import HoldPretrainedHook
-from dynsp_mm.training.new_parts import is_new
+from dynsp_mm.training.new_parameters import is_new
 
 LR, ITERATIONS, WARM_UP, EPOCHS = 1e-2, 2, 2, 5
 

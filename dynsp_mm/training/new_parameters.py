@@ -1,4 +1,4 @@
-"""Which parts of a sparse model are new, the others coming from a dense checkpoint."""
+"""Parameters that no dense checkpoint has: those of predictors and fast paths."""
 
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
