@@ -25,6 +25,8 @@ from .base import Backbone
 
 # (stage, block, arguments of a SwinBlock) -> block.
 BlockMaker = Callable[[int, int, dict], nn.Module]
+# (stage, blocks, arguments of PatchMerging or None) -> stage.
+StageMaker = Callable[[int, Sequence[nn.Module], dict | None], nn.Module]
 
 
 class SwinStage(BaseModule):
@@ -49,27 +51,6 @@ class SwinStage(BaseModule):
     def merge(self, tokens: Tensor, hw: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Patch merging where the stage has one."""
         return (tokens, hw) if self.downsample is None else self.downsample(tokens, hw)
-
-
-# (stage, blocks, arguments of PatchMerging or None) -> stage.
-StageMaker = Callable[[int, Sequence[nn.Module], dict | None], SwinStage]
-
-
-def make_swin_block(stage: int, block: int, cfg: dict) -> SwinBlock:
-    """The block of Swin at any place."""
-    return SwinBlock(**cfg)
-
-
-def make_swin_stage(
-    stage: int, blocks: Sequence[nn.Module], downsample_cfg: dict | None
-) -> SwinStage:
-    """The stage of Swin at any place."""
-    return SwinStage(blocks, downsample_cfg)
-
-
-def make_patch_embed(**cfg) -> nn.Module:
-    """The patch embedding of Swin."""
-    return PatchEmbed(**cfg)
 
 
 class SwinBackbone(Backbone):
@@ -172,9 +153,9 @@ class SwinBackbone(Backbone):
         pretrained: str | None = None,
         convert_weights: bool = False,
         init_cfg=None,
-        make_block: BlockMaker = make_swin_block,
-        make_stage: StageMaker = make_swin_stage,
-        make_stem: Callable[..., nn.Module] = make_patch_embed,
+        make_block: BlockMaker = lambda stage, block, cfg: SwinBlock(**cfg),
+        make_stage: StageMaker = lambda stage, blocks, merging: SwinStage(blocks, merging),
+        make_stem: Callable[..., nn.Module] = PatchEmbed,
         **sparsity,
     ):
         if pretrained is not None:

@@ -54,7 +54,8 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
             f'made sparse are {", ".join(swaps)}'
         )
     blocks = backbone.get('prune_blocks')
-    parse_keep_ratios(keep_ratios, 1 if isinstance(blocks, int) else len(blocks or (1, 2, 3)))
+    if not isinstance(backbone.get('prune_stage'), (list, tuple)):  # else building it checks
+        parse_keep_ratios(keep_ratios, [1 if isinstance(blocks, int) else len(blocks or (1, 2, 3))])
     backbone.update(changes)
     result = dict(model=dict(backbone=changes))
     hooks = list(cfg.get('custom_hooks') or [])

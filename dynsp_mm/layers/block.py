@@ -3,15 +3,29 @@
 Shape legend: B images, N positions of a map of size (H, W), C channels, M = B * N.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch.nn as nn
 import torch.utils.checkpoint as cp
+from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..prepared import Preparable, PreparedPath, PreparedWindowAttention
+
+
+def make_ffn(embed_dims: int, ratio: float, cfgs: Mapping) -> FFN:
+    """Mmcv's MLP with ``ratio * embed_dims`` hidden channels, without its residual and drop path.
+
+    Whoever runs a block adds these himself, once for all of its branches.
+    """
+    hidden = dict(feedforward_channels=int(embed_dims * ratio))
+    return FFN(
+        embed_dims,
+        add_identity=False,
+        **{**hidden, 'ffn_drop': 0.0, 'act_cfg': dict(type='GELU'), **cfgs},
+    )
 
 
 class PreparedBlock(NamedTuple):

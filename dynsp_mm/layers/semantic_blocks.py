@@ -15,7 +15,6 @@ import torch.nn.functional as F
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -35,6 +34,7 @@ from ..ops import (
 )
 from ..prepared import Preparable, PreparedPath, pack_after_norm
 from .attention import MultiheadAttention
+from .block import make_ffn
 
 
 class CrossAttention(MultiheadAttention):
@@ -125,16 +125,7 @@ class SemanticBlock(Preparable, BaseModule):
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.attn = CrossAttention(embed_dims, num_heads, **attn_cfgs)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FFN(
-            embed_dims,
-            add_identity=False,
-            **{
-                'feedforward_channels': int(embed_dims * ffn_ratio),
-                'ffn_drop': 0.0,
-                'act_cfg': dict(type='GELU'),
-                **ffn_cfgs,
-            },
-        )
+        self.ffn = make_ffn(embed_dims, ffn_ratio, ffn_cfgs)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor, *args) -> Tensor:

@@ -4,12 +4,11 @@ from typing import Any
 
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor
 
 from ..ops import Backend
 from ..prepared import PreparedPath
-from .block import Block, PreparedBlock
+from .block import Block, PreparedBlock, make_ffn
 from .fast_path import FastPath
 from .window_attention import ShiftWindowAttention
 
@@ -65,16 +64,9 @@ class SwinBlock(Block):
             }
         )
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        ffn_cfgs = {
-            'feedforward_channels': int(embed_dims * ffn_ratio),
-            'ffn_drop': 0.0,
-            'act_cfg': dict(type='GELU'),
-            **ffn_cfgs,
-        }
-        # Whoever runs the block adds residual and drop path, once for both paths.
-        self.ffn = FFN(embed_dims, add_identity=False, **ffn_cfgs)
+        self.ffn = make_ffn(embed_dims, ffn_ratio, ffn_cfgs)
         if fast_path:
-            self.fast_path = FastPath(embed_dims, eps=1e-5, drop_rate=ffn_cfgs['ffn_drop'])
+            self.fast_path = FastPath(embed_dims, eps=1e-5, drop_rate=ffn_cfgs.get('ffn_drop', 0.0))
 
     def mix(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Attention and its residual; updates are added to the sum."""

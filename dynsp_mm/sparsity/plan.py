@@ -1,6 +1,7 @@
 """Where a backbone decides, with what budget, and what each decision gates."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -115,12 +116,9 @@ class SparsityPlan:
         # Blocks are only looked at when something is to be pruned: a dense model may be shallow.
         if is_dense(keep_ratios):
             return cls((), selection, mixing)
-        if several:
-            blocks = _blocks_of_stages(prune_blocks, [depths[stage] for stage in stages])
-        else:
-            blocks = (parse_prune_blocks(prune_blocks, depths[prune_stage]),)
-        counts = [len(group) for group in blocks]
-        ratios = parse_keep_ratios(keep_ratios, counts if several else counts[0])
+        depths = [depths[stage] for stage in stages]
+        blocks = _blocks_of_stages(prune_blocks if several else [prune_blocks], depths, several)
+        ratios = parse_keep_ratios(keep_ratios, [len(group) for group in blocks])
         places = [(int(s), block) for s, group in zip(stages, blocks) for block in group]
         gates = [Gate(*place, chosen, ratio) for place, ratio in zip(places, ratios)]
         return cls(gates, selection, mixing)
@@ -139,8 +137,7 @@ class SparsityPlan:
                 'predictors; build it with keep_ratios'
             )
         counts = [len(self.blocks(stage)) for stage in self.stages]
-        ratios = parse_keep_ratios(value, counts if len(counts) > 1 else counts[0])
-        ratios = ratios or (1.0,) * len(self.gates)
+        ratios = parse_keep_ratios(value, counts) or (1.0,) * len(self.gates)
         self.gates = tuple(gate._replace(ratio=r) for gate, r in zip(self.gates, ratios))
 
     # ------------------------------------------------------------------ places
@@ -214,14 +211,12 @@ def is_dense(keep_ratios: KeepRatios) -> bool:
     return keep_ratios == 1 if _is_number(keep_ratios) else keep_ratios is None
 
 
-def parse_keep_ratios(
-    keep_ratios: KeepRatios, count: int | Sequence[int]
-) -> tuple[float, ...] | None:
+def parse_keep_ratios(keep_ratios: KeepRatios, counts: Sequence[int]) -> tuple[float, ...] | None:
     """Checks keep ratios and expands a single number.
 
     Args:
         keep_ratios: See :meth:`SparsityPlan.parse`. A number is rounded to 6 decimals.
-        count: Number of predictors, or that of each sparse stage.
+        counts: Number of predictors of each sparse stage.
 
     Returns:
         One ratio for each predictor, or None for dense.
@@ -232,25 +227,20 @@ def parse_keep_ratios(
     """
     if is_dense(keep_ratios):
         return None
-    if isinstance(count, int):
-        return _ratios_of_stage(keep_ratios, count)
-    if isinstance(keep_ratios, (list, tuple)):
-        if not any(isinstance(entry, (list, tuple)) for entry in keep_ratios):  # one for each
-            if len(keep_ratios) != sum(count):
-                raise UserError(
-                    f'keep_ratios={keep_ratios!r}: needs one ratio for each of the {sum(count)} '
-                    f'predictors of {len(count)} stages; got {len(keep_ratios)}'
-                )
-            ends = [sum(count[: i + 1]) for i in range(len(count))]
-            keep_ratios = [keep_ratios[end - n : end] for end, n in zip(ends, count)]
-        if len(keep_ratios) != len(count):
-            raise UserError(
-                f'keep_ratios={keep_ratios!r}: needs one entry for each of the {len(count)} '
-                f'sparse stages; got {len(keep_ratios)}'
-            )
-    else:
-        keep_ratios = [keep_ratios] * len(count)
-    return tuple(r for entry, n in zip(keep_ratios, count) for r in _ratios_of_stage(entry, n))
+    entries = [keep_ratios] * len(counts)
+    if len(counts) > 1 and isinstance(keep_ratios, (list, tuple)):
+        entries, needed = keep_ratios, len(counts)
+        what = f'entry for each of the {needed} sparse stages'
+        flat = not any(isinstance(entry, (list, tuple)) for entry in entries)
+        if flat:
+            needed = sum(counts)
+            what = f'ratio for each of the {needed} predictors of {len(counts)} stages'
+        if len(entries) != needed:
+            raise UserError(f'keep_ratios={keep_ratios!r}: needs one {what}; got {len(entries)}')
+        if flat:
+            rest = iter(entries)
+            entries = [tuple(islice(rest, count)) for count in counts]
+    return tuple(r for entry, n in zip(entries, counts) for r in _ratios_of_stage(entry, n))
 
 
 def _ratios_of_stage(keep_ratios: float | Sequence[float], count: int) -> tuple[float, ...]:
@@ -321,16 +311,19 @@ def _published_blocks(depth: int) -> tuple[int, ...]:
 
 
 def _blocks_of_stages(
-    prune_blocks: None | Sequence[Sequence[int] | None], depths: Sequence[int]
-) -> tuple[tuple[int, ...], ...]:
+    prune_blocks: None | Sequence[Sequence[int] | None], depths: Sequence[int], several: bool
+) -> list[tuple[int, ...]]:
     entries = [None] * len(depths) if prune_blocks is None else prune_blocks
     if not isinstance(entries, (list, tuple)) or len(entries) != len(depths):
         raise UserError(
             f'prune_blocks={prune_blocks!r}: needs a tuple of block indices for each of the '
             f'{len(depths)} sparse stages'
         )
-    shallow = [
-        tuple(b for b in _published_blocks(depth) if b < depth) or (0,) if entry is None else entry
-        for entry, depth in zip(entries, depths)
-    ]
-    return tuple(parse_prune_blocks(entry, depth) for entry, depth in zip(shallow, depths))
+    if several:
+        entries = [
+            tuple(b for b in _published_blocks(depth) if b < depth) or (0,)
+            if entry is None
+            else entry
+            for entry, depth in zip(entries, depths)
+        ]
+    return [parse_prune_blocks(entry, depth) for entry, depth in zip(entries, depths)]

@@ -44,6 +44,9 @@ def test_several_stages():
     assert plan.keep_ratios == (0.8, 0.6, 0.8, 0.6, 0.4)
     plan.keep_ratios = 1.0
     assert plan.keep_ratios == (1.0,) * 5
+    plan = SparsityPlan.parse(DEPTHS, (1.0, 0.5), (1, 3))  # one predictor each
+    assert plan.keep_ratios == (1.0, 0.5)
+    plan = SparsityPlan.parse(DEPTHS, 0.7, prune_stage=(1, 2), prune_blocks=((0, 1), None))
     assert list(plan.schedule(2, range(5)).sites) == [2, 4, 6]
     assert [site.predictor for site in plan.schedule(2, range(5)).sites.values()] == [2, 3, 4]
     assert plan.predictors_of(1, range(5)) == [0, 1]
@@ -81,7 +84,7 @@ def test_a_dense_plan_takes_no_ratios():
 
 
 def test_single_numbers_are_rounded():
-    assert parse_keep_ratios(0.7, 3) == (0.7, 0.5, 0.3)
+    assert parse_keep_ratios(0.7, [3]) == (0.7, 0.5, 0.3)
 
 
 def test_blocks_that_a_unit_cannot_serve():
