@@ -182,13 +182,9 @@ class SwinBackbone(Backbone):
         self.out_after_downsample = out_after_downsample
         self.use_abs_pos_embed = use_abs_pos_embed
         self.interpolate_mode = interpolate_mode
-        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages - (
-            not self.mmdet_style
-        ):
-            raise UserError(
-                f'frozen_stages={frozen_stages!r}: must lie in -1 .. '
-                f'{num_stages - (not self.mmdet_style)}'
-            )
+        most = num_stages - (not self.mmdet_style)
+        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= most:
+            raise UserError(f'frozen_stages={frozen_stages!r}: must lie in -1 .. {most}')
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         if pad_small_map is None:
@@ -196,15 +192,7 @@ class SwinBackbone(Backbone):
         # mmpretrain's norm_cfg and drop_rate do not reach into the blocks.
         inner_norm = norm_cfg if self.mmdet_style else dict(type='LN')
         inner_drop = drop_rate if self.mmdet_style else 0.0
-        # mmpretrain's patch merging has the stride of its kernel, 2 unless configured.
-        strides = tuple(
-            strides or (patch_size,) + (2 if self.mmdet_style else None,) * (num_stages - 1)
-        )
-        if len(strides) != num_stages or strides[0] != patch_size:
-            raise UserError(
-                f'strides={strides!r}: needs one stride per stage, the first equal '
-                f'to patch_size={patch_size}'
-            )
+        strides = self._resolve_strides(strides, patch_size)
 
         self.patch_embed = make_stem(
             **{
@@ -246,17 +234,8 @@ class SwinBackbone(Backbone):
                 make_block(i, j, {'drop_path': next(drop_paths), **cfgs[j]}) for j in range(depth)
             ]
             self.plan.check(i, blocks)
-            downsample_cfg = None
-            merged = i + (not self.MERGES_FIRST)  # the stage of the merged map
-            if 0 < merged < num_stages:
-                downsample_cfg = {
-                    'in_channels': self.widths[merged - 1],
-                    'out_channels': self.widths[merged],
-                    'stride': strides[merged],
-                    'norm_cfg': inner_norm if patch_norm else None,
-                    **extra.get('downsample_cfg', self.DOWNSAMPLE_CFG),
-                }
-            self.stages.append(make_stage(i, blocks, downsample_cfg))
+            merging = self._merging_cfg(i, extra, strides, inner_norm if patch_norm else None)
+            self.stages.append(make_stage(i, blocks, merging))
         self.num_features = list(self.widths)
         if out_after_downsample:
             self.num_features = [*self.widths[1:], self.widths[-1]]
@@ -297,6 +276,35 @@ class SwinBackbone(Backbone):
                 f'{", ".join(sorted(known))}'
             )
         return stage_cfgs
+
+    def _resolve_strides(
+        self, strides: Sequence[int] | None, patch_size: int | tuple[int, int]
+    ) -> tuple:
+        """Strides of the stem and of each patch merging."""
+        # mmpretrain's patch merging has the stride of its kernel, 2 unless configured.
+        later = (2 if self.mmdet_style else None,) * (len(self.depths) - 1)
+        strides = tuple(strides or (patch_size, *later))
+        if len(strides) != len(self.depths) or strides[0] != patch_size:
+            raise UserError(
+                f'strides={strides!r}: needs one stride per stage, the first equal '
+                f'to patch_size={patch_size}'
+            )
+        return strides
+
+    def _merging_cfg(
+        self, stage: int, extra: Mapping, strides: Sequence, norm_cfg: dict | None
+    ) -> dict | None:
+        """Arguments of the patch merging in a stage; None where it has none."""
+        merged = stage + (not self.MERGES_FIRST)  # the stage of the merged map
+        if not 0 < merged < len(self.depths):
+            return None
+        return {
+            'in_channels': self.widths[merged - 1],
+            'out_channels': self.widths[merged],
+            'stride': strides[merged],
+            'norm_cfg': norm_cfg,
+            **extra.get('downsample_cfg', self.DOWNSAMPLE_CFG),
+        }
 
     def _block_cfgs(self, stage: int, extra: Mapping, common: Mapping) -> list[dict]:
         """Arguments of the blocks of a stage.
