@@ -170,7 +170,8 @@ class Family:
         min_side: Least side of an image in pixels.
         spatial: Names of its predictors and cheap paths; None where it has none.
         semantic: Whether it works on semantic tokens, which can be drawn.
-        ratios: What one number r of ``keep_ratios`` means: 'hierarchical' is (r, r - 0.2, ...).
+        ratios: What one number r of ``keep_ratios`` means: 'hierarchical' is (r, r - 0.2, ...),
+            'geometric' (r, r^2, ...).
     """
 
     name: str
@@ -266,8 +267,7 @@ def of(module: nn.Module | type) -> Family | None:
 
 def takes_decisions(module: nn.Module) -> bool:
     """Whether a module is a backbone with predictors, by its plan of sparsity."""
-    plan = getattr(module, 'plan', None)
-    return plan is not None and bool(plan.gates)
+    return bool(getattr(getattr(module, 'plan', None), 'gates', ()))
 
 
 def named_like(names: Iterable[str]) -> Family | None:

@@ -63,6 +63,8 @@ class ToyNet(Backbone):
             )
             for i, depth in enumerate(self.depths)
         )
+        for i, level in enumerate(self.levels):
+            self.plan.check(i, level)
         for i in self.out_indices:
             self.add_module(f'out{i}', nn.LayerNorm(width * 2**i))
 

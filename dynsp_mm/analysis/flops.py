@@ -26,7 +26,7 @@ def count_macs(model: nn.Module, *inputs: Any) -> int:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        # Fused attention kernels on the CPU count as nothing, nor do products of folded forms.
+        # Fused attention kernels on the CPU count as nothing, nor do products of prepared forms.
         with (
             torch.no_grad(),
             math_attention(),

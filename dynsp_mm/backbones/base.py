@@ -10,13 +10,13 @@ from torch import Tensor
 
 from .. import families
 from ..checkpoints import adapt_state_dict, load_pretrained
-from ..errors import UserError
+from ..errors import UserError, check_choice
 from ..layers import FastPath
-from ..ops import find_backend
+from ..ops import Selection, find_backend
 from ..prepared import Preparable
 from ..prepared import release_weights as release
 from ..sparsity import SparsityPlan, TokenPredictor
-from ..sparsity.plan import ARGUMENTS, KeepRatios
+from ..sparsity.plan import ARGUMENTS, MIXINGS, KeepRatios
 
 
 class Backbone(BaseModule):
@@ -68,7 +68,9 @@ class Backbone(BaseModule):
             UserError: An argument has another name, or is out of its range.
         """
         refuse_unknown(type(self), {k: v for k, v in arguments.items() if k not in ARGUMENTS})
-        self.plan = SparsityPlan.parse(depths, **arguments)
+        card = families.of(self)
+        rule = card.ratios if card else 'hierarchical'
+        self.plan = SparsityPlan.parse(depths, **arguments, rule=rule)
         # Outside the stages, where the libraries' layer-decay constructors parse names.
         self.token_predictors = self.plan.make_predictors(widths, predictor_eps)
 
@@ -80,6 +82,24 @@ class Backbone(BaseModule):
     @keep_ratios.setter
     def keep_ratios(self, value: KeepRatios) -> None:
         self.plan.keep_ratios = value
+
+    @property
+    def selection(self) -> Selection:
+        """Rule of selection at inference. May be set."""
+        return self.plan.selection
+
+    @selection.setter
+    def selection(self, value: str | Mapping | Selection) -> None:
+        self.plan.selection = Selection.parse(value)
+
+    @property
+    def mixing(self) -> str:
+        """How both paths run in training. May be set."""
+        return self.plan.mixing
+
+    @mixing.setter
+    def mixing(self, value: str) -> None:
+        self.plan.mixing = check_choice('mixing', value, MIXINGS)
 
     # ------------------------------------------------------------------ input
     def _check_input(self, x: Tensor, channels: int) -> None:
@@ -132,7 +152,7 @@ class Backbone(BaseModule):
             This backbone, in eval mode.
 
         Raises:
-            ValueError: For an unknown backend, or one that cannot run here.
+            UserError: For an unknown backend, or one that cannot run here.
             RuntimeError: The weights were released before.
         """
         parameter = next(self.parameters())

@@ -240,7 +240,7 @@ class STViTSwin(SwinBackbone):
             blocks 2 to 6.
 
     Raises:
-        ValueError: For arguments out of their range; each message names argument, value, rule.
+        UserError: For arguments out of their range; each message names argument, value, rule.
     """
 
     def __init__(

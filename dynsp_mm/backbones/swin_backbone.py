@@ -250,6 +250,11 @@ class SwinBackbone(Backbone):
     def _resolve_arch(cls, arch: None | str | Mapping, widths: dict) -> dict:
         """The size, from ``arch`` or from mmdet's arguments."""
         card = families.of(cls)
+        if card is None:
+            raise UserError(
+                f'{cls.__name__} has no card in dynsp_mm.families: register one, or inherit '
+                'from the class of a family'
+            )
         given = {key: value for key, value in widths.items() if value is not None}
         if given and arch is not None:
             raise UserError(f'arch={arch!r}: give either arch or {", ".join(given)}')

@@ -35,6 +35,8 @@ def config(name: str) -> str:
             f'{name}: a config of {package} is named with its folder, such as '
             'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         )
+    if Path(path).is_absolute() or '..' in Path(path).parts:
+        raise UserError(f'{name}: must be a path below the folder of configs')
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise UserError(f'{name}: package {package} is not installed')

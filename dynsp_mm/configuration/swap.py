@@ -53,9 +53,10 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
             f'{cfg.filename}: model.backbone is a {kind}{f" ({why})" if why else ""}; what can be '
             f'made sparse are {", ".join(swaps)}'
         )
-    blocks = backbone.get('prune_blocks')
+    blocks, card = backbone.get('prune_blocks'), families.get(changes.get('type', name))
     if not isinstance(backbone.get('prune_stage'), (list, tuple)):  # else building it checks
-        parse_keep_ratios(keep_ratios, [1 if isinstance(blocks, int) else len(blocks or (1, 2, 3))])
+        count = 1 if isinstance(blocks, int) else len(blocks or (1, 2, 3))
+        parse_keep_ratios(keep_ratios, [count], card.ratios)
     backbone.update(changes)
     result = dict(model=dict(backbone=changes))
     hooks = list(cfg.get('custom_hooks') or [])

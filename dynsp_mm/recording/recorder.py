@@ -50,7 +50,7 @@ class Recorder:
 
         Raises:
             RuntimeError: The recorder is open already.
-            ValueError: A module to listen to is none of the model's.
+            UserError: A module to listen to is none of the model's.
         """
         if self._handles:
             raise RuntimeError('the recorder is open already')

@@ -15,6 +15,11 @@ from .runner import DENSE_SCHEDULE, Schedule, Site
 from .units import Unit, find_unit
 
 MIXINGS = ('two_stream', 'merged')
+# What one number r stands for at predictor k: in text, and as a function of r and k.
+RATIO_RULES = {
+    'hierarchical': ('r - 0.2 * k', lambda r, k: r - 0.2 * k),  # arXiv 2207.01580
+    'geometric': ('r ** (k + 1)', lambda r, k: r ** (k + 1)),  # arXiv 2106.02034
+}
 TOPK = Selection()
 KeepRatios = None | float | Sequence[float] | Sequence[Sequence[float]]
 
@@ -42,6 +47,7 @@ class SparsityPlan:
         gates: The decisions, by stage and block.
         selection: Rule of selection at inference.
         mixing: 'two_stream' or 'merged', see :func:`~dynsp_mm.sparsity.runner.run_blocks`.
+        rule: Name of what one number for all keep ratios means, of :data:`RATIO_RULES`.
 
     Attributes:
         supervised: Whether something holds the keep ratios in training, such as the hook of
@@ -49,9 +55,14 @@ class SparsityPlan:
     """
 
     def __init__(
-        self, gates: Sequence[Gate] = (), selection: Selection = TOPK, mixing: str = 'merged'
+        self,
+        gates: Sequence[Gate] = (),
+        selection: Selection = TOPK,
+        mixing: str = 'merged',
+        rule: str = 'hierarchical',
     ):
         self.gates = tuple(gates)
+        self.rule = rule
         self.selection = selection
         self.mixing = mixing
         self.supervised = False
@@ -66,6 +77,7 @@ class SparsityPlan:
         selection: str | Mapping | Selection = 'topk',
         mixing: str = 'merged',
         unit: str = 'dual_path',
+        rule: str = 'hierarchical',
     ) -> 'SparsityPlan':
         """Reads the arguments of spatial sparsity, which all backbones share.
 
@@ -73,8 +85,8 @@ class SparsityPlan:
             depths: Blocks of each stage.
             keep_ratios: Share of positions on the slow path: None or 1.0 for the dense network;
                 a tuple with a ratio for each predictor, in order; or one number r, which means
-                (r, r - 0.2, r - 0.4, ...) in each sparse stage. Several stages may have a tuple
-                each.
+                (r, r - 0.2, r - 0.4, ...) in each sparse stage, or what ``rule`` says. Several
+                stages may have a tuple each.
             prune_stage: Index of the sparse stage, or the indices of several.
             prune_blocks: Blocks of the stage with a predictor before them, for several stages a
                 tuple each. None means ``k * max(1, depth // 9)`` for k = 1, 2, 3, the published
@@ -90,6 +102,7 @@ class SparsityPlan:
             unit: What decisions gate: 'dual_path', where fast positions take a linear layer
                 instead of the MLP; 'skip_block', where they pass blocks unchanged; or the name
                 of another unit that was registered.
+            rule: Rule of the family for one number, of :data:`RATIO_RULES`; no argument of users.
 
         Raises:
             UserError: An argument is out of its range; the message names argument, value, rule.
@@ -107,7 +120,7 @@ class SparsityPlan:
                     f'0 .. {len(depths) - 1}' + (', or several of them' if several else '')
                 )
         if not stages or any(b <= a for a, b in zip(stages, stages[1:])):
-            raise UserError(f'prune_stage={prune_stage!r}: stage indices must ascend')
+            raise UserError(f'prune_stage={prune_stage!r}: must be ascending indices, one or more')
         selection = Selection.parse(selection)
         check_choice('mixing', mixing, MIXINGS)
         chosen = find_unit(unit)
@@ -115,13 +128,13 @@ class SparsityPlan:
             raise UserError(f"mixing='two_stream': unit={unit!r} has one map; take 'merged'")
         # Blocks are only looked at when something is to be pruned: a dense model may be shallow.
         if is_dense(keep_ratios):
-            return cls((), selection, mixing)
+            return cls((), selection, mixing, rule)
         depths = [depths[stage] for stage in stages]
         blocks = _blocks_of_stages(prune_blocks if several else [prune_blocks], depths, several)
-        ratios = parse_keep_ratios(keep_ratios, [len(group) for group in blocks])
+        ratios = parse_keep_ratios(keep_ratios, [len(group) for group in blocks], rule)
         places = [(int(s), block) for s, group in zip(stages, blocks) for block in group]
         gates = [Gate(*place, chosen, ratio) for place, ratio in zip(places, ratios)]
-        return cls(gates, selection, mixing)
+        return cls(gates, selection, mixing, rule)
 
     # ------------------------------------------------------------------ budgets
     @property
@@ -137,7 +150,7 @@ class SparsityPlan:
                 'predictors; build it with keep_ratios'
             )
         counts = [len(self.blocks(stage)) for stage in self.stages]
-        ratios = parse_keep_ratios(value, counts) or (1.0,) * len(self.gates)
+        ratios = parse_keep_ratios(value, counts, self.rule) or (1.0,) * len(self.gates)
         self.gates = tuple(gate._replace(ratio=r) for gate, r in zip(self.gates, ratios))
 
     # ------------------------------------------------------------------ places
@@ -211,12 +224,15 @@ def is_dense(keep_ratios: KeepRatios) -> bool:
     return keep_ratios == 1 if _is_number(keep_ratios) else keep_ratios is None
 
 
-def parse_keep_ratios(keep_ratios: KeepRatios, counts: Sequence[int]) -> tuple[float, ...] | None:
+def parse_keep_ratios(
+    keep_ratios: KeepRatios, counts: Sequence[int], rule: str = 'hierarchical'
+) -> tuple[float, ...] | None:
     """Checks keep ratios and expands a single number.
 
     Args:
         keep_ratios: See :meth:`SparsityPlan.parse`. A number is rounded to 6 decimals.
         counts: Number of predictors of each sparse stage.
+        rule: What one number means, of :data:`RATIO_RULES`.
 
     Returns:
         One ratio for each predictor, or None for dense.
@@ -228,28 +244,36 @@ def parse_keep_ratios(keep_ratios: KeepRatios, counts: Sequence[int]) -> tuple[f
     if is_dense(keep_ratios):
         return None
     entries = [keep_ratios] * len(counts)
-    if len(counts) > 1 and isinstance(keep_ratios, (list, tuple)):
+    nested = isinstance(keep_ratios, (list, tuple)) and any(
+        isinstance(entry, (list, tuple)) for entry in keep_ratios
+    )
+    if nested or (len(counts) > 1 and isinstance(keep_ratios, (list, tuple))):
         entries, needed = keep_ratios, len(counts)
         what = f'entry for each of the {needed} sparse stages'
-        flat = not any(isinstance(entry, (list, tuple)) for entry in entries)
-        if flat:
+        if not nested:
             needed = sum(counts)
             what = f'ratio for each of the {needed} predictors of {len(counts)} stages'
         if len(entries) != needed:
             raise UserError(f'keep_ratios={keep_ratios!r}: needs one {what}; got {len(entries)}')
-        if flat:
+        if not nested:
             rest = iter(entries)
             entries = [tuple(islice(rest, count)) for count in counts]
-    return tuple(r for entry, n in zip(entries, counts) for r in _ratios_of_stage(entry, n))
+        # A stage that keeps everything still has its predictors.
+        entries = [(1.0,) * n if is_dense(entry) else entry for entry, n in zip(entries, counts)]
+    return tuple(r for entry, n in zip(entries, counts) for r in _ratios_of_stage(entry, n, rule))
 
 
-def _ratios_of_stage(keep_ratios: float | Sequence[float], count: int) -> tuple[float, ...]:
+def _ratios_of_stage(
+    keep_ratios: float | Sequence[float], count: int, rule: str
+) -> tuple[float, ...]:
     if _is_number(keep_ratios):
-        ratios = tuple(round(float(keep_ratios) - 0.2 * k, 6) for k in range(count))
+        text, ratio_at = RATIO_RULES[rule]
+        ratios = tuple(round(ratio_at(float(keep_ratios), k), 6) for k in range(count))
         if not (keep_ratios < 1 and ratios[-1] > 0):
+            least = 0.2 * (count - 1) if rule == 'hierarchical' else 0
             raise UserError(
-                f'keep_ratios={keep_ratios!r}: one number r stands for r - 0.2 * k at predictor '
-                f'k = 0 .. {count - 1}, so it must lie in ({0.2 * (count - 1):g}, 1]; give a tuple '
+                f'keep_ratios={keep_ratios!r}: one number r stands for {text} at predictor '
+                f'k = 0 .. {count - 1}, so it must lie in ({least:g}, 1]; give a tuple '
                 f'of {count} ratios for other budgets'
             )
         return ratios

@@ -82,8 +82,10 @@ def run_blocks(
             stream = stream._replace(owned=stream.owned and not _is_seen(site.predictor))
         # A module around a block may use its input afterwards, and so may a hook.
         known = isinstance(block, Block) and not is_compiling() and not is_watched(block)
-        stream = block(stream._replace(owned=stream.owned and known), unit, decision)
-        stream = stream._replace(owned=known)
+        given = stream._replace(owned=stream.owned and known)
+        stream = block(given, unit, decision)
+        made = given.owned or stream.tokens is not given.tokens  # a unit may hand its input on
+        stream = stream._replace(owned=known and made)
     return stream._replace(tokens=stream.merged(decision), fast=None)
 
 

@@ -73,8 +73,10 @@ def register_unit(cls: type[Unit]) -> type[Unit]:
     """Class decorator: makes a unit known under its name.
 
     Raises:
-        UserError: It has no name, or another one has it.
+        UserError: It is no :class:`Unit`, has no name, or another one has the name.
     """
+    if not issubclass(cls, Unit):
+        raise UserError(f'unit {cls.__name__}: must inherit from Unit')
     if not cls.name or cls.name in UNITS:
         raise UserError(f'unit={cls.name!r} of {cls.__name__}: must be a name of its own')
     UNITS[cls.name] = cls()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, Registry, init_default_scope
 from mmengine.runner import set_random_seed
 from mmengine.utils import import_modules_from_strings
 
@@ -52,21 +52,25 @@ def input_size(cfg: Config) -> tuple[int, int]:
     raise UserError(f'{cfg.filename}: no transform of the test pipeline names a size')
 
 
-def check_arguments(config: Any) -> None:
+def check_arguments(config: Any, root: Registry = MODELS) -> None:
     """Checks the arguments of this package's classes that a config names, however deep.
+
+    Args:
+        config: Config, or a list of configs.
+        root: Registry of the classes.
 
     Raises:
         UserError: A class does not take one of them.
     """
     if isinstance(config, (list, tuple)):
         for item in config:
-            check_arguments(item)
+            check_arguments(item, root)
     elif isinstance(config, dict):
         for item in config.values():
-            check_arguments(item)
+            check_arguments(item, root)
         kind = config.get('type')
         if isinstance(kind, str):
-            with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
+            with root.switch_scope_and_registry(config.get('_scope_')) as registry:
                 kind = registry.get(kind)
         if inspect.isclass(kind) and kind.__module__.partition('.')[0] == PACKAGE:
             _check_signature(kind, config)

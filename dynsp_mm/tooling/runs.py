@@ -37,7 +37,7 @@ def run_tool(main):
 def find_mistake(error):
     """The :class:`UserError` in a chain of exceptions that says best what is wrong, or None."""
     while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     # This package raises errors 'from' others. One raised while another was handled is a copy
     # that some releases of mmengine's registry make, with the place of a class before the text.
     while error and not error.__suppress_context__ and isinstance(error.__context__, UserError):
@@ -182,6 +182,9 @@ def build_runner(cfg, whole=False):
         runner_class = type(runner_class.__name__, (ReadsAnyCheckpoint, runner_class), {})
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         check_arguments(cfg.get('model'))
+        for hook in cfg.get('custom_hooks') or []:
+            if isinstance(hook, dict):  # the runner takes the priority out
+                check_arguments({k: v for k, v in hook.items() if k != 'priority'}, HOOKS)
     try:
         runner = runner_class.from_cfg(cfg)
     except (ImportError, KeyError, OSError, RuntimeError) as error:

@@ -93,7 +93,7 @@ def test_ragged_budgets_differ(name):
 
 def decisive(model):
     """Predictors that disagree about positions: decisions change from one to the next."""
-    model.plan.selection = type(model.plan.selection)('threshold', 0.5)
+    model.selection = type(model.selection)('threshold', 0.5)
     return model
 
 
@@ -188,7 +188,7 @@ def test_training_and_inference_agree_while_decisions_stand(name, keep):
     with torch.no_grad():
         for predictor in model.token_predictors:
             predictor.head[-1].bias.copy_(torch.tensor([shift, -shift]))
-    model.plan.selection = type(model.plan.selection)('threshold', 0.5)
+    model.selection = type(model.selection)('threshold', 0.5)
     image = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         trained, inferred = model.train()(image), model.eval()(image)

@@ -121,3 +121,11 @@ def test_bases_that_mmengine_does_not_know(tmp_path, base):
     recipe = re.escape("_base_ = __import__('dynsp_mm').config('NAME')")
     with pytest.raises(UserError, match=recipe):
         read_config(str(path))
+
+
+@pytest.mark.parametrize(
+    'name', ['/etc/passwd', '../setup.py', 'mmdet::/etc/passwd', 'mmdet::a/../b']
+)
+def test_paths_stay_below_the_configs(name):
+    with pytest.raises(UserError, match='must be a path below the folder of configs'):
+        config(name)

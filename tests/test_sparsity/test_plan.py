@@ -46,6 +46,9 @@ def test_several_stages():
     assert plan.keep_ratios == (1.0,) * 5
     plan = SparsityPlan.parse(DEPTHS, (1.0, 0.5), (1, 3))  # one predictor each
     assert plan.keep_ratios == (1.0, 0.5)
+    plan = SparsityPlan.parse(DEPTHS, ((0.7,), 1.0, None), (1, 2, 3))  # whole stages that keep all
+    assert plan.keep_ratios == (0.7, 1.0, 1.0, 1.0, 1.0)
+    assert SparsityPlan.parse(DEPTHS, ((0.7, 0.5, 0.3),), [2]).keep_ratios == (0.7, 0.5, 0.3)
     plan = SparsityPlan.parse(DEPTHS, 0.7, prune_stage=(1, 2), prune_blocks=((0, 1), None))
     assert list(plan.schedule(2, range(5)).sites) == [2, 4, 6]
     assert [site.predictor for site in plan.schedule(2, range(5)).sites.values()] == [2, 3, 4]
@@ -59,8 +62,8 @@ def test_a_shallow_stage_of_several_has_a_predictor():
 @pytest.mark.parametrize(
     'arguments,message',
     [
-        (dict(prune_stage=()), r'prune_stage=\(\): stage indices must ascend'),
-        (dict(prune_stage=(2, 1)), r'prune_stage=\(2, 1\): stage indices must ascend'),
+        (dict(prune_stage=()), r'prune_stage=\(\): must be ascending indices, one or more'),
+        (dict(prune_stage=(2, 1)), r'prune_stage=\(2, 1\): must be ascending indices'),
         (dict(prune_stage=(1, 4)), r'=\(1, 4\): must be the index of a stage, 0 .. 3, or'),
         (dict(prune_stage=True), 'prune_stage=True: must be the index'),
         (dict(prune_stage=(1, 2), prune_blocks=((1,), (18,))), 'block 18 is beyond'),
@@ -81,6 +84,15 @@ def test_bad_arguments(arguments, message):
 def test_a_dense_plan_takes_no_ratios():
     with pytest.raises(UserError, match='built dense'):
         SparsityPlan().keep_ratios = 0.7
+
+
+def test_a_family_says_what_one_number_means():
+    plan = SparsityPlan.parse(DEPTHS, 0.7, rule='geometric')
+    assert plan.keep_ratios == (0.7, 0.49, 0.343)
+    plan.keep_ratios = 0.3
+    assert plan.keep_ratios == (0.3, 0.09, 0.027)
+    with pytest.raises(UserError, match=r'=1.5: .* r \*\* \(k \+ 1\) .* lie in \(0, 1\]'):
+        SparsityPlan.parse(DEPTHS, 1.5, rule='geometric')
 
 
 def test_single_numbers_are_rounded():

@@ -11,7 +11,7 @@ from dynsp_mm.errors import UserError
 from dynsp_mm.layers import ConvNeXtBlock, SwinBlock, SwinBlockV2
 from dynsp_mm.ops import find_backend
 from dynsp_mm.prepared import unprepared
-from dynsp_mm.sparsity import UNITS, TokenStream, Unit, register_unit
+from dynsp_mm.sparsity import UNITS, TokenStream, Unit, register_unit, run_blocks
 from dynsp_mm.sparsity.units import DENSE
 
 GRID = (8, 9)
@@ -167,6 +167,34 @@ def test_a_new_unit_needs_its_class_alone(config, toy_unit):
         whole = model(image)
     assert all(relative_error(a, b) < 1e-5 for a, b in zip(prepared, plain))
     assert relative_error(whole[3], plain[3]) > 1e-3
+
+
+def test_a_unit_that_hands_its_stream_on_leaves_the_input():
+    """What nobody made is nobody's to write into."""
+
+    class Pass(Unit):
+        def run(self, block, stream, decision):
+            return stream
+
+    stage = MODELS.build(dict(SWIN)).eval().prepare_for_inference('eager').stages[0]
+    tokens = torch.randn(1, 64, 16)
+    before = tokens.clone()
+
+    class Passing(torch.nn.Module):
+        def forward(self, stream, unit, decision):
+            return Pass().run(None, stream, decision)
+
+    first, second = stage.blocks
+    first.forward = lambda stream, unit, decision: Pass().run(first, stream, decision)
+    with torch.no_grad():
+        run_blocks([first, second], TokenStream(tokens, (8, 8)))
+        run_blocks([Passing(), second], TokenStream(tokens, (8, 8)))
+    assert torch.equal(tokens, before)
+
+
+def test_what_is_no_unit():
+    with pytest.raises(UserError, match='unit int: must inherit from Unit'):
+        register_unit(int)
 
 
 def test_names_of_units_are_their_own(toy_unit):

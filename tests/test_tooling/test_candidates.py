@@ -203,7 +203,7 @@ def test_weights_of_a_checkpoint(tmp_path):
         ),
         ('dynamic_swin_t@sparse=x', "dynamic_swin_t@sparse=x: 'x': must be a number"),
         ('dynamic_swin_t@sparse=', "dynamic_swin_t@sparse=: '': must be a number"),
-        ('dynamic_swin_t@model.neck.a=1', 'a backbone without config has no other parts'),
+        ('dynamic_swin_t@model.neck.a=1', 'a backbone without config has nothing else'),
         ('net.py@sparse=2', '--sparse 2: keep_ratios=2.0: one number r stands for'),
         ('empty.py', 'empty.py: model must be set'),
         ('whole.py', 'whole.py: has no model.backbone'),

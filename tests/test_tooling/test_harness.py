@@ -2,7 +2,7 @@
 
 import pytest
 from in_memory import SCOPE
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import HOOKS, MODELS, init_default_scope
 
 from dynsp_mm.errors import UserError
 from dynsp_mm.tooling.harness import build, check_arguments
@@ -43,6 +43,12 @@ def test_arguments_of_this_package_are_checked_wherever_they_stand():
             check_arguments(config)
     with pytest.raises(UserError, match='widht=3'):
         build(bad)
+
+
+def test_arguments_of_hooks():
+    with pytest.raises(UserError, match=r'^SpatialSparsityHook: unknown argument\(s\) foo=1$'):
+        check_arguments(dict(type='SpatialSparsityHook', foo=1), HOOKS)
+    check_arguments(dict(type='SpatialSparsityHook', keep_ratio_weight=1), HOOKS)
 
 
 def test_what_is_left_to_others():

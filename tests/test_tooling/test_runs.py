@@ -254,6 +254,14 @@ def test_find_mistake():
         except UserError as error:
             raise RuntimeError('lost') from error
 
+    def hidden():
+        try:
+            raise UserError('inner')
+        except UserError:
+            raise RuntimeError('disk full') from None
+
+    assert raised(hidden) is None
+
     def copied():
         try:
             around()

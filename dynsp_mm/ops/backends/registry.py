@@ -27,7 +27,7 @@ def register_backend(cls: type[Backend]) -> type[Backend]:
         ``cls``.
 
     Raises:
-        ValueError: If the name is taken, or a dtype has no tolerance.
+        UserError: If the name is taken, or a dtype has no tolerance.
     """
     if cls.name in BACKENDS:
         raise UserError(

@@ -19,6 +19,14 @@ def attached(backbone=SWIN, **kwargs):
     return model, hook
 
 
+def test_other_modules_may_have_a_plan():
+    model = ToyModel(SWIN)
+    model.head = torch.nn.Identity()
+    model.head.plan = 'a plan'
+    SpatialSparsityHook().attach(model)
+    assert model.backbone.plan.supervised
+
+
 def test_adds_the_loss_and_the_ratios():
     model, _ = attached()
     with record_decisions(model) as log:
