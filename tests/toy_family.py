@@ -68,9 +68,6 @@ class ToyNet(Backbone):
         for i in self.out_indices:
             self.add_module(f'out{i}', nn.LayerNorm(width * 2**i))
 
-    def _init_from_scratch(self) -> None:
-        pass
-
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         self._check_input(x, 3)
         x, outs = self.stem_of_toys(x), []

@@ -4,6 +4,7 @@
 The program is dynsp_mm/tooling/commands/demo.py.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,4 +14,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dynsp_mm.tooling.commands.demo import main
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main(Path(__file__).resolve().parents[1])

@@ -227,7 +227,7 @@ class Backbone(BaseModule):
         self._is_init = True
 
     def _init_from_scratch(self) -> None:
-        raise NotImplementedError
+        """Initialises all parameters; by default they keep the start that constructors drew."""
 
     def _init_sparsity(self) -> None:
         """Gives what no dense network has its own start, which no init_cfg may alter."""

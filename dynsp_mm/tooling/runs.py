@@ -198,7 +198,7 @@ def build_runner(cfg, whole=False):
         if new:
             runner.logger.warning(
                 f'{cfg.load_from} has no weights for {new} tensors of the '
-                "backbone's predictors and fast paths: they start new"
+                'backbone that its network does not have: they start new'
             )
     return runner
 

@@ -87,8 +87,8 @@ def main(argv=None):
         new = check_weights(runner.model, args.checkpoint, 'checkpoint')
         if new:
             print(
-                f'{args.checkpoint} has no weights for {new} tensors of predictors '
-                'and fast paths: they are random, and so is what the pictures show',
+                f'{args.checkpoint} has no weights for {new} tensors that '
+                'its network does not have: they are random, and so is what the pictures show',
                 file=sys.stderr,
             )
         load_weights(runner.model, args.checkpoint)

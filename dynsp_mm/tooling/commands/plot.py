@@ -1,6 +1,7 @@
-"""Plots time per image and peak memory against what grows, from JSON files of benchmark.py.
+r"""Plots time per image and peak memory against what grows, from JSON files of benchmark.py.
 
-    python tools/analysis_tools/plot_benchmark.py benchmarks/growth-side.json --out side.png
+    python tools/analysis_tools/plot_benchmark.py benchmarks/speed/growth-side-swin-s.json \
+        --out side.png
     python tools/analysis_tools/plot_benchmark.py a.json b.json --against batch --out batch.png
     python tools/analysis_tools/plot_benchmark.py a.json --against keep_ratio --out ratio.png
 
