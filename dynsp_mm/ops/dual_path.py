@@ -36,7 +36,7 @@ def dual_path(
     update = residual.new_empty(residual.shape)
     update.index_copy_(0, slow, slow_update.to(residual.dtype))
     update.index_copy_(0, fast, fast_update.to(residual.dtype))
-    return update.add_(residual)
+    return residual + update
 
 
 def merge_streams(mask: Tensor, slow: Tensor, fast: Tensor) -> Tensor:
