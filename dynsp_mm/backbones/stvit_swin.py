@@ -5,7 +5,7 @@ Public code: changsn/STViT-R, changsn/STViT-R-Object-Detection.
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 
 import torch
 import torch.nn as nn
@@ -14,7 +14,7 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..errors import UserError, check_choice, check_counts
+from ..errors import UserError, check_choice, check_counts, check_number
 from ..layers import ConvStem, GlobalBlock, InnerNeighbourhoodBlock, NeighbourhoodBlock, SwinBlock
 from ..ops import pool_windows
 from ..sparsity import Schedule, TokenStream, run_blocks
@@ -260,12 +260,7 @@ class STViTSwin(SwinBackbone):
         check_choice('pad_mask', pad_mask, PAD_MASKS)
         if semantic_token2 and form != 'classification':
             raise UserError("semantic_token2=True: only form='classification' has it")
-        if (
-            not isinstance(layer_scale_init_value, Real)
-            or isinstance(layer_scale_init_value, bool)
-            or not math.isfinite(layer_scale_init_value)
-        ):
-            raise UserError(f'layer_scale_init_value={layer_scale_init_value!r}: must be a number')
+        check_number('layer_scale_init_value', layer_scale_init_value)
         check_counts(semantic_size=semantic_size)
         self._check_swin(swin)
         sizes = {name: swin.get(name) for name in ('embed_dims', 'depths', 'num_heads')}

@@ -7,14 +7,13 @@ whole batch, 0 .. B*N - 1, so that images with different budgets need no padding
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,7 @@ class Selection:
             raise UserError(
                 f"selection type={self.type!r}: must be 'topk', 'threshold' or 'random'"
             )
-        if (
-            isinstance(self.threshold, bool)
-            or not isinstance(self.threshold, Real)
-            or not 0 < self.threshold < 1
-        ):
-            raise UserError(f'selection threshold={self.threshold!r}: must be a number in (0, 1)')
+        check_number('selection threshold', self.threshold, 0, 1, low_open=True, high_open=True)
 
     @classmethod
     def parse(cls, value: Union[str, Mapping, 'Selection']) -> 'Selection':
