@@ -22,7 +22,7 @@ class ToyBlock(Block):
         if cheap:
             self.fast_path = nn.Sequential(nn.Linear(channels, channels))
 
-    def mix(self, x, grid):
+    def mix(self, x, grid, content=None):
         return x, None
 
     def mlp(self, tokens, rows=None):
@@ -70,11 +70,12 @@ class ToyNet(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         self._check_input(x, 3)
+        content = self.plan.find_content(x)
         x, outs = self.stem_of_toys(x), []
         for i, level in enumerate(self.levels):
             x = self.shrink(x) if i else x
             hw, tokens = tuple(x.shape[2:]), x.flatten(2).transpose(1, 2)
-            schedule = self.plan.schedule(i, self.token_predictors)
+            schedule = self.plan.schedule(i, self.token_predictors, content)
             tokens = run_blocks(level, TokenStream(tokens, hw), schedule).tokens
             x = tokens.transpose(1, 2).unflatten(2, hw)
             if i in self.out_indices:

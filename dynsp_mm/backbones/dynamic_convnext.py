@@ -134,6 +134,7 @@ class DynamicConvNeXt(Backbone):
             (B, C_i) with ``gap_before_final_norm``.
         """
         self._check_input(x, self.in_channels)
+        content = self.plan.find_content(x)
         x = x.contiguous(memory_format=torch.channels_last)
         outs = []
         for i, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages)):
@@ -141,7 +142,7 @@ class DynamicConvNeXt(Backbone):
             B, C, H, W = x.shape
             # Free for a channels-last map; a copy where the convolution chose another layout.
             tokens = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
-            schedule = self.plan.schedule(i, self.token_predictors)
+            schedule = self.plan.schedule(i, self.token_predictors, content)
             tokens = run_blocks(stage, TokenStream(tokens, (H, W)), schedule).tokens
             x = tokens.view(B, H, W, C).permute(0, 3, 1, 2)
             if i in self.out_indices:

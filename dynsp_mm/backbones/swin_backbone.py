@@ -350,6 +350,7 @@ class SwinBackbone(Backbone):
             For each output stage a contiguous (B, C_i, H_i, W_i) map, H_i = ceil(H / 4 / 2**i).
         """
         self._check_input(x, self.in_channels)
+        content = self.plan.find_content(x)
         x, hw = self.patch_embed(x)
         if self.use_abs_pos_embed:
             x = x + self._position_embedding(hw)
@@ -358,7 +359,7 @@ class SwinBackbone(Backbone):
         for i, stage in enumerate(self.stages):
             if self.MERGES_FIRST:
                 x, hw = stage.merge(x, hw)
-            x = stage(x, hw, self.plan.schedule(i, self.token_predictors))
+            x = stage(x, hw, self.plan.schedule(i, self.token_predictors, content))
             if self.out_after_downsample:
                 x, hw = stage.merge(x, hw)
             if i in self.out_indices:

@@ -12,6 +12,7 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from ..ops import Content
 from ..prepared import Preparable, PreparedPath, PreparedWindowAttention
 
 
@@ -62,12 +63,16 @@ class Block(Preparable, BaseModule):
         self.with_cp = with_cp
         self.fast_path: nn.Module | None = None
 
-    def mix(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    def mix(
+        self, x: Tensor, grid: tuple[int, int], content: Content | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Mixes positions.
 
         Args:
             x: (B, N, C).
             grid: Size (H, W) of the map.
+            content: Positions that are no padding: these must see the map as if it ended with
+                them. None for all.
 
         Returns:
             (B, N, C) input of the branches, and what their updates are added to; None for ``x``.
@@ -92,13 +97,16 @@ class Block(Preparable, BaseModule):
         """Computes what comes after the residual sum, (B, N, C) -> (B, N, C)."""
         return x
 
-    def mix_prepared(self, form: PreparedBlock, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def mix_prepared(
+        self, form: PreparedBlock, x: Tensor, grid: tuple[int, int], content: Content | None = None
+    ) -> Tensor:
         """Mixes positions in the prepared form.
 
         Args:
             form: The prepared form.
             x: (B, N, C), contiguous; overwritten with what the updates are added to.
             grid: Size (H, W) of the map.
+            content: As of :meth:`mix`.
 
         Returns:
             (M, C) input of the branches.

@@ -11,7 +11,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor
 
 from ..compat import is_watched
-from ..ops import Backend
+from ..ops import Backend, Content
 from ..prepared import PreparedPath, is_exact_gelu
 from .block import Block, PreparedBlock
 from .fast_path import FastPath
@@ -63,8 +63,12 @@ class ConvNeXtBlock(Block):
     def _layer_scale(channels: int, value: float) -> nn.Parameter | None:
         return nn.Parameter(torch.full((channels,), float(value))) if value > 0 else None
 
-    def mix(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, None]:
+    def mix(
+        self, x: Tensor, grid: tuple[int, int], content: Content | None = None
+    ) -> tuple[Tensor, None]:
         """The convolution; updates are added to the block's input."""
+        if content is not None:  # the convolution pads with zeros
+            x = content.clear(x)
         return self._convolve(x, grid, self.depthwise_conv), None
 
     @staticmethod
@@ -98,7 +102,11 @@ class ConvNeXtBlock(Block):
             return None
         return PreparedBlock(mlp, cheap)
 
-    def mix_prepared(self, form: PreparedBlock, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def mix_prepared(
+        self, form: PreparedBlock, x: Tensor, grid: tuple[int, int], content: Content | None = None
+    ) -> Tensor:
+        if content is not None:
+            x.masked_fill_(~content.mask.unsqueeze(-1), 0)
         # Hooks of the convolution may hold what it sees, and x is written over.
         seen = x.clone() if is_watched(self.depthwise_conv) else x
         convolve = partial(form.mlp.backend.convolve, self.depthwise_conv)

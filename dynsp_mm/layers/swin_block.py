@@ -6,7 +6,7 @@ from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor
 
-from ..ops import Backend
+from ..ops import Backend, Content
 from ..prepared import PreparedPath
 from .block import Block, PreparedBlock, make_ffn
 from .fast_path import FastPath
@@ -68,9 +68,11 @@ class SwinBlock(Block):
         if fast_path:
             self.fast_path = FastPath(embed_dims, eps=1e-5, drop_rate=ffn_cfgs.get('ffn_drop', 0.0))
 
-    def mix(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def mix(
+        self, x: Tensor, grid: tuple[int, int], content: Content | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Attention and its residual; updates are added to the sum."""
-        x = x + self.drop_path(self.attn(self.norm1(x), grid))
+        x = x + self.drop_path(self.attn(self.norm1(x), grid, content))
         return x, x
 
     def mlp(self, tokens: Tensor, rows: Any = None) -> Tensor:
@@ -85,7 +87,10 @@ class SwinBlock(Block):
             return None
         return PreparedBlock(mlp, cheap, attention)
 
-    def mix_prepared(self, form: PreparedBlock, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def mix_prepared(
+        self, form: PreparedBlock, x: Tensor, grid: tuple[int, int], content: Content | None = None
+    ) -> Tensor:
         tokens = x.view(-1, x.shape[-1])
-        form.attention.add_(tokens, len(x), grid, self.attn.shift(grid))
+        sizes = None if content is None else content.sizes
+        form.attention.add_(tokens, len(x), grid, self.attn.shift(grid), sizes)
         return tokens

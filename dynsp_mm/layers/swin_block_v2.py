@@ -6,7 +6,7 @@ import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
-from ..ops import Backend
+from ..ops import Backend, Content
 from .swin_block import SwinBlock
 from .window_attention_v2 import WindowAttentionV2
 
@@ -58,9 +58,11 @@ class SwinBlockV2(SwinBlock):
         )
         self.norm3 = build_norm_layer(norm_cfg, embed_dims)[1] if extra_norm else nn.Identity()
 
-    def mix(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def mix(
+        self, x: Tensor, grid: tuple[int, int], content: Content | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Attention, its norm and the residual; updates are added to the sum."""
-        x = x + self.drop_path(self.norm1(self.attn(x, grid)))
+        x = x + self.drop_path(self.norm1(self.attn(x, grid, content)))
         return x, x
 
     def mlp(self, tokens: Tensor, rows: Any = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..ops import (
     Backend,
+    Content,
     cyclic_shift_mask,
     fold_scale,
     partition_windows,
@@ -158,11 +159,19 @@ class ShiftWindowAttention(BaseModule):
         """The prepared form of this attention after ``norm``; None where there is none."""
         return self.w_msa.make_prepared(backend, norm, self.window_size)
 
-    def forward(self, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
-        """(B, N, C) tokens of an (H, W) map -> (B, N, C)."""
+    def forward(
+        self, tokens: Tensor, hw: tuple[int, int], content: Content | None = None
+    ) -> Tensor:
+        """(B, N, C) tokens of an (H, W) map -> (B, N, C).
+
+        Positions outside the content are to the others what windows are padded with: zeros.
+        """
         B, N, C = tokens.shape
-        shift = self.shift(hw)
-        mask = cyclic_shift_mask(hw, self.window_size, shift, tokens.device) if shift else None
+        shift, mask, sizes = self.shift(hw), None, None
+        if content is not None:
+            tokens, sizes = content.clear(tokens), content.sizes
+        if shift:
+            mask = cyclic_shift_mask(hw, self.window_size, shift, tokens.device, sizes)
         windows = partition_windows(tokens.view(B, *hw, C), self.window_size, shift)
         x = reverse_windows(self.w_msa(windows, mask), self.window_size, shift, hw)
         return x.reshape(B, N, C)

@@ -4,6 +4,7 @@
 """
 
 from .backends import BACKENDS, Backend, Packed, check_backend, find_backend, resolve_backend
+from .content import Content, ImageContent, find_content
 from .dual_path import dual_path, merge_streams, route_streams
 from .folding import fold_norm, fold_scale, pieces
 from .neighbourhoods import (
@@ -32,6 +33,8 @@ from .windows import (
 __all__ = [
     'BACKENDS',
     'Backend',
+    'Content',
+    'ImageContent',
     'PREDICTOR',
     'Packed',
     'Selection',
@@ -43,6 +46,7 @@ __all__ = [
     'cyclic_shift_mask',
     'dual_path',
     'find_backend',
+    'find_content',
     'fold_norm',
     'fold_scale',
     'gumbel_keep_mask',

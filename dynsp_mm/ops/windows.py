@@ -15,6 +15,8 @@ from .cache import cached_by_shape
 # What Swin adds to the logits of pairs that the cyclic shift brought together. Not -inf: the
 # published networks were trained with this value.
 MASKED = -100.0
+# Rows and columns of each map of a batch that are no padding; None for all of them.
+Sizes = None | tuple[tuple[int, int], ...]
 
 
 def partition_windows(x: Tensor, window: int, shift: int) -> Tensor:
@@ -59,19 +61,34 @@ def reverse_windows(windows: Tensor, window: int, shift: int, hw: tuple[int, int
 
 
 @cached_by_shape(8)
-def cyclic_shift_mask(hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
+def cyclic_shift_mask(
+    hw: tuple[int, int], window: int, shift: int, device: torch.device, sizes: Sizes = None
+) -> Tensor:
     """Additive mask that keeps windows from attending across the seam of a cyclic shift.
 
     Padding is not masked, as in Swin. The last few shapes are cached.
 
+    Args:
+        hw: Size (H, W) of the maps.
+        window: Window side w.
+        shift: As of :func:`partition_windows`.
+        device: Device of the mask.
+        sizes: Rows and columns of each map that are no padding; None for all of them. Positions
+            outside the windows that these alone would fill are kept apart.
+
     Returns:
-        (nW, 1, n, n) float32 of 0 and -100.
+        (nW, 1, n, n) float32 of 0 and -100; with ``sizes`` (B * nW, 1, n, n).
     """
-    return _mask_between(_shift_regions(hw, window, shift, device))
+    return _mask_between(_shift_regions(hw, window, shift, device, sizes))
 
 
-def _shift_regions(hw: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
-    """(nW, n) int64: which of the regions that a shift brought together each position is of."""
+def _shift_regions(
+    hw: tuple[int, int], window: int, shift: int, device: torch.device, sizes: Sizes
+) -> Tensor:
+    """(nW, n) int64: which of the regions that a shift brought together each position is of.
+
+    With ``sizes`` (B * nW, n).
+    """
 
     def region(length: int) -> Tensor:
         # Only the last window holds two regions: what was there and what was rolled in.
@@ -81,8 +98,14 @@ def _shift_regions(hw: tuple[int, int], window: int, shift: int, device: torch.d
         last = (blocks - 1) * window
         return (index >= last).long() + (index >= last + window - shift).long()
 
-    ids = region(hw[0])[:, None] * 3 + region(hw[1])[None, :]
-    return partition_windows(ids[None, ..., None], window, 0).squeeze(-1)
+    ids = (region(hw[0])[:, None] * 3 + region(hw[1])[None, :])[None]
+    if sizes is not None:
+        beyond = torch.zeros(len(sizes), *ids.shape[1:], dtype=torch.bool, device=device)
+        for image, (rows, cols) in zip(beyond, sizes):
+            image[-(-rows // window) * window :] = True
+            image[:, -(-cols // window) * window :] = True
+        ids = ids.masked_fill(beyond.roll((-shift, -shift), dims=(1, 2)), 9)
+    return partition_windows(ids.unsqueeze(-1), window, 0).squeeze(-1)
 
 
 def _mask_between(ids: Tensor) -> Tensor:
@@ -99,7 +122,7 @@ class WindowPlan(NamedTuple):
             full and attend freely.
         border: (K,) int64 rows of the tokens of the other windows.
         places: (K,) int64: where these lie among the nE * n places of the nE other windows; the
-            rest of the places is padding.
+            rest of the places is padding. Windows of nothing else are left out.
         mask: (nE, 1, n, n) float32 of 0 and -100.
     """
 
@@ -111,7 +134,12 @@ class WindowPlan(NamedTuple):
 
 @cached_by_shape(16)
 def plan_windows(
-    batch: int, hw: tuple[int, int], window: int, shift: int, device: torch.device
+    batch: int,
+    hw: tuple[int, int],
+    window: int,
+    shift: int,
+    device: torch.device,
+    sizes: Sizes = None,
 ) -> WindowPlan:
     """Plans window attention without padded or shifted maps. The last few shapes are cached.
 
@@ -121,19 +149,22 @@ def plan_windows(
         window: Window side w, n = w * w.
         shift: As of :func:`partition_windows`.
         device: Device of the plan.
+        sizes: Rows and columns of each map that are no padding; None for all of them.
     """
     tokens = torch.arange(1, batch * hw[0] * hw[1] + 1, device=device).view(batch, *hw, 1)
+    for image, (rows, cols) in zip(tokens, sizes or ()):
+        image[rows:] = 0
+        image[:, cols:] = 0
     rows = partition_windows(tokens, window, shift).squeeze(-1) - 1  # -1 is padding
     # Masks of the few special windows only: those of all are many times the map.
-    ids = (
-        _shift_regions(hw, window, shift, device).repeat(batch, 1)
-        if shift
-        else torch.zeros_like(rows)
-    )
-    special = (rows < 0).any(1) | (ids != ids[:, :1]).any(1)
+    ids = _shift_regions(hw, window, shift, device, sizes) if shift else torch.zeros_like(rows)
+    ids = ids.repeat(len(rows) // len(ids), 1)
+    padded = rows < 0
+    special = (padded.any(1) | (ids != ids[:, :1]).any(1)) & ~padded.all(1)
     border = rows[special].flatten()
     places = (border >= 0).nonzero().squeeze(1)
-    return WindowPlan(rows[~special].flatten(), border[places], places, _mask_between(ids[special]))
+    inner = ~(special | padded.all(1))
+    return WindowPlan(rows[inner].flatten(), border[places], places, _mask_between(ids[special]))
 
 
 def relative_position_index(window: int) -> Tensor:

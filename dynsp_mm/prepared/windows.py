@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..ops import WINDOWS, Backend, Packed, named_range, pieces, plan_windows
+from ..ops import WINDOWS, Backend, Packed, WindowPlan, named_range, pieces, plan_windows
 
 
 class PreparedWindowAttention(NamedTuple):
@@ -34,7 +34,14 @@ class PreparedWindowAttention(NamedTuple):
     out: Packed
     window: int
 
-    def add_(self, tokens: Tensor, batch: int, hw: tuple[int, int], shift: int) -> None:
+    def add_(
+        self,
+        tokens: Tensor,
+        batch: int,
+        hw: tuple[int, int],
+        shift: int,
+        sizes: tuple[tuple[int, int], ...] | None = None,
+    ) -> None:
         """Adds to ``tokens`` (M, C), M = batch * H * W, the attention's output for them.
 
         No window reads what another one writes.
@@ -44,12 +51,14 @@ class PreparedWindowAttention(NamedTuple):
             batch: Images.
             hw: Size (H, W) of the maps.
             shift: Cyclic shift.
+            sizes: Rows and columns of each map that are no padding, which gets nothing; None for
+                all of them.
         """
         with named_range(WINDOWS):
-            self._add_(tokens, batch, hw, shift)
+            plan = plan_windows(batch, tuple(hw), self.window, shift, tokens.device, sizes)
+            self._add_(tokens, plan)
 
-    def _add_(self, tokens: Tensor, batch: int, hw: tuple[int, int], shift: int) -> None:
-        plan = plan_windows(batch, tuple(hw), self.window, shift, tokens.device)
+    def _add_(self, tokens: Tensor, plan: WindowPlan) -> None:
         n = self.window**2
         chunk = self.backend.chunk and max(1, 2 * self.backend.chunk // n)
         for piece in pieces(len(plan.inner) // n, chunk):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops import Selection, gumbel_keep_mask, keep_map, merge_streams, split_positions
+from ..ops import Content, Selection, gumbel_keep_mask, keep_map, merge_streams, split_positions
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth value
@@ -26,6 +26,8 @@ class Decision:
             gradients.
         slow: Flat indices (int64) into B * N of the slow positions.
         fast: Flat indices (int64) of the others.
+        content: Positions that are no padding; the others are fast and count in no share. None
+            for all.
         level: What one score stands for: 'token', 'window', 'block' or 'image'.
     """
 
@@ -35,6 +37,7 @@ class Decision:
     mask: Tensor | None = None
     slow: Tensor | None = None
     fast: Tensor | None = None
+    content: Content | None = None
     level: str = 'token'
 
     def __repr__(self) -> str:
@@ -54,8 +57,12 @@ class Decision:
 
     @property
     def keep_ratio(self) -> Tensor:
-        """(B,) float32, realised share of slow positions of each image, without gradient."""
-        return self.keep.flatten(1).float().mean(1)
+        """(B,) float32, realised share of slow positions of each image, without gradient.
+
+        Padding does not count, see ``content``.
+        """
+        keep = self.keep.flatten(1).unsqueeze(-1).float()
+        return (keep.mean(1) if self.content is None else self.content.mean(keep)).flatten()
 
 
 def decide(
@@ -64,6 +71,7 @@ def decide(
     ratio: float,
     selection: Selection,
     dtype: torch.dtype | None = None,
+    content: Content | None = None,
 ) -> Decision:
     """Turns scores into a decision for every position of each map.
 
@@ -75,16 +83,19 @@ def decide(
         dtype: Dtype of the mask of the training forward, None for inference. In training hard
             Gumbel decisions are sampled (arXiv 2207.01580); scores alone are selected from as at
             inference.
+        content: Positions that are no padding, None for all. The others are fast.
     """
     scores = log_probs[..., 0] if log_probs.dim() == 3 else log_probs
     if dtype is None:
-        slow, fast = split_positions(scores, ratio, selection)
-        return Decision(scores, hw, ratio, slow=slow, fast=fast)
+        slow, fast = split_positions(scores, ratio, selection, content)
+        return Decision(scores, hw, ratio, slow=slow, fast=fast, content=content)
     if log_probs.dim() == 3:
         mask = gumbel_keep_mask(log_probs)
+        if content is not None:
+            mask = mask * content.mask.unsqueeze(-1)
     else:
-        mask = keep_map(scores, ratio, selection).unsqueeze(-1)
-    return Decision(scores, hw, ratio, mask=mask.to(dtype))
+        mask = keep_map(scores, ratio, selection, content).unsqueeze(-1)
+    return Decision(scores, hw, ratio, mask=mask.to(dtype), content=content)
 
 
 class Rows(NamedTuple):
@@ -120,6 +131,7 @@ class TokenStream(NamedTuple):
         size: (B, N, 1) number of positions that each merged token stands for; None for one each.
         fast: (B, N, C) fast map of the two-stream training forward (arXiv 2207.01580), whose
             slow map is ``tokens``; None where one map flows.
+        content: Positions that are no padding; None for all.
         owned: Whether the tokens were made on the way and nobody else holds them, so that
             prepared forms may write into them.
     """
@@ -130,6 +142,7 @@ class TokenStream(NamedTuple):
     prefix: int = 0
     size: Tensor | None = None
     fast: Tensor | None = None
+    content: Content | None = None
     owned: bool = False
 
     def merged(self, decision: Decision | None) -> Tensor:

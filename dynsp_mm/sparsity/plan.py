@@ -6,10 +6,11 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch.nn as nn
+from torch import Tensor
 
 from ..errors import UserError, check_choice
 from ..layers import Block
-from ..ops import Selection
+from ..ops import ImageContent, Selection, find_content
 from .predictors import TokenPredictor
 from .runner import DENSE_SCHEDULE, Schedule, Site
 from .units import Unit, find_unit
@@ -201,14 +202,30 @@ class SparsityPlan:
         """Those of the predictors that stand in a stage."""
         return [p for gate, p in zip(self.gates, predictors) if gate.stage == stage]
 
-    def schedule(self, stage: int, predictors: nn.ModuleList) -> Schedule:
-        """What the runner needs to know of a stage."""
+    def find_content(self, images: Tensor) -> ImageContent | None:
+        """What of (B, C, H, W) images is no padding; None for all of it, or if that is the same."""
+        if len(self.gates) == 0 or self.selection.count_padding:
+            return None
+        return find_content(images)
+
+    def schedule(
+        self, stage: int, predictors: nn.ModuleList, content: ImageContent | None = None
+    ) -> Schedule:
+        """What the runner needs to know of a stage.
+
+        Args:
+            stage: Index of the stage.
+            predictors: Those of all stages.
+            content: What of the images is no padding; None for all of it.
+        """
         sites = {
             gate.block: Site(predictor, gate.ratio, gate.unit)
             for gate, predictor in zip(self.gates, predictors)
             if gate.stage == stage
         }
-        return Schedule(sites, self.selection, self.mixing) if sites else DENSE_SCHEDULE
+        if not sites and content is None:
+            return DENSE_SCHEDULE
+        return Schedule(sites, self.selection, self.mixing, content)
 
 
 # The names of the arguments above, for those who hand them on.

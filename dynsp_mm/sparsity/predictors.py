@@ -9,7 +9,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
 from ..errors import UserError
-from ..ops import Backend, Packed, Selection, pieces
+from ..ops import Backend, Content, Packed, Selection, pieces
 from ..prepared import Preparable, pack_after_norm
 from .decision import Decision, decide
 
@@ -41,13 +41,15 @@ class PreparedPredictor(NamedTuple):
     hidden: Packed
     out: Packed
 
-    def log_probs(self, tokens: Tensor) -> Tensor:
+    def log_probs(self, tokens: Tensor, content: Content | None = None) -> Tensor:
         """As of :class:`TokenPredictor`."""
         # A mean is of one image, so pieces of a map are taken image by image.
-        images = tokens.split(1) if self.backend.chunk else (tokens,)
-        return torch.cat([self._log_probs(image) for image in images])
+        size = 1 if self.backend.chunk else len(tokens)
+        images = tokens.split(size)
+        contents = [None] * len(images) if content is None else content.split(size)
+        return torch.cat([self._log_probs(*part) for part in zip(images, contents)])
 
-    def _log_probs(self, tokens: Tensor) -> Tensor:
+    def _log_probs(self, tokens: Tensor, content: Content | None) -> Tensor:
         k, (B, N, C) = self.backend, tokens.shape
         x = tokens.new_empty(B, N, C // 2)
         mean = x.new_zeros(B, C // 2, dtype=torch.promote_types(x.dtype, torch.float32))
@@ -56,7 +58,10 @@ class PreparedPredictor(NamedTuple):
             local = k.linear(k.linear_gelu(normed, self.proj_local), self.local)
             x[:, piece] = local.view(B, -1, C // 2)
             whole = k.linear_gelu(normed, self.proj_whole).view(B, -1, C // 2)
-            mean += whole.sum(1, dtype=mean.dtype) / N
+            if content is None:
+                mean += whole.sum(1, dtype=mean.dtype) / N
+            else:
+                mean += (whole * content.weight[:, piece]).sum(1, dtype=mean.dtype)
         x += k.linear(mean.to(x.dtype), self.whole).unsqueeze(1)
         x = k.linear(k.linear_gelu(F.gelu(x).flatten(0, 1), self.hidden), self.out)
         return x.view(B, N, 2).float().log_softmax(-1)
@@ -126,18 +131,27 @@ class TokenPredictor(Preparable):
             out=backend.pack(out.weight, out.bias),
         )
 
-    def log_probs(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) features -> (B, N, 2) float32 log-probabilities of slow and fast."""
+    def log_probs(self, tokens: Tensor, content: Content | None = None) -> Tensor:
+        """(B, N, C) features -> (B, N, 2) float32 log-probabilities of slow and fast.
+
+        The mean of the map is that of its content, where that is given.
+        """
         prepared = self.prepared
         if prepared is not None:
-            return prepared.log_probs(tokens)
+            return prepared.log_probs(tokens, content)
         x = self.act(self.proj(self.norm(tokens)))
         local, whole = x.split(self.embed_dims // 2, dim=-1)
-        x = torch.cat([local, whole.mean(1, keepdim=True).expand_as(whole)], dim=-1)
+        mean = whole.mean(1, keepdim=True) if content is None else content.mean(whole)
+        x = torch.cat([local, mean.expand_as(whole)], dim=-1)
         return self.head(x).float().log_softmax(-1)
 
     def forward(
-        self, tokens: Tensor, hw: tuple[int, int], ratio: float, selection: Selection
+        self,
+        tokens: Tensor,
+        hw: tuple[int, int],
+        ratio: float,
+        selection: Selection,
+        content: Content | None = None,
     ) -> Decision:
         """Decides afresh for all positions of the map.
 
@@ -147,9 +161,11 @@ class TokenPredictor(Preparable):
             ratio: Keep ratio, the budget of ``'topk'`` and the target of the training loss.
             selection: The rule at inference; training samples hard Gumbel decisions, but for
                 ``'random'``, which draws alike in both and does not look at the features.
+            content: Positions that are no padding, None for all: the budget is a share of these.
         """
         if selection.type == 'random':
             scores = torch.rand(tokens.shape[:2], device=tokens.device).log()
         else:
-            scores = self.log_probs(tokens)
-        return decide(scores, hw, ratio, selection, tokens.dtype if self.training else None)
+            scores = self.log_probs(tokens, content)
+        dtype = tokens.dtype if self.training else None
+        return decide(scores, hw, ratio, selection, dtype, content)

@@ -7,7 +7,7 @@ import torch.nn as nn
 
 from ..compat import is_compiling, is_watched
 from ..layers import Block
-from ..ops import PREDICTOR, Selection, named_range
+from ..ops import PREDICTOR, ImageContent, Selection, named_range
 from .decision import Decision, TokenStream
 from .predictors import TokenPredictor
 from .units import DENSE, Unit
@@ -34,11 +34,13 @@ class Schedule(NamedTuple):
         sites: Block index -> what is decided before that block; empty for a dense stage.
         selection: Rule of selection at inference.
         mixing: 'two_stream' or 'merged', see :func:`run_blocks`.
+        content: What of the images is no padding; None for all of it.
     """
 
     sites: Mapping[int, Site] = {}
     selection: Selection = Selection()
     mixing: str = 'merged'
+    content: ImageContent | None = None
 
 
 DENSE_SCHEDULE = Schedule()
@@ -65,6 +67,9 @@ def run_blocks(
     Returns:
         The stream after the last block, merged.
     """
+    if schedule.content is not None:
+        content = schedule.content.on(stream.grid, stream.tokens.device)
+        stream = stream._replace(content=content)
     unit: Unit = DENSE
     decision: Decision | None = None
     for index, block in enumerate(blocks):
@@ -72,7 +77,9 @@ def run_blocks(
         if site is not None:
             tokens = stream.merged(decision)
             with named_range(PREDICTOR):
-                decision = site.predictor(tokens, stream.grid, site.ratio, schedule.selection)
+                decision = site.predictor(
+                    tokens, stream.grid, site.ratio, schedule.selection, stream.content
+                )
             unit = site.unit
             two_stream = decision.mask is not None and schedule.mixing == 'two_stream'
             if not two_stream:

@@ -4,14 +4,17 @@ A unit runs a block. Each form that a block can take is written here once, from 
 :class:`~dynsp_mm.layers.block.Block` gives. To add a kind, derive from :class:`Unit`, implement
 :meth:`Unit.run`, and register it with :func:`register_unit`; the plan then takes its name.
 
-Shape legend: B images, N positions, C channels, M = B * N tokens.
+Shape legend: B images, N positions, C channels, M = B * N tokens. ``place`` is what a block's
+``mix`` takes after its tokens: the size of the map, and what of it is no padding.
 """
+
+from typing import Any
 
 from torch import Tensor
 
 from ..errors import UserError, check_choice
 from ..layers import Block, PreparedBlock
-from ..ops import dual_path, merge_streams, route_streams
+from ..ops import Content, dual_path, merge_streams, route_streams
 from .decision import Decision, Rows, TokenStream
 
 
@@ -99,9 +102,9 @@ class Dense(Unit):
         """Runs the block as dense networks do."""
         form = block.prepared
         if form is None:
-            tokens = block.run(_dense, stream.tokens, stream.grid)
+            tokens = block.run(_dense, stream.tokens, stream.grid, stream.content)
         else:
-            tokens = _prepared(block, form, stream.writable(), stream.grid, None, None)
+            tokens = _prepared(block, form, stream, None, None)
         return stream._replace(tokens=tokens)
 
 
@@ -122,17 +125,17 @@ class DualPath(Unit):
 
     def run(self, block: Block, stream: TokenStream, decision: Decision | None) -> TokenStream:
         """Runs the block in the form that the stream and the decision ask for."""
-        x, grid = stream.tokens, stream.grid
+        x, place = stream.tokens, (stream.grid, stream.content)
         if stream.fast is not None:
-            slow, fast = block.run(_two_streams, x, stream.fast, decision.mask, grid)
+            slow, fast = block.run(_two_streams, x, stream.fast, decision.mask, *place)
             return stream._replace(tokens=slow, fast=fast)
         if decision.mask is not None:
-            return stream._replace(tokens=block.run(_merged, x, decision.mask, grid))
+            return stream._replace(tokens=block.run(_merged, x, decision.mask, *place))
         form = block.prepared
         if form is None:
-            tokens = block.run(_gathered, x, decision.slow, decision.fast, grid)
+            tokens = block.run(_gathered, x, decision.slow, decision.fast, *place)
         else:
-            tokens = _prepared(block, form, stream.writable(), grid, decision.slow, decision.fast)
+            tokens = _prepared(block, form, stream, decision.slow, decision.fast)
         return stream._replace(tokens=tokens)
 
 
@@ -148,31 +151,34 @@ class SkipBlock(Unit):
 
     def run(self, block: Block, stream: TokenStream, decision: Decision | None) -> TokenStream:
         """Runs the block where the decision says so."""
-        x, grid = stream.tokens, stream.grid
+        x, place = stream.tokens, (stream.grid, stream.content)
         if decision.mask is not None:
-            return stream._replace(tokens=block.run(_masked_block, x, decision.mask, grid))
+            return stream._replace(tokens=block.run(_masked_block, x, decision.mask, *place))
         form = block.prepared
         if form is None:
-            return stream._replace(tokens=block.run(_chosen_block, x, decision.slow, grid))
+            return stream._replace(tokens=block.run(_chosen_block, x, decision.slow, *place))
         # The block writes over the copy; fast positions keep what they had.
         kept = x.flatten(0, 1).index_select(0, decision.fast)
-        tokens = _prepared(block, form, stream.writable(), grid, decision.slow, None)
+        tokens = _prepared(block, form, stream, decision.slow, None)
         tokens.view(-1, tokens.shape[-1]).index_copy_(0, decision.fast, kept)
         return stream._replace(tokens=tokens)
 
 
-def _mix(block: Block, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    tokens, residual = block.mix(x, grid)
+def _mix(block: Block, x: Tensor, *place: Any) -> tuple[Tensor, Tensor]:
+    tokens, residual = block.mix(x, *place)
     return tokens, x if residual is None else residual
 
 
-def _dense(block: Block, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    tokens, residual = _mix(block, x, grid)
-    return block.finish(residual + block.drop_path(block.mlp(tokens)))
+def _dense(
+    block: Block, x: Tensor, grid: tuple[int, int], content: Content | None = None
+) -> Tensor:
+    tokens, residual = _mix(block, x, grid, content)
+    rows = None if content is None else Rows(weight=content.mask.unsqueeze(-1).to(x.dtype))
+    return block.finish(residual + block.drop_path(block.mlp(tokens, rows)))
 
 
-def _gathered(block: Block, x: Tensor, slow: Tensor, fast: Tensor, grid: tuple[int, int]) -> Tensor:
-    tokens, residual = _mix(block, x, grid)
+def _gathered(block: Block, x: Tensor, slow: Tensor, fast: Tensor, *place: Any) -> Tensor:
+    tokens, residual = _mix(block, x, *place)
     rows = Rows(slow, *x.shape[:2])
     out = dual_path(
         tokens.flatten(0, 1),
@@ -185,16 +191,16 @@ def _gathered(block: Block, x: Tensor, slow: Tensor, fast: Tensor, grid: tuple[i
     return block.finish(out.view_as(x))
 
 
-def _merged(block: Block, x: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    tokens, residual = _mix(block, x, grid)
+def _merged(block: Block, x: Tensor, mask: Tensor, *place: Any) -> Tensor:
+    tokens, residual = _mix(block, x, *place)
     update = merge_streams(mask, block.mlp(tokens, Rows(weight=mask)), block.cheap(tokens))
     return block.finish(residual + block.drop_path(update))
 
 
 def _two_streams(
-    block: Block, slow: Tensor, fast: Tensor, mask: Tensor, grid: tuple[int, int]
+    block: Block, slow: Tensor, fast: Tensor, mask: Tensor, *place: Any
 ) -> tuple[Tensor, Tensor]:
-    mixed, residual = block.mix(merge_streams(mask, slow, fast), grid)
+    mixed, residual = block.mix(merge_streams(mask, slow, fast), *place)
     slow_tokens, fast_tokens = route_streams(mask, mixed, slow, fast)
     # A block that adds to its own input adds to that of each stream.
     slow_residual, fast_residual = (slow, fast) if residual is None else (residual, residual)
@@ -205,28 +211,25 @@ def _two_streams(
     )
 
 
-def _masked_block(block: Block, x: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    tokens, residual = _mix(block, x, grid)
+def _masked_block(block: Block, x: Tensor, mask: Tensor, *place: Any) -> Tensor:
+    tokens, residual = _mix(block, x, *place)
     update = block.drop_path(block.mlp(tokens, Rows(weight=mask)))
     return merge_streams(mask, block.finish(residual + update), x)
 
 
-def _chosen_block(block: Block, x: Tensor, slow: Tensor, grid: tuple[int, int]) -> Tensor:
-    tokens, residual = (t.flatten(0, 1).index_select(0, slow) for t in _mix(block, x, grid))
+def _chosen_block(block: Block, x: Tensor, slow: Tensor, *place: Any) -> Tensor:
+    tokens, residual = (t.flatten(0, 1).index_select(0, slow) for t in _mix(block, x, *place))
     chosen = block.finish(residual + block.mlp(tokens, Rows(slow, *x.shape[:2])))
     return x.flatten(0, 1).index_copy(0, slow, chosen.to(x.dtype)).view_as(x)
 
 
 def _prepared(
-    block: Block,
-    form: PreparedBlock,
-    x: Tensor,
-    grid: tuple[int, int],
-    slow: Tensor | None,
-    fast: Tensor | None,
+    block: Block, form: PreparedBlock, stream: TokenStream, slow: Tensor | None, fast: Tensor | None
 ) -> Tensor:
-    """Writes the block's output over ``x`` (B, N, C); all positions are slow where it is None."""
-    tokens, out = block.mix_prepared(form, x, grid), x.view(-1, x.shape[-1])
+    """Writes the block's output over the stream's tokens; all are slow where that is None."""
+    x = stream.writable()
+    tokens = block.mix_prepared(form, x, stream.grid, stream.content)
+    out = x.view(-1, x.shape[-1])
     form.mlp.add_(out, tokens, slow)
     if fast is not None:
         form.cheap.add_(out, tokens, fast)

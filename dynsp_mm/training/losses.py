@@ -7,9 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from ..ops import Content
 
 
-def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
+def keep_ratio_loss(
+    masks: Sequence[Tensor],
+    ratios: Sequence[float],
+    contents: Sequence[Content | None] | None = None,
+) -> Tensor:
     """Holds each image's share of slow positions at its target.
 
     ``mean_k mean_b (mean_pos(m_k) - ratio_k)^2``, the ratio loss of
@@ -18,6 +23,8 @@ def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
     Args:
         masks: Mask of 0 and 1 with gradients, (B, N_k, 1), for each decision k.
         ratios: Target of each decision.
+        contents: Positions of each decision that are no padding: shares are of these. None, also
+            for a single decision, for all.
 
     Returns:
         Scalar, float32.
@@ -30,10 +37,11 @@ def keep_ratio_loss(masks: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
             f'{len(masks)} masks and {len(ratios)} ratios: needs one or more masks '
             'and a ratio for each'
         )
-    terms = [
-        (mask.float().mean(dim=(1, 2)) - ratio).square().mean()
-        for mask, ratio in zip(masks, ratios)
-    ]
+    terms = []
+    for mask, ratio, content in zip(masks, ratios, contents or [None] * len(masks)):
+        mask = mask.float()
+        share = mask.mean(1) if content is None else content.mean(mask).squeeze(1)
+        terms.append((share - ratio).square().mean())
     return torch.stack(terms).mean()
 
 

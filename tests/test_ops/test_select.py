@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from dynsp_mm.ops import Selection, gumbel_keep_mask, keep_map, split_positions
+from dynsp_mm.errors import UserError
+from dynsp_mm.ops import Content, Selection, gumbel_keep_mask, keep_map, split_positions
 
 TOPK = Selection()
 
@@ -111,3 +112,44 @@ def test_gumbel_mask_is_hard_and_differentiable():
 def test_bad_selection(value):
     with pytest.raises(ValueError, match='selection'):
         Selection.parse(value)
+
+
+@pytest.mark.parametrize('selection', [TOPK, Selection('random'), Selection('threshold', 0.5)])
+def test_budgets_are_shares_of_the_content(selection):
+    scores = torch.rand(3, 40).log()
+    scores[0, :7] = -torch.inf  # no worse than padding
+    scores[1, 35:] = torch.nan
+    mask = torch.zeros(3, 40, dtype=torch.bool)
+    for row, count in zip(mask, (10, 25, 40)):
+        row[:count] = True
+    content = Content(((1, 10), (5, 5), (4, 10)), mask)
+    keep = keep_map(scores, 0.4, selection, content)
+    assert not (keep & ~mask).any()
+    if selection.type == 'threshold':
+        assert torch.equal(keep, (scores.exp() >= 0.5) & mask)
+    else:
+        assert keep.sum(1).tolist() == [4, 10, 16]
+        if selection.type == 'topk':
+            for i, count in enumerate((10, 25, 40)):
+                assert torch.equal(
+                    keep[i, :count], keep_map(scores[i : i + 1, :count], 0.4, TOPK)[0]
+                )
+    slow, fast = split_positions(scores, 0.4, selection, content)
+    assert torch.equal(slow, keep.flatten().nonzero().squeeze(1))
+    assert torch.equal(torch.cat([slow, fast]).sort().values, torch.arange(120))
+
+
+def test_a_traced_count_follows_the_size():
+    traced = torch.jit.trace(
+        lambda x: split_positions(x, 0.7, TOPK), torch.rand(1, 100), check_trace=False
+    )
+    for B, N in ((1, 100), (2, 10), (3, 1), (1, 30)):
+        scores = torch.rand(B, N)
+        for got, expected in zip(traced(scores), split_positions(scores, 0.7, TOPK)):
+            assert torch.equal(got, expected)
+
+
+def test_count_padding_is_yes_or_no():
+    with pytest.raises(UserError, match='count_padding=1'):
+        Selection(count_padding=1)
+    assert Selection.parse(dict(type='topk', count_padding=True)).count_padding

@@ -178,6 +178,7 @@ class SpatialSparsityHook(Hook):
             losses['loss_keep_ratio'] = self.keep_ratio_weight * keep_ratio_loss(
                 [decision.mask for decision in trained.decisions],
                 [decision.target for decision in trained.decisions],
+                [decision.content for decision in trained.decisions],
             )
         if self.distillation is not None:
             losses.update(self.distillation.losses())
