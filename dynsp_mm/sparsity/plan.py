@@ -5,6 +5,7 @@ from itertools import islice
 from numbers import Integral, Real
 from typing import NamedTuple
 
+import torch
 import torch.nn as nn
 
 from ..errors import UserError, check_choice
@@ -208,7 +209,11 @@ class SparsityPlan:
             for gate, predictor in zip(self.gates, predictors)
             if gate.stage == stage
         }
-        return Schedule(sites, self.selection, self.mixing) if sites else DENSE_SCHEDULE
+        if not sites:
+            return DENSE_SCHEDULE
+        # Noted outside the stage: where that is checkpointed as mmengine does it, its first run has
+        # no gradients, and must decide as the second, which has.
+        return Schedule(sites, self.selection, self.mixing, torch.is_grad_enabled())
 
 
 # The names of the arguments above, for those who hand them on.

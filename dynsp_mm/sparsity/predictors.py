@@ -9,6 +9,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
 from ..errors import UserError
+from ..layers import vectors_equal
 from ..ops import Backend, Packed, Selection, pieces
 from ..prepared import Preparable, pack_after_norm
 from .decision import Decision, decide
@@ -136,8 +137,27 @@ class TokenPredictor(Preparable):
         x = torch.cat([local, whole.mean(1, keepdim=True).expand_as(whole)], dim=-1)
         return self.head(x).float().log_softmax(-1)
 
+    @property
+    def learns(self) -> bool:
+        """Whether it is trained: in training mode, with a parameter that is not frozen."""
+        # Sharding wrappers may keep the parameters elsewhere.
+        frozen = [not parameter.requires_grad for parameter in self.parameters()]
+        return self.training and not (frozen and all(frozen))
+
+    def is_at_start(self) -> bool:
+        """Whether it is as it was drawn, by its values: training moves every bias.
+
+        Weights that are not there, or not yet, are at no start. Waits for their device.
+        """
+        return vectors_equal(self, {'head.4.': (KEEP_LOGIT, -KEEP_LOGIT)})
+
     def forward(
-        self, tokens: Tensor, hw: tuple[int, int], ratio: float, selection: Selection
+        self,
+        tokens: Tensor,
+        hw: tuple[int, int],
+        ratio: float,
+        selection: Selection,
+        grad: bool = True,
     ) -> Decision:
         """Decides afresh for all positions of the map.
 
@@ -147,9 +167,15 @@ class TokenPredictor(Preparable):
             ratio: Keep ratio, the budget of ``'topk'`` and the target of the training loss.
             selection: The rule at inference; training samples hard Gumbel decisions, but for
                 ``'random'``, which draws alike in both and does not look at the features.
+            grad: Whether the forward of the backbone has gradients.
+
+        A predictor that is not trained, for it is frozen or there are no gradients, decides as at
+        inference in training mode too.
         """
         if selection.type == 'random':
+            samples = self.training
             scores = torch.rand(tokens.shape[:2], device=tokens.device).log()
         else:
+            samples = grad and self.learns
             scores = self.log_probs(tokens)
-        return decide(scores, hw, ratio, selection, tokens.dtype if self.training else None)
+        return decide(scores, hw, ratio, selection, tokens.dtype if samples else None)

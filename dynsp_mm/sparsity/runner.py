@@ -34,11 +34,13 @@ class Schedule(NamedTuple):
         sites: Block index -> what is decided before that block; empty for a dense stage.
         selection: Rule of selection at inference.
         mixing: 'two_stream' or 'merged', see :func:`run_blocks`.
+        grad: Whether the forward has gradients, so that predictors learn.
     """
 
     sites: Mapping[int, Site] = {}
     selection: Selection = Selection()
     mixing: str = 'merged'
+    grad: bool = True
 
 
 DENSE_SCHEDULE = Schedule()
@@ -72,7 +74,9 @@ def run_blocks(
         if site is not None:
             tokens = stream.merged(decision)
             with named_range(PREDICTOR):
-                decision = site.predictor(tokens, stream.grid, site.ratio, schedule.selection)
+                decision = site.predictor(
+                    tokens, stream.grid, site.ratio, schedule.selection, schedule.grad
+                )
             unit = site.unit
             two_stream = decision.mask is not None and schedule.mixing == 'two_stream'
             if not two_stream:

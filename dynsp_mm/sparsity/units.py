@@ -7,6 +7,9 @@ A unit runs a block. Each form that a block can take is written here once, from 
 Shape legend: B images, N positions, C channels, M = B * N tokens.
 """
 
+from collections.abc import Callable
+
+import torch.nn as nn
 from torch import Tensor
 
 from ..errors import UserError, check_choice
@@ -166,6 +169,17 @@ def _mix(block: Block, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor
     return tokens, x if residual is None else residual
 
 
+def _row_drop(block: Block, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Stochastic depth for rows ``index`` of the maps ``x``, which an image loses all or none of.
+
+    Only blocks that are trained under a predictor that is not have any.
+    """
+    if isinstance(block.drop_path, nn.Identity) or not block.drop_path.training:
+        return lambda update, index: update
+    factors, positions = block.drop_path(x.new_ones(x.shape[0], 1)), x.shape[1]
+    return lambda update, index: update * factors[index // positions]
+
+
 def _dense(block: Block, x: Tensor, grid: tuple[int, int]) -> Tensor:
     tokens, residual = _mix(block, x, grid)
     return block.finish(residual + block.drop_path(block.mlp(tokens)))
@@ -173,14 +187,14 @@ def _dense(block: Block, x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _gathered(block: Block, x: Tensor, slow: Tensor, fast: Tensor, grid: tuple[int, int]) -> Tensor:
     tokens, residual = _mix(block, x, grid)
-    rows = Rows(slow, *x.shape[:2])
+    rows, drop = Rows(slow, *x.shape[:2]), _row_drop(block, x)
     out = dual_path(
         tokens.flatten(0, 1),
         residual.flatten(0, 1),
         slow,
         fast,
-        lambda chosen: block.mlp(chosen, rows),
-        block.cheap,
+        lambda chosen: drop(block.mlp(chosen, rows), slow),
+        lambda chosen: drop(block.cheap(chosen), fast),
     )
     return block.finish(out.view_as(x))
 
@@ -213,7 +227,8 @@ def _masked_block(block: Block, x: Tensor, mask: Tensor, grid: tuple[int, int]) 
 
 def _chosen_block(block: Block, x: Tensor, slow: Tensor, grid: tuple[int, int]) -> Tensor:
     tokens, residual = (t.flatten(0, 1).index_select(0, slow) for t in _mix(block, x, grid))
-    chosen = block.finish(residual + block.mlp(tokens, Rows(slow, *x.shape[:2])))
+    update = _row_drop(block, x)(block.mlp(tokens, Rows(slow, *x.shape[:2])), slow)
+    chosen = block.finish(residual + update)
     return x.flatten(0, 1).index_copy(0, slow, chosen.to(x.dtype)).view_as(x)
 
 

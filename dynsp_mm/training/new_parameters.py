@@ -31,7 +31,8 @@ def new_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, Backbone]:
     """Name -> backbone of a model's backbones with token predictors, in order.
 
-    Those with frozen predictors, such as a teacher's, only count where all are frozen.
+    Frozen copies, such as a teacher, do not count beside others: those with trained predictors
+    come first, then those of which anything is trained; all count where all are frozen.
 
     Args:
         model: Any model, also in a wrapper.
@@ -49,9 +50,12 @@ def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, Backbone]:
             f'{asker}: {type(model).__name__} has no token predictors; remove the '
             f'hook, or {families.how_to_make_sparse()}'
         )
-    trained = {
-        name: backbone
-        for name, backbone in found.items()
-        if any(parameter.requires_grad for parameter in backbone.token_predictors.parameters())
-    }
-    return trained or found
+    for part in (lambda backbone: backbone.token_predictors, lambda backbone: backbone):
+        trained = {
+            name: backbone
+            for name, backbone in found.items()
+            if any(parameter.requires_grad for parameter in part(backbone).parameters())
+        }
+        if trained:
+            return trained
+    return found

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -132,10 +132,7 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _set_rates(self, group: dict, name: str) -> None:
         """Sets learning rate and weight decay of a parameter, after those of mmengine's class."""
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
-        # As mmengine looks them up: the longest key that the name contains.
-        key = next(
-            (key for key in sorted(sorted(custom_keys), key=len, reverse=True) if key in name), None
-        )
+        key = matching_key(custom_keys, name)
         # Such as 'head' or 'backbone', which the names of new parameters contain, too.
         foreign = key is not None and is_new(name) and not NAMES_NEW.search(key)
         if foreign:
@@ -158,6 +155,11 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 depth, count = get_layer_depth(name, prefix)
                 return mult * self.paramwise_cfg['layer_decay_rate'] ** (count - depth - 1)
         return mult
+
+
+def matching_key(custom_keys: Iterable[str], name: str) -> str | None:
+    """The key that mmengine applies to a parameter: the longest one that its name contains."""
+    return next((k for k in sorted(sorted(custom_keys), key=len, reverse=True) if k in name), None)
 
 
 def layer_depths(model: nn.Module) -> dict[str, Callable]:
