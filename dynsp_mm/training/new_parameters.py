@@ -1,7 +1,10 @@
 """Parameters that no dense checkpoint has: those of predictors and fast paths."""
 
+from collections.abc import Mapping
+
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
+from torch import Tensor
 
 from .. import families
 from ..backbones.base import Backbone
@@ -26,6 +29,45 @@ def new_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and is_new(name)
     }
+
+
+def check_has_new(model: nn.Module, asker: str) -> None:
+    """Checks that a model has token predictors or fast paths, trained or frozen.
+
+    Raises:
+        UserError: It has none.
+    """
+    if not any(is_new(name) for name, _ in model.named_parameters()):
+        raise UserError(
+            f'{asker}: {type(model).__name__} has no token predictors or fast paths to train; '
+            f'remove the {asker}, or {families.how_to_make_sparse()}'
+        )
+
+
+def find_unloaded(model: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Names of trained parameters outside our backbones that a state dict does not fill.
+
+    The backbones convert and check what they load, and start what is new.
+
+    Args:
+        model: Any model, also in a wrapper.
+        state_dict: What is loaded into it, with names of the whole model.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    shapes = {name.removeprefix('module.'): value.shape for name, value in state_dict.items()}
+    inside = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, Backbone)
+        for parameter in module.parameters()
+    }
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+        and id(parameter) not in inside
+        and shapes.get(name) != parameter.shape
+    ]
 
 
 def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, Backbone]:

@@ -1,7 +1,7 @@
 """New parts that a run leaves as they were drawn, said before it trains."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
@@ -12,7 +12,11 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from ..backbones.base import Backbone, describe_parts
 from ..sparsity import TokenPredictor
 from .new_parameters import is_new
-from .optim import matching_key
+from .optim import (
+    PRETRAINED_LR_MULT,
+    SpatialSparsityOptimWrapperConstructor,
+    matching_key,
+)
 
 
 def warn_untrained(
@@ -38,12 +42,12 @@ def warn_untrained(
     for name, backbone in backbones.items():
         prefix = f'{name}.' if name else ''
         drawn = backbone.parts_at_start()
-        found: dict[str, dict[str, nn.Module]] = {}  # reason -> parts
+        found: dict[tuple[str, str], dict[str, nn.Module]] = {}  # reason and way on -> parts
         for key, part in drawn.items():
             reason = _why_untrained(f'{prefix}{key}', part, backbone, rates, cfg)
             if reason:
                 found.setdefault(reason, {})[key] = part
-        for reason, parts in found.items():
+        for (reason, way_on), parts in found.items():
             _warn(
                 f'{asker}: {describe_parts(parts)} of {name or type(backbone).__name__} are new '
                 f'and not trained in this run: {reason}. They stay as they were drawn'
@@ -52,7 +56,7 @@ def warn_untrained(
                     if any(isinstance(part, TokenPredictor) for part in parts.values())
                     else ', and what they compute is random'
                 )
-                + f'. {_way_on(backbone)}'
+                + f'. {way_on}, or load a sparse checkpoint, in which they are trained'
             )
         unsaved = [
             key
@@ -69,6 +73,37 @@ def warn_untrained(
                 'wherever such a checkpoint is loaded; start from a sparse checkpoint in init_cfg '
                 'of the backbone, which has them, or train without the adapter first'
             )
+
+
+def warn_slow(unloaded: Sequence[str], cfg: Config | None) -> None:
+    """Warns of parameters that start new and learn at the rate of pretrained ones.
+
+    Args:
+        unloaded: Names of parameters, other than those of predictors and fast paths, that the
+            checkpoint of the run does not fill, such as those of a head for other classes.
+        cfg: Config of the run.
+    """
+    wrapper = _entry(cfg, 'optim_wrapper')
+    constructor = SpatialSparsityOptimWrapperConstructor.__name__
+    if str(_entry(wrapper, 'constructor')).split('.')[-1] != constructor:
+        return
+    mult = _entry(wrapper, 'paramwise_cfg', 'pretrained_lr_mult')
+    mult = PRETRAINED_LR_MULT if mult is None else mult
+    keys = _entry(wrapper, 'paramwise_cfg', 'custom_keys') or {}
+    slow = [name for name in unloaded if mult < 1 and matching_key(keys, name) is None]
+    if slow:
+        key = slow[0].split('.')[0]
+        _warn(
+            f'{constructor}: {len(slow)} tensors, such as {slow[0]}, are not in the checkpoint in '
+            f'their shape, so they are random, and have {mult} of the rate, as pretrained ones '
+            'have'
+            + (
+                f'; paramwise_cfg.custom_keys=dict({key}=dict(lr_mult={1 / mult:g})) gives '
+                'them all of it'
+                if mult
+                else '; choose a pretrained_lr_mult above 0'
+            )
+        )
 
 
 def learning_rates(
@@ -98,44 +133,45 @@ def _why_untrained(
     backbone: Backbone,
     rates: Mapping[int, Any] | None,
     cfg: Config | None,
-) -> str | None:
-    """Says why a part's matrices, which were drawn, are not trained; None where they are."""
+) -> tuple[str, str] | None:
+    """Why a part's matrices, which were drawn, are not trained, and the way on; None if they are."""
     for key, parameter in part.named_parameters():
         if parameter.dim() < 2:
             continue
         if not parameter.requires_grad:
-            stages = backbone.plan.stages
-            if stages and backbone.num_frozen > stages[0]:
-                return f'frozen by frozen_stages={backbone.frozen_stages}'
-            return 'frozen (requires_grad=False)'
+            stage, count = backbone.plan.stages[0], backbone.num_frozen
+            if count > stage:
+                given = backbone.frozen_stages
+                return (
+                    f'frozen by frozen_stages={given}',
+                    f'Freeze only stages below the sparse one, frozen_stages={given - count + stage}',
+                )
+            return 'frozen (requires_grad=False)', 'Leave them out of what is frozen'
         if rates is not None and id(parameter) not in rates:
-            return 'no group of the optimizer has them'
+            return 'no group of the optimizer has them', 'Give them to the optimizer'
         if rates is not None and not rates[id(parameter)]:
-            return 'their learning rate is 0' + _zero_key(f'{name}.{key}', cfg)
+            return (
+                'their learning rate is 0' + _zero_key(f'{name}.{key}', cfg),
+                'Give them a rate, with keys of their own such as paramwise_cfg.custom_keys='
+                'dict(token_predictors=dict(lr_mult=1), fast_path=dict(lr_mult=1))',
+            )
     return None
 
 
 def _zero_key(name: str, cfg: Config | None) -> str:
     """Names the key of ``custom_keys`` that takes a parameter's rate to 0, if one does."""
-    config: Any = cfg
-    for key in ('optim_wrapper', 'paramwise_cfg', 'custom_keys'):
-        config = config.get(key) if isinstance(config, Mapping) else None
-    key = matching_key(config, name) if isinstance(config, Mapping) else None
-    if key is None or config[key].get('lr_mult', 1) != 0:
+    keys = _entry(cfg, 'optim_wrapper', 'paramwise_cfg', 'custom_keys') or {}
+    key = matching_key(keys, name)
+    if key is None or keys[key].get('lr_mult', 1) != 0:
         return ''
     return f', by the key {key!r} of paramwise_cfg.custom_keys'
 
 
-def _way_on(backbone: Backbone) -> str:
-    stage = backbone.plan.stages[0]
-    most = ''
-    if backbone.num_frozen > stage:
-        most = f' (frozen_stages={backbone.frozen_stages - backbone.num_frozen + stage})'
-    return (
-        f'Freeze only stages below the sparse one, {stage}{most}; or give token_predictors and '
-        'fast_path a rate of their own in paramwise_cfg.custom_keys; or load a sparse checkpoint, '
-        "in which they are trained; selection='random' needs no token predictors"
-    )
+def _entry(config: Any, *keys: str) -> Any:
+    """An entry of nested configs; None where one is absent."""
+    for key in keys:
+        config = config.get(key) if hasattr(config, 'get') else None
+    return config
 
 
 def _warn(text: str) -> None:

@@ -22,9 +22,9 @@ from ...recording import Recorder
 from ...sparsity import Decision, TokenPredictor
 from ..distillation import Distillation, has_weight, parse_map_weight
 from ..losses import keep_ratio_loss
-from ..new_parameters import find_sparse_backbones
+from ..new_parameters import find_sparse_backbones, find_unloaded
 from ..teacher import TeacherSpec
-from ..untrained import warn_untrained
+from ..untrained import warn_slow, warn_untrained
 
 
 def supervise(backbones: Iterable[nn.Module], held: bool) -> None:
@@ -68,7 +68,8 @@ class SpatialSparsityHook(Hook):
         map_weight: Weight of the mean squared difference of each map, or a weight for each map
             from fine to coarse; default 0.5.
         logit_weight: Weight of the KL divergence of the logits; default 0.5 for classifiers and
-            segmentors that take a softmax over classes, 0 for detectors and other models.
+            segmentors that take a softmax over classes, 0 for detectors and other models, and,
+            with a warning, where the teacher is for other classes; given, that is an error.
             Terms of weight 0 are not computed; if all are 0 there is no teacher.
 
     Raises:
@@ -111,11 +112,17 @@ class SpatialSparsityHook(Hook):
         self._recording: ExitStack | None = None
         self._decisions: dict[int, list[Decision]] = {}  # by number of the predictor
         self._said = False
+        self._unloaded: list[str] = []
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Notes what ``load_from`` leaves as it was drawn."""
+        self._unloaded = find_unloaded(runner.model, checkpoint['state_dict'])
 
     def before_train(self, runner) -> None:
         """Builds the teacher and starts to listen on the unwrapped model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.attach(model, runner.cfg, getattr(runner, 'optim_wrapper', None))
+        warn_slow(self._unloaded, runner.cfg)
 
     def after_train(self, runner) -> None:
         """Leaves the model as it was found."""
