@@ -134,7 +134,8 @@ class Backbone(BaseModule):
 
     def _look(self) -> None:
         """Warns, once for each mode, of predictors that nothing holds or that nobody trained."""
-        if is_tracing() or is_capturing():  # values cannot be looked at
+        traced = is_tracing() or is_capturing()  # values cannot be looked at
+        if traced and not self.training:
             return
         self._looked_at.add(self.training)
         if self.selection.type == 'random':
@@ -148,6 +149,8 @@ class Backbone(BaseModule):
                 'current',
                 logging.WARNING,
             )
+        if traced:
+            return
         parts = {
             key: part
             for key, part in self.parts_at_start().items()

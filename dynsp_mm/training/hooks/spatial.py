@@ -218,7 +218,7 @@ class SpatialSparsityHook(Hook):
             losses['loss_keep_ratio'] = self.keep_ratio_weight * keep_ratio_loss(
                 [decision.mask for decision in taken], [decision.target for decision in taken]
             )
-            self._check_gradients(taken)
+            self._check_gradients(decisions)
         if self.distillation is not None:
             losses.update(self.distillation.losses())
         # No "loss" in the name: the runner logs it and does not add it to the sum.
@@ -226,17 +226,22 @@ class SpatialSparsityHook(Hook):
             ratios = [decision.keep_ratio.mean() for decision in decisions[k]]
             losses[f'keep_ratio_{k}'] = sum(ratios) / len(ratios)
 
-    def _check_gradients(self, taken: list[Decision]) -> None:
+    def _check_gradients(self, decisions: dict[int, list[Decision]]) -> None:
         """Warns once where checkpointing cuts decisions off from the loss of keep ratios."""
         if self._said or not torch.is_grad_enabled():
             return
         self._said = True
-        learns = any(predictor.learns for predictor in self._predictors)
-        if learns and not any(decision.mask.requires_grad for decision in taken):
+        cut_off = [
+            str(k)
+            for k in sorted(decisions)
+            if self._predictors[k].learns and not any(d.mask.requires_grad for d in decisions[k])
+        ]
+        if cut_off:
             print_log(
-                f'{type(self).__name__}: loss_keep_ratio does not train the token predictors: '
-                'they run without gradients, as under activation_checkpointing of the sparse '
-                'stage; leave that stage out and set with_cp=True of the backbone instead',
+                f'{type(self).__name__}: loss_keep_ratio does not train token predictors '
+                f'{", ".join(cut_off)}: they run without gradients, as under '
+                'activation_checkpointing of the sparse stage; leave that stage out and set '
+                'with_cp=True of the backbone instead',
                 'current',
                 logging.WARNING,
             )
