@@ -27,7 +27,9 @@ KEYS = ('checkpoint', 'config')
 class OtherClasses(UserError):
     """The logits of a teacher are for other classes than the student's."""
 
-    WAY_ON = "logit_weight=0 of the SpatialSparsityHook in the config's custom_hooks leaves them out"
+    WAY_ON = (
+        "logit_weight=0 of the SpatialSparsityHook in the config's custom_hooks leaves them out"
+    )
 
     def __init__(self, teacher: str, what: str) -> None:
         super().__init__(
@@ -192,9 +194,7 @@ class Teacher:
                 f"teacher: {kind} has no {backbone}, which is the student's backbone"
             ) from None
         if logits and logit_layer(model) is None:
-            raise UserError(
-                f'teacher: {kind} has no logits to learn from; {OtherClasses.WAY_ON}'
-            )
+            raise UserError(f'teacher: {kind} has no logits to learn from; {OtherClasses.WAY_ON}')
         # Detectors hold much that only maps do not need.
         self.model = model if logits else inner
         if any(isinstance(module, TokenPredictor) for module in self.model.modules()):

@@ -12,11 +12,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from ..backbones.base import Backbone, describe_parts
 from ..sparsity import TokenPredictor
 from .new_parameters import is_new
-from .optim import (
-    PRETRAINED_LR_MULT,
-    SpatialSparsityOptimWrapperConstructor,
-    matching_key,
-)
+from .optim import PRETRAINED_LR_MULT, SpatialSparsityOptimWrapperConstructor, matching_key
 
 
 def warn_untrained(
@@ -134,7 +130,7 @@ def _why_untrained(
     rates: Mapping[int, Any] | None,
     cfg: Config | None,
 ) -> tuple[str, str] | None:
-    """Why a part's matrices, which were drawn, are not trained, and the way on; None if they are."""
+    """Why matrices of a part, which were drawn, are not trained, and the way on; else None."""
     for key, parameter in part.named_parameters():
         if parameter.dim() < 2:
             continue
@@ -142,9 +138,10 @@ def _why_untrained(
             stage, count = backbone.plan.stages[0], backbone.num_frozen
             if count > stage:
                 given = backbone.frozen_stages
+                most = given - count + stage
                 return (
                     f'frozen by frozen_stages={given}',
-                    f'Freeze only stages below the sparse one, frozen_stages={given - count + stage}',
+                    f'Freeze only stages below the sparse one, frozen_stages={most} at most',
                 )
             return 'frozen (requires_grad=False)', 'Leave them out of what is frozen'
         if rates is not None and id(parameter) not in rates:

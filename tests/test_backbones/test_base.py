@@ -85,9 +85,7 @@ FROZEN = [
     dict(type='DynamicSwin', embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)),
     dict(SWIN, use_abs_pos_embed=True),
     dict(
-        type='DynamicSwinV2',
-        keep_ratios=0.7,
-        arch=dict(SWIN['arch'], extra_norm_every_n_blocks=0),
+        type='DynamicSwinV2', keep_ratios=0.7, arch=dict(SWIN['arch'], extra_norm_every_n_blocks=0)
     ),
     dict(type='STViTSwin', arch=dict(SWIN['arch'], depths=(1, 1, 6, 1))),
     dict(

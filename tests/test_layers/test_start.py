@@ -34,7 +34,9 @@ def test_one_step_of_training_is_seen(make):
     part = make().train()
     optimizer = torch.optim.SGD(part.parameters(), lr=0.1)
     tokens = torch.randn(2, 16, 16)
-    (part.log_probs(tokens)[..., 0] if hasattr(part, 'log_probs') else part(tokens)).sum().backward()
+    (
+        part.log_probs(tokens)[..., 0] if hasattr(part, 'log_probs') else part(tokens)
+    ).sum().backward()
     optimizer.step()
     assert not part.is_at_start()
 
