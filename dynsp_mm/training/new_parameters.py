@@ -1,10 +1,10 @@
 """Parameters that no dense checkpoint has: those of predictors and fast paths."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
-from torch import Tensor
 
 from .. import families
 from ..backbones.base import Backbone
@@ -44,17 +44,21 @@ def check_has_new(model: nn.Module, asker: str) -> None:
         )
 
 
-def find_unloaded(model: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Names of trained parameters outside our backbones that a state dict does not fill.
+def find_unloaded(model: nn.Module, checkpoint: Mapping[str, Any]) -> list[str]:
+    """Names of trained parameters outside our backbones that a checkpoint does not fill.
 
     The backbones convert and check what they load, and start what is new.
 
     Args:
         model: Any model, also in a wrapper.
-        state_dict: What is loaded into it, with names of the whole model.
+        checkpoint: What is loaded into it, with names of the whole model, or a dict with that as
+            its ``state_dict``.
     """
     model = model.module if is_model_wrapper(model) else model
-    shapes = {name.removeprefix('module.'): value.shape for name, value in state_dict.items()}
+    entries = checkpoint.get('state_dict', checkpoint).items()
+    shapes = {
+        name.removeprefix('module.'): getattr(value, 'shape', None) for name, value in entries
+    }
     inside = {
         id(parameter)
         for module in model.modules()

@@ -35,7 +35,7 @@ def test_without_gradients_none_does():
 
 
 def test_checkpointed_stages_decide_alike_in_both_runs():
-    """As ``activation_checkpointing`` of mmengine does, which runs a stage without gradients first."""
+    """With ``activation_checkpointing`` a stage runs without gradients first."""
     image = torch.randn(2, 3, 64, 64)
     grads = []
     for checkpointed in (False, True):

@@ -57,7 +57,7 @@ class HoldPretrainedHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Notes what ``load_from`` leaves as it was drawn."""
-        self._unloaded = find_unloaded(runner.model, checkpoint['state_dict'])
+        self._unloaded = find_unloaded(runner.model, checkpoint)
 
     def before_train(self, runner) -> None:
         """Finds the groups to hold."""

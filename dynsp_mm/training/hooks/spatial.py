@@ -116,7 +116,7 @@ class SpatialSparsityHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Notes what ``load_from`` leaves as it was drawn."""
-        self._unloaded = find_unloaded(runner.model, checkpoint['state_dict'])
+        self._unloaded = find_unloaded(runner.model, checkpoint)
 
     def before_train(self, runner) -> None:
         """Builds the teacher and starts to listen on the unwrapped model."""
