@@ -55,9 +55,10 @@ def find_unloaded(model: nn.Module, checkpoint: Mapping[str, Any]) -> list[str]:
             its ``state_dict``.
     """
     model = model.module if is_model_wrapper(model) else model
-    entries = checkpoint.get('state_dict', checkpoint).items()
+    state_dict = checkpoint.get('state_dict', checkpoint)
     shapes = {
-        name.removeprefix('module.'): getattr(value, 'shape', None) for name, value in entries
+        name.removeprefix('module.'): getattr(value, 'shape', None)
+        for name, value in state_dict.items()
     }
     inside = {
         id(parameter)
