@@ -75,6 +75,11 @@ def is_tracing():
     return is_compiling() or _get_current_dispatch_mode() is not None
 
 
+def is_capturing():
+    """Whether a CUDA graph is being captured, in which nothing may wait for the device."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 def loading_also(types):
     """Context manager in which ``torch.load(weights_only=True)`` also takes these types.
 

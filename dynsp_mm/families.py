@@ -266,8 +266,11 @@ def of(module: nn.Module | type) -> Family | None:
 
 
 def takes_decisions(module: nn.Module) -> bool:
-    """Whether a module is a backbone with predictors, by its plan of sparsity."""
-    return bool(getattr(getattr(module, 'plan', None), 'gates', ()))
+    """Whether a module is a backbone with predictors, by its own plan of sparsity.
+
+    Adapters around a backbone, such as mmpretrain's ``LoRAModel``, hand on its attributes.
+    """
+    return bool(getattr(vars(module).get('plan'), 'gates', ()))
 
 
 def named_like(names: Iterable[str]) -> Family | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import families
 from ..checkpoints import adapt_state_dict, load_pretrained
+from ..compat import is_capturing, is_tracing
 from ..errors import UserError, check_choice
 from ..layers import FastPath
 from ..ops import Selection, find_backend
@@ -32,7 +33,7 @@ class Backbone(BaseModule):
     def __init__(self, init_cfg: None | Mapping | Sequence[Mapping] = None):
         super().__init__(init_cfg)
         self.plan = SparsityPlan()
-        self._warned = False
+        self._looked_at: set[bool] = set()  # modes in which it has looked for what to warn of
 
     @staticmethod
     def _resolve_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
@@ -103,7 +104,7 @@ class Backbone(BaseModule):
 
     # ------------------------------------------------------------------ input
     def _check_input(self, x: Tensor, channels: int) -> None:
-        """Raises a UserError for what no stage could process; warns of unsupervised training."""
+        """Raises a UserError for what no stage could process; warns of predictors nobody trains."""
         name = type(self).__name__
         if x.dim() != 4 or x.shape[1] != channels:
             raise UserError(f'{name}: input shape {tuple(x.shape)}: must be (B, {channels}, H, W)')
@@ -115,16 +116,56 @@ class Backbone(BaseModule):
             raise UserError(
                 f'{name}: input shape {tuple(x.shape)}: each side must have at least {least} pixels'
             )
-        if self.training and self.plan.gates and not self._warned:
-            self._warned = True
-            if not self.plan.supervised and any(p.training for p in self.token_predictors):
-                print_log(
-                    f'{name} is trained with keep_ratios={self.keep_ratios} '
-                    'but nothing holds its keep ratio; add custom_hooks = '
-                    "[dict(type='SpatialSparsityHook')] to the config.",
-                    'current',
-                    logging.WARNING,
-                )
+        if self.plan.gates and not self.plan.supervised and self.training not in self._looked_at:
+            self._look()
+
+    def parts_at_start(self) -> dict[str, TokenPredictor | FastPath]:
+        """Name -> predictor or fast path, of those whose values are as they were drawn.
+
+        Predictors count only where they are asked. Waits for the device.
+        """
+        return {
+            name: module
+            for name, module in self.named_modules()
+            if isinstance(module, (TokenPredictor, FastPath))
+            and not (isinstance(module, TokenPredictor) and self.selection.type == 'random')
+            and module.is_at_start()
+        }
+
+    def _look(self) -> None:
+        """Warns, once for each mode, of predictors that nothing holds or that nobody trained."""
+        traced = is_tracing() or is_capturing()  # values cannot be looked at
+        if traced and not self.training:
+            return
+        self._looked_at.add(self.training)
+        if self.selection.type == 'random':
+            return
+        name = type(self).__name__
+        if any(predictor.learns for predictor in self.token_predictors):
+            print_log(
+                f'{name} is trained with keep_ratios={self.keep_ratios} '
+                'but nothing holds its keep ratio; add custom_hooks = '
+                "[dict(type='SpatialSparsityHook')] to the config.",
+                'current',
+                logging.WARNING,
+            )
+        if traced:
+            return
+        parts = {
+            key: part
+            for key, part in self.parts_at_start().items()
+            if not (self.training and any(p.requires_grad for p in part.parameters()))
+        }
+        if parts:
+            print_log(
+                f'{name}: {describe_parts(parts)} '
+                + ('are new and frozen' if self.training else 'were never trained')
+                + ' and are as they were drawn: what they decide and compute is random; load a '
+                'sparse checkpoint, or train them with the SpatialSparsityHook; '
+                "selection='random' needs no predictors",
+                'current',
+                logging.WARNING,
+            )
 
     # ------------------------------------------------------------------ inference
     def prepare_for_inference(
@@ -240,12 +281,31 @@ class Backbone(BaseModule):
         adapt_state_dict(state_dict, prefix, self)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    @property
+    def num_frozen(self) -> int:
+        """Number of its first stages that ``frozen_stages`` freezes."""
+        return 0
+
     @staticmethod
     def _freeze(*modules: nn.Module) -> None:
         for module in modules:
             module.eval()
             for parameter in module.parameters():
                 parameter.requires_grad = False
+
+
+def describe_parts(parts: Mapping[str, nn.Module]) -> str:
+    """Counts and names predictors and fast paths for a message, the first few of each."""
+    texts = []
+    for kind, title in ((TokenPredictor, 'token predictor'), (FastPath, 'fast path')):
+        names = [name for name, part in parts.items() if isinstance(part, kind)]
+        if names:
+            more = ', ...' if len(names) > 3 else ''
+            texts.append(
+                f'{len(names)} {title}{"s" if len(names) > 1 else ""} '
+                f'({", ".join(names[:3])}{more})'
+            )
+    return ' and '.join(texts)
 
 
 def refuse_unknown(cls: type, unknown: Mapping[str, object]) -> None:

@@ -161,8 +161,12 @@ class DynamicConvNeXt(Backbone):
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
 
+    @property
+    def num_frozen(self) -> int:
+        return self.frozen_stages
+
     def _freeze_stages(self) -> None:
-        for i in range(self.frozen_stages):
+        for i in range(self.num_frozen):
             predictors = self.plan.predictors_of(i, self.token_predictors)
             self._freeze(self.downsample_layers[i], self.stages[i], *predictors)
 

@@ -244,6 +244,8 @@ class SwinBackbone(Backbone):
             if norm_cfg is not None:
                 norm = build_norm_layer(norm_cfg, self.num_features[i])[1]
             self.add_module(f'norm{i}', norm)
+        # Distributed wrappers note when they are made which parameters have gradients.
+        self._freeze_stages()
 
     # ------------------------------------------------------------------ building
     @classmethod
@@ -390,17 +392,24 @@ class SwinBackbone(Backbone):
             elif isinstance(module, WindowAttention):
                 trunc_normal_(module.relative_position_bias_table, std=0.02)
 
-    def train(self, mode: bool = True) -> 'SwinBackbone':
-        """Sets the mode; frozen stages stay in eval mode without gradients."""
-        super().train(mode)
+    @property
+    def num_frozen(self) -> int:
+        return self.frozen_stages + (not self.mmdet_style)
+
+    def _freeze_stages(self) -> None:
         if self.frozen_stages >= 0:
             self._freeze(self.patch_embed, self.drop_after_pos)
             if self.use_abs_pos_embed:
                 self.absolute_pos_embed.requires_grad = False
-        for i in range(self.frozen_stages + (not self.mmdet_style)):
+        for i in range(self.num_frozen):
             self._freeze(self.stages[i], *self.plan.predictors_of(i, self.token_predictors))
             if i in self.out_indices:
                 self._freeze(getattr(self, f'norm{i}'))
+
+    def train(self, mode: bool = True) -> 'SwinBackbone':
+        """Sets the mode; frozen stages stay in eval mode without gradients."""
+        super().train(mode)
+        self._freeze_stages()
         if mode and self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):

@@ -13,6 +13,7 @@ from .semantic_blocks import (
     NeighbourhoodBlock,
     SemanticBlock,
 )
+from .start import vectors_equal
 from .swin_block import SwinBlock
 from .swin_block_v2 import SwinBlockV2
 from .window_attention import ShiftWindowAttention, WindowAttention
@@ -37,4 +38,5 @@ __all__ = [
     'SwinBlockV2',
     'WindowAttention',
     'WindowAttentionV2',
+    'vectors_equal',
 ]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..ops import Backend
 from ..prepared import PreparedPath
+from .start import vectors_equal
 
 
 class FastPath(nn.Module):
@@ -29,6 +30,13 @@ class FastPath(nn.Module):
         self.norm.reset_parameters()
         trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
+
+    def is_at_start(self) -> bool:
+        """Whether it is as it was drawn, by its values: training moves its biases.
+
+        Weights that are not there, or not yet, are at no start. Waits for their device.
+        """
+        return vectors_equal(self)
 
     def make_prepared(self, backend: Backend, scale: Tensor | None = None) -> PreparedPath | None:
         """The prepared form of ``scale * (W LN(x) + b)``; None for another norm."""

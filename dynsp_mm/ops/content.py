@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..compat import is_tracing
+from ..compat import is_capturing, is_tracing
 
 # Pixels: detectors pad a single image to a multiple of this, which is what it keeps in a batch.
 UNIT = 32
@@ -89,7 +89,7 @@ def find_content(images: Tensor) -> ImageContent | None:
         None for no padding, and where no values are known: on the meta device, while operators are
         compiled, traced or captured.
     """
-    if is_tracing() or images.is_meta or _is_captured(images):
+    if is_tracing() or images.is_meta or is_capturing():
         return None
     H, W = images.shape[2:]
     ends = (images[..., _last_unit(H) :, :], images[..., _last_unit(W) :])
@@ -115,8 +115,3 @@ def _last_unit(length: int) -> int:
 def _lengths(shown: Tensor) -> list[int]:
     """(B, L) bool -> number of entries up to the last True of each image."""
     return (shown * torch.arange(1, shown.shape[1] + 1, device=shown.device)).amax(1).tolist()
-
-
-def _is_captured(images: Tensor) -> bool:
-    """Whether a CUDA graph is recorded, in which nothing may wait."""
-    return images.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -5,6 +5,7 @@ from itertools import islice
 from numbers import Integral, Real
 from typing import NamedTuple
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -225,7 +226,9 @@ class SparsityPlan:
         }
         if not sites and content is None:
             return DENSE_SCHEDULE
-        return Schedule(sites, self.selection, self.mixing, content)
+        # Noted outside the stage: where that is checkpointed as mmengine does it, its first run has
+        # no gradients, and must decide as the second, which has.
+        return Schedule(sites, self.selection, self.mixing, content, torch.is_grad_enabled())
 
 
 # The names of the arguments above, for those who hand them on.

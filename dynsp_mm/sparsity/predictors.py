@@ -9,6 +9,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
 from ..errors import UserError
+from ..layers import vectors_equal
 from ..ops import Backend, Content, Packed, Selection, pieces
 from ..prepared import Preparable, pack_after_norm
 from .decision import Decision, decide
@@ -145,6 +146,20 @@ class TokenPredictor(Preparable):
         x = torch.cat([local, mean.expand_as(whole)], dim=-1)
         return self.head(x).float().log_softmax(-1)
 
+    @property
+    def learns(self) -> bool:
+        """Whether it is trained: in training mode, with a parameter that is not frozen."""
+        # Sharding wrappers may keep the parameters elsewhere.
+        frozen = [not parameter.requires_grad for parameter in self.parameters()]
+        return self.training and not (frozen and all(frozen))
+
+    def is_at_start(self) -> bool:
+        """Whether it is as it was drawn, by its values: training moves every bias.
+
+        Weights that are not there, or not yet, are at no start. Waits for their device.
+        """
+        return vectors_equal(self, {'head.4.': (KEEP_LOGIT, -KEEP_LOGIT)})
+
     def forward(
         self,
         tokens: Tensor,
@@ -152,6 +167,7 @@ class TokenPredictor(Preparable):
         ratio: float,
         selection: Selection,
         content: Content | None = None,
+        grad: bool = True,
     ) -> Decision:
         """Decides afresh for all positions of the map.
 
@@ -162,10 +178,16 @@ class TokenPredictor(Preparable):
             selection: The rule at inference; training samples hard Gumbel decisions, but for
                 ``'random'``, which draws alike in both and does not look at the features.
             content: Positions that are no padding, None for all: the budget is a share of these.
+            grad: Whether the forward of the backbone has gradients.
+
+        A predictor that is not trained, for it is frozen or there are no gradients, decides as at
+        inference in training mode too.
         """
         if selection.type == 'random':
+            samples = self.training
             scores = torch.rand(tokens.shape[:2], device=tokens.device).log()
         else:
+            samples = grad and self.learns
             scores = self.log_probs(tokens, content)
-        dtype = tokens.dtype if self.training else None
+        dtype = tokens.dtype if samples else None
         return decide(scores, hw, ratio, selection, dtype, content)

@@ -35,12 +35,14 @@ class Schedule(NamedTuple):
         selection: Rule of selection at inference.
         mixing: 'two_stream' or 'merged', see :func:`run_blocks`.
         content: What of the images is no padding; None for all of it.
+        grad: Whether the forward has gradients, so that predictors learn.
     """
 
     sites: Mapping[int, Site] = {}
     selection: Selection = Selection()
     mixing: str = 'merged'
     content: ImageContent | None = None
+    grad: bool = True
 
 
 DENSE_SCHEDULE = Schedule()
@@ -78,7 +80,12 @@ def run_blocks(
             tokens = stream.merged(decision)
             with named_range(PREDICTOR):
                 decision = site.predictor(
-                    tokens, stream.grid, site.ratio, schedule.selection, stream.content
+                    tokens,
+                    stream.grid,
+                    site.ratio,
+                    schedule.selection,
+                    stream.content,
+                    schedule.grad,
                 )
             unit = site.unit
             two_stream = decision.mask is not None and schedule.mixing == 'two_stream'

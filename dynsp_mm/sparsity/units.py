@@ -8,8 +8,10 @@ Shape legend: B images, N positions, C channels, M = B * N tokens. ``place`` is 
 ``mix`` takes after its tokens: the size of the map, and what of it is no padding.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import torch.nn as nn
 from torch import Tensor
 
 from ..errors import UserError, check_choice
@@ -169,6 +171,17 @@ def _mix(block: Block, x: Tensor, *place: Any) -> tuple[Tensor, Tensor]:
     return tokens, x if residual is None else residual
 
 
+def _row_drop(block: Block, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Stochastic depth for rows ``index`` of the maps ``x``, which an image loses all or none of.
+
+    Only blocks that are trained under a predictor that is not have any.
+    """
+    if isinstance(block.drop_path, nn.Identity) or not block.drop_path.training:
+        return lambda update, index: update
+    factors, positions = block.drop_path(x.new_ones(x.shape[0], 1)), x.shape[1]
+    return lambda update, index: update * factors[index // positions]
+
+
 def _dense(
     block: Block, x: Tensor, grid: tuple[int, int], content: Content | None = None
 ) -> Tensor:
@@ -179,14 +192,14 @@ def _dense(
 
 def _gathered(block: Block, x: Tensor, slow: Tensor, fast: Tensor, *place: Any) -> Tensor:
     tokens, residual = _mix(block, x, *place)
-    rows = Rows(slow, *x.shape[:2])
+    rows, drop = Rows(slow, *x.shape[:2]), _row_drop(block, x)
     out = dual_path(
         tokens.flatten(0, 1),
         residual.flatten(0, 1),
         slow,
         fast,
-        lambda chosen: block.mlp(chosen, rows),
-        block.cheap,
+        lambda chosen: drop(block.mlp(chosen, rows), slow),
+        lambda chosen: drop(block.cheap(chosen), fast),
     )
     return block.finish(out.view_as(x))
 
@@ -219,7 +232,8 @@ def _masked_block(block: Block, x: Tensor, mask: Tensor, *place: Any) -> Tensor:
 
 def _chosen_block(block: Block, x: Tensor, slow: Tensor, *place: Any) -> Tensor:
     tokens, residual = (t.flatten(0, 1).index_select(0, slow) for t in _mix(block, x, *place))
-    chosen = block.finish(residual + block.mlp(tokens, Rows(slow, *x.shape[:2])))
+    update = _row_drop(block, x)(block.mlp(tokens, Rows(slow, *x.shape[:2])), slow)
+    chosen = block.finish(residual + update)
     return x.flatten(0, 1).index_copy(0, slow, chosen.to(x.dtype)).view_as(x)
 
 

@@ -1,17 +1,19 @@
 """Learning from a dense teacher: which outputs are compared, and with which weights."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..errors import UserError, check_number
 from ..recording import OutputRecorder, classifies_by_softmax, logit_layer
 from .losses import logit_distillation_loss, map_distillation_loss
-from .teacher import Outputs, Teacher, TeacherSpec
+from .teacher import OtherClasses, Outputs, Teacher, TeacherSpec
 
 DEFAULT_WEIGHT = 0.5  # of both terms in the code of arXiv 2207.01580
 # Pixels: the image on which teacher and student are compared beforehand. No multiple of 32, since
@@ -117,7 +119,8 @@ class Distillation:
 
         Raises:
             UserError: There is no teacher as asked for, several backbones would learn from it, or
-                it does not fit the student.
+                it does not fit the student. Logits for other classes are left out, and that is
+                said, where ``logit_weight`` is None.
         """
         weight = cls.logit_weight_of(student, logit_weight)
         if not weight and not has_weight(map_weight):
@@ -134,8 +137,22 @@ class Distillation:
                     f'teacher: {spec.name} shares parameters with the model that trains; '
                     'give a copy of its own'
                 )
-        teacher = Teacher.from_spec(spec, cfg, backbones[0], logits=weight > 0)
-        return cls(student, backbones[0], teacher, map_weight, weight)
+        try:
+            teacher = Teacher.from_spec(spec, cfg, backbones[0], logits=weight > 0)
+            return cls(student, backbones[0], teacher, map_weight, weight)
+        except OtherClasses as error:
+            if logit_weight is not None or not has_weight(map_weight):
+                raise
+            reason = error
+        teacher = Teacher.from_spec(spec, cfg, backbones[0], logits=False)
+        distillation = cls(student, backbones[0], teacher, map_weight, 0.0)
+        print_log(
+            f'{reason}, and so does the default here: only maps are compared. A teacher for the '
+            'classes of the data, teacher=dict(checkpoint=FILE, config=CONFIG), would give logits',
+            'current',
+            logging.WARNING,
+        )
+        return distillation
 
     @staticmethod
     def logit_weight_of(student: nn.Module, value: float | None) -> float:
@@ -188,16 +205,21 @@ class Distillation:
             )
 
         tensors = all(isinstance(output, Tensor) for output in (*ours, *theirs))
+        if name == 'logits' and tensors and ours[0].shape[1] != theirs[0].shape[1]:
+            counts = (output.shape[1] for output in (theirs[0], ours[0]))
+            raise OtherClasses(
+                self.teacher.name, 'they are {} at a position, the student has {}'.format(*counts)
+            )
         if not tensors or shapes(ours) != shapes(theirs):
             raise UserError(
                 f"teacher {self.teacher.name}: its {name} do not match the student's: on an image "
                 f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student '
-                f'{shapes(ours)}' + ('; logit_weight=0 leaves them out' if name == 'logits' else '')
+                f'{shapes(ours)}' + (f'; {OtherClasses.WAY_ON}' if name == 'logits' else '')
             )
         if name == 'logits' and ours[0].shape[1] < 2:
             raise UserError(
                 'logit_weight: there is one logit only, so no distribution over '
-                'classes to compare; set logit_weight=0'
+                f'classes to compare; {OtherClasses.WAY_ON}'
             )
 
     def losses(self) -> dict[str, Tensor]:

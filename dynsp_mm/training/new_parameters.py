@@ -1,5 +1,8 @@
 """Parameters that no dense checkpoint has: those of predictors and fast paths."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
 
@@ -28,10 +31,55 @@ def new_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
+def check_has_new(model: nn.Module, asker: str) -> None:
+    """Checks that a model has token predictors or fast paths, trained or frozen.
+
+    Raises:
+        UserError: It has none.
+    """
+    if not any(is_new(name) for name, _ in model.named_parameters()):
+        raise UserError(
+            f'{asker}: {type(model).__name__} has no token predictors or fast paths to train; '
+            f'remove the {asker}, or {families.how_to_make_sparse()}'
+        )
+
+
+def find_unloaded(model: nn.Module, checkpoint: Mapping[str, Any]) -> list[str]:
+    """Names of trained parameters outside our backbones that a checkpoint does not fill.
+
+    The backbones convert and check what they load, and start what is new.
+
+    Args:
+        model: Any model, also in a wrapper.
+        checkpoint: What is loaded into it, with names of the whole model, or a dict with that as
+            its ``state_dict``.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    shapes = {
+        name.removeprefix('module.'): getattr(value, 'shape', None)
+        for name, value in state_dict.items()
+    }
+    inside = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, Backbone)
+        for parameter in module.parameters()
+    }
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+        and id(parameter) not in inside
+        and shapes.get(name) != parameter.shape
+    ]
+
+
 def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, Backbone]:
     """Name -> backbone of a model's backbones with token predictors, in order.
 
-    Those with frozen predictors, such as a teacher's, only count where all are frozen.
+    Frozen copies, such as a teacher, do not count beside others: those with trained predictors
+    come first, then those of which anything is trained; all count where all are frozen.
 
     Args:
         model: Any model, also in a wrapper.
@@ -49,9 +97,12 @@ def find_sparse_backbones(model: nn.Module, asker: str) -> dict[str, Backbone]:
             f'{asker}: {type(model).__name__} has no token predictors; remove the '
             f'hook, or {families.how_to_make_sparse()}'
         )
-    trained = {
-        name: backbone
-        for name, backbone in found.items()
-        if any(parameter.requires_grad for parameter in backbone.token_predictors.parameters())
-    }
-    return trained or found
+    for part in (lambda backbone: backbone.token_predictors, lambda backbone: backbone):
+        trained = {
+            name: backbone
+            for name, backbone in found.items()
+            if any(parameter.requires_grad for parameter in part(backbone).parameters())
+        }
+        if trained:
+            return trained
+    return found

@@ -1,17 +1,17 @@
 """Learning rates and weight decay of sparse training."""
 
 import inspect
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch.nn as nn
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-from .. import families
 from ..errors import UserError, check_number
-from .new_parameters import is_new, new_parameters
+from .new_parameters import check_has_new, is_new, new_parameters
 
 # What mmengine's constructor knows; it ignores other words.
 OPTIONS = (
@@ -24,6 +24,7 @@ OPTIONS = (
     'dcn_offset_lr_mult',
     'bypass_duplicate',
 )
+PRETRAINED_LR_MULT = 0.2  # unless given
 # What a custom key for new parameters names; others match their names by chance.
 NAMES_NEW = re.compile('token_predictors|fast_path|fast_gamma')
 
@@ -61,15 +62,17 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Raises:
         TypeError: If ``paramwise_cfg`` is no dict.
         UserError: For an unknown option, a fraction outside its range, an optimizer without
-            ``lr``; for a model of which no token predictor or fast path is trained, since all of
-            it would then learn at a fraction of the rate; for layer decay without a backbone that
-            knows its layers' depths.
+            ``lr``; for a model without token predictors and fast paths, since all of it would then
+            learn at a fraction of the rate (where all are frozen, a warning says so); for layer
+            decay without a backbone that knows its layers' depths.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         if not isinstance(paramwise_cfg, (dict, type(None))):
             raise TypeError(f'paramwise_cfg={paramwise_cfg!r}: must be a dict or None')
-        defaults = dict(pretrained_lr_mult=0.2, layer_decay_rate=1.0, flat_decay_mult=0.0)
+        defaults = dict(
+            pretrained_lr_mult=PRETRAINED_LR_MULT, layer_decay_rate=1.0, flat_decay_mult=0.0
+        )
         self._depths: dict[str, Callable] = {}
         super().__init__(optim_wrapper_cfg, {**defaults, **(paramwise_cfg or {})})
 
@@ -98,13 +101,8 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:  # a module inside, reached from the call for the whole model
             return
+        check_has_new(module, type(self).__name__)
         new = new_parameters(module)
-        if not new:
-            raise UserError(
-                f'{type(self).__name__}: {type(module).__name__} has no token '
-                'predictors or fast paths to train; remove the constructor, or '
-                + families.how_to_make_sparse()
-            )
         decay = self.paramwise_cfg['layer_decay_rate']
         self._depths = layer_depths(module) if decay != 1 else {}
         if decay != 1 and not self._depths:
@@ -118,6 +116,14 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         # Runners log the rate of the first group.
         params.sort(key=lambda group: is_new(names[id(group['params'][0])]))
         mult, pretrained = self.paramwise_cfg['pretrained_lr_mult'], len(params) - len(new)
+        if not new:
+            print_log(
+                f'{type(self).__name__}: all token predictors and fast paths of this '
+                f'{type(module).__name__} are frozen, so that nothing has the full rate: '
+                f'everything that is trained has {mult} of it; remove the constructor',
+                'current',
+                logging.WARNING,
+            )
         print_log(
             f'{type(self).__name__}: {len(new)} tensors of token predictors and fast paths '
             f'have the full rate, {pretrained} pretrained ones {mult} of it'
@@ -132,10 +138,7 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _set_rates(self, group: dict, name: str) -> None:
         """Sets learning rate and weight decay of a parameter, after those of mmengine's class."""
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
-        # As mmengine looks them up: the longest key that the name contains.
-        key = next(
-            (key for key in sorted(sorted(custom_keys), key=len, reverse=True) if key in name), None
-        )
+        key = matching_key(custom_keys, name)
         # Such as 'head' or 'backbone', which the names of new parameters contain, too.
         foreign = key is not None and is_new(name) and not NAMES_NEW.search(key)
         if foreign:
@@ -158,6 +161,11 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 depth, count = get_layer_depth(name, prefix)
                 return mult * self.paramwise_cfg['layer_decay_rate'] ** (count - depth - 1)
         return mult
+
+
+def matching_key(custom_keys: Iterable[str], name: str) -> str | None:
+    """The key that mmengine applies to a parameter: the longest one that its name contains."""
+    return next((k for k in sorted(sorted(custom_keys), key=len, reverse=True) if k in name), None)
 
 
 def layer_depths(model: nn.Module) -> dict[str, Callable]:

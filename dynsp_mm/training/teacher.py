@@ -24,6 +24,19 @@ from .new_parameters import is_new
 KEYS = ('checkpoint', 'config')
 
 
+class OtherClasses(UserError):
+    """The logits of a teacher are for other classes than the student's."""
+
+    WAY_ON = (
+        "logit_weight=0 of the SpatialSparsityHook in the config's custom_hooks leaves them out"
+    )
+
+    def __init__(self, teacher: str, what: str) -> None:
+        super().__init__(
+            f'teacher {teacher}: its logits are for other classes: {what}; {self.WAY_ON}'
+        )
+
+
 class Outputs(NamedTuple):
     """Outputs of a teacher or student that are compared.
 
@@ -181,7 +194,7 @@ class Teacher:
                 f"teacher: {kind} has no {backbone}, which is the student's backbone"
             ) from None
         if logits and logit_layer(model) is None:
-            raise UserError(f'teacher: {kind} has no logits to learn from; set logit_weight=0')
+            raise UserError(f'teacher: {kind} has no logits to learn from; {OtherClasses.WAY_ON}')
         # Detectors hold much that only maps do not need.
         self.model = model if logits else inner
         if any(isinstance(module, TokenPredictor) for module in self.model.modules()):
@@ -212,6 +225,7 @@ class Teacher:
             logits: Whether its logits are wanted.
 
         Raises:
+            OtherClasses: The checkpoint's logits are for other classes than the model's.
             UserError: The checkpoint cannot be had or lacks weights of a module that runs, the
                 config cannot be read, or backbone or logits do not exist.
         """
@@ -248,6 +262,18 @@ class Teacher:
         return Outputs(calls[-1].maps, logits)
 
 
+def _check_classes(model: nn.Module, checkpoint: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Raises :class:`OtherClasses` where tensors of the logits differ in their number of rows."""
+    layer = logit_layer(model)
+    prefix = next(name for name, module in model.named_modules() if module is layer)
+    for name, parameter in layer.named_parameters(prefix=prefix):
+        own, theirs = parameter.shape, getattr(state_dict.get(name), 'shape', parameter.shape)
+        if theirs != own and theirs[1:] == own[1:]:
+            raise OtherClasses(
+                checkpoint, f'{name} has shape {tuple(theirs)}, the model {tuple(own)}'
+            )
+
+
 def _load(model: nn.Module, checkpoint: str, backbone: str, logits: bool) -> None:
     """Loads the weights of the modules of a teacher that run; others may be for other classes."""
 
@@ -259,10 +285,18 @@ def _load(model: nn.Module, checkpoint: str, backbone: str, logits: bool) -> Non
     try:
         state_dict = load_from_anywhere(checkpoint)['state_dict']
         if not logits and not any(key.startswith(f'{backbone}.') for key in state_dict):
-            state_dict = {f'{backbone}.{key}': value for key, value in state_dict.items()}
+            # A backbone alone, or below the usual name and not below that in the student.
+            state_dict = {
+                f'{backbone}.{key.removeprefix("backbone.")}': value
+                for key, value in state_dict.items()
+            }
+        if logits:
+            _check_classes(model, checkpoint, state_dict)
         load_whole(
             model, {key: value for key, value in state_dict.items() if not optional(key)}, optional
         )
+    except OtherClasses:
+        raise
     except ValueError as error:
         raise UserError(f'teacher {checkpoint}: {error}') from error
     if any(is_new(key) for key in state_dict):

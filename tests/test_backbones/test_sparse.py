@@ -10,6 +10,8 @@ from properties import AUTOCAST_DTYPES, backward_through, check_dtype, check_nan
 from streams import run_block
 
 from dynsp_mm import Decision, DynamicConvNeXt, DynamicSwin, DynamicSwinV2, record_decisions
+from dynsp_mm.sparsity.decision import TokenStream
+from dynsp_mm.sparsity.units import UNITS
 
 ALL = (0, 1, 2, 3)
 SWIN = dict(arch=dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4)))
@@ -130,11 +132,34 @@ def test_merged_training_drops_paths(name):
     assert torch.equal(run_block(block, tokens, (4, 4), decision).tokens, tokens)
 
 
+@pytest.mark.parametrize('unit', ['dual_path', 'skip_block'])
+def test_training_under_frozen_predictors_drops_paths(name, unit):
+    """In the form that inference takes; an image loses what is added everywhere or nowhere."""
+    model = build(name, unit=unit, drop_path_rate=0.9).train()
+    block = model.stages[2][3] if 'convnext' in name else model.stages[2].blocks[3]
+    tokens, keep = torch.randn(8, 16, 64), torch.arange(8 * 16) % 3 == 0
+    slow, fast = (chosen.nonzero().squeeze(1) for chosen in (keep, ~keep))
+    decision = Decision(torch.zeros(8, 16), (4, 4), 0.5, slow=slow, fast=fast)
+
+    def run(rate):
+        block.drop_path.drop_prob = rate
+        stream = TokenStream(tokens, (4, 4))
+        return UNITS[unit].run(block, stream, decision).tokens
+
+    assert torch.equal(run(1 - 1e-9), tokens)
+    block.mix = lambda x, grid: (x, None)  # no stochastic depth of its own
+    changed = (run(0.5) != tokens).any(-1).flatten()
+    for image in range(8):
+        rows = slow if unit == 'skip_block' else torch.arange(8 * 16)
+        rows = rows[rows // 16 == image]
+        assert changed[rows].all() or not changed[rows].any()
+    assert changed.any() and not changed[slow].all()
+
+
 def test_two_streams_compute_something_else_once_decisions_change(name, deterministic_gumbel):
     image = torch.randn(2, 3, 64, 96)
     model = decisive(build(name, mixing='two_stream'))
-    with torch.no_grad():
-        trained, inferred = model.train()(image), model.eval()(image)
+    trained, inferred = model.train()(image), model.eval()(image)
     assert relative_error(trained[3], inferred[3]) > 1e-4
 
 

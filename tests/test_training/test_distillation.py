@@ -18,6 +18,7 @@ from library_models import (
     samples,
     segmentor,
 )
+from logs import warnings_of
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
@@ -307,6 +308,25 @@ def test_a_teacher_for_other_classes_does_where_only_maps_count(tmp_path):
     _, checkpoint = dense_checkpoint(tmp_path, classifier(classes=7))
     _, hook = attached(classifier(), checkpoint, logit_weight=0)
     assert hook.distillation is not None
+
+
+@pytest.mark.parametrize('make', [classifier, segmentor])
+@pytest.mark.parametrize('own_config', [False, True])
+def test_logits_for_other_classes_are_left_out_with_a_word(tmp_path, make, own_config):
+    other = make(classes=7)
+    _, checkpoint = dense_checkpoint(tmp_path, other)
+    teacher = dict(checkpoint=checkpoint, config=other) if own_config else checkpoint
+    config(other)  # imports, which warn
+    with warnings_of() as said:
+        student, hook = attached(make(), teacher)
+    (text,) = [text for text in said if 'other classes' in text]
+    assert 'only maps are compared' in text and 'logit_weight=0 of the Spat' in text
+    assert hook.distillation.logit_weight == 0
+    losses = student(torch.randn(2, 3, 64, 64), samples(student), mode='loss')
+    assert 'loss_distill_map_0' in losses and 'loss_distill_logits' not in losses
+    for weights in (dict(logit_weight=0.5), dict(map_weight=0)):
+        message = refusal(make(), teacher, **weights)
+        assert 'for other classes' in message and 'logit_weight=0 of the Spat' in message
 
 
 # ---------------------------------------------------------------------- bad input

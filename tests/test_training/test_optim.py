@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from logs import warnings_of
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from toys import SWIN, ToyModel
@@ -225,13 +226,17 @@ def test_bad_types():
         SpatialSparsityOptimWrapperConstructor(dict(optimizer=dict(type='AdamW')))
 
 
-@pytest.mark.parametrize('frozen', [False, True])
-def test_a_model_without_trained_new_parts_is_an_error(frozen):
-    model = ToyModel({**SWIN, **(dict() if frozen else dict(keep_ratios=None))})
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = name not in new_names(model)
+def test_a_model_without_new_parts_is_an_error():
     with pytest.raises(ValueError, match='ToyModel has no token predictors or fast paths'):
-        build(model)
+        build(ToyModel({**SWIN, 'keep_ratios': None}))
+
+
+def test_frozen_new_parts_are_said_to_leave_nothing_the_full_rate():
+    with warnings_of() as said:
+        optimizer = build(ToyModel({**SWIN, 'frozen_stages': 2}))
+    assert {group['lr'] for group in optimizer.param_groups if 'lr' in group} >= {2e-3}
+    text = said[-1]  # after mmengine's own
+    assert 'are frozen' in text and 'everything that is trained has 0.2 of it' in text
 
 
 def test_name_is_registered():

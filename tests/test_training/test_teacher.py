@@ -133,7 +133,9 @@ def test_bad_teachers(tmp_path):
     missing = str(tmp_path / 'missing.pth')
     assert refusal(model, missing).startswith(f'teacher {missing}: ')
     _, seven = dense_checkpoint(tmp_path, classifier(classes=7), 'seven.pth')
-    assert 'size mismatch for head.fc.weight' in refusal(model, seven)
+    message = refusal(model, seven, logit_weight=0.5)
+    assert 'its logits are for other classes: head.fc.weight has shape (7, 128)' in message
+    assert "logit_weight=0 of the SpatialSparsityHook in the config's custom_hooks" in message
     _, headless = dense_checkpoint(tmp_path, model, 'headless.pth', cut='backbone')
     assert '2 tensors that this ImageClassifier needs are not there, such as head.fc' in refusal(
         model, headless

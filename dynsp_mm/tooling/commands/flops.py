@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from ...analysis import count_macs, peak_memory
 from ..harness import build
 from ..options import add_config_options, add_sparse_option, enable_sparse, load_config, require
+from ..runs import quiet
 
 
 def parse_args(argv=None):
@@ -62,10 +63,11 @@ def main(argv=None):
         )
     print(line)
     if args.memory:
-        held = [
-            f'{name} {peak_memory(model, image) / 2**20:.1f} MiB'
-            for name, model in [(config['type'], backbone), *others]
-        ]
+        with quiet():  # the weights are random on purpose
+            held = [
+                f'{name} {peak_memory(model, image) / 2**20:.1f} MiB'
+                for name, model in [(config['type'], backbone), *others]
+            ]
         print(
             'most memory held by a forward pass of one image, float32, beyond weights and input: '
             + '; '.join(held)

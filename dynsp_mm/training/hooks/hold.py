@@ -8,9 +8,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
-from ... import families
 from ...errors import UserError, check_counts
-from ..new_parameters import new_parameters
+from ..new_parameters import check_has_new, find_unloaded, new_parameters
 
 
 @HOOKS.register_module()
@@ -54,6 +53,11 @@ class HoldPretrainedHook(Hook):
         self.epochs, self.iters = epochs, iters
         self._groups: list[dict] = []
         self._scheduled: list[float] = []
+        self._unloaded: list[str] = []
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Notes what ``load_from`` leaves as it was drawn."""
+        self._unloaded = find_unloaded(runner.model, checkpoint)
 
     def before_train(self, runner) -> None:
         """Finds the groups to hold."""
@@ -70,12 +74,13 @@ class HoldPretrainedHook(Hook):
                 f'{type(runner.optim_wrapper).__name__}'
             )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_has_new(model, 'HoldPretrainedHook')
         new = {id(parameter) for parameter in new_parameters(model).values()}
         if not new:
             raise UserError(
-                f'HoldPretrainedHook: {type(model).__name__} has no token predictors '
-                'or fast paths to train meanwhile; remove the hook, or '
-                + families.how_to_make_sparse()
+                'HoldPretrainedHook: all token predictors and fast paths of this '
+                f'{type(model).__name__} are frozen, so nothing would be trained meanwhile; '
+                'remove the hook, or freeze only stages below the sparse one'
             )
         self._groups = []
         for group in runner.optim_wrapper.optimizer.param_groups:
@@ -98,6 +103,15 @@ class HoldPretrainedHook(Hook):
                 print_log(
                     f'HoldPretrainedHook: {end} is not over before training ends, at '
                     f'{length}: pretrained parameters will not be trained at all',
+                    'current',
+                    logging.WARNING,
+                )
+            if self._unloaded:
+                print_log(
+                    f'HoldPretrainedHook: {len(self._unloaded)} tensors, such as '
+                    f'{self._unloaded[0]}, are not in the checkpoint in their shape, so they are '
+                    'random and held all the same; name a checkpoint of the whole dense model, '
+                    'or leave the hook out',
                     'current',
                     logging.WARNING,
                 )

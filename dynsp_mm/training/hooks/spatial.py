@@ -1,23 +1,30 @@
 """Sparse training as a hook: the model, its config and its checkpoint stay plain."""
 
 import inspect
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 
+from ... import families
 from ...errors import UserError, check_number
-from ...recording import DecisionLog, record_decisions
+from ...recording import Recorder
+from ...sparsity import Decision, TokenPredictor
 from ..distillation import Distillation, has_weight, parse_map_weight
 from ..losses import keep_ratio_loss
-from ..new_parameters import find_sparse_backbones
+from ..new_parameters import find_sparse_backbones, find_unloaded
 from ..teacher import TeacherSpec
+from ..untrained import warn_slow, warn_untrained
 
 
 def supervise(backbones: Iterable[nn.Module], held: bool) -> None:
@@ -39,7 +46,9 @@ class SpatialSparsityHook(Hook):
 
     Each training step's logs then show ``loss_keep_ratio``, the terms of the distillation
     (``loss_distill_map_0`` for the first map, ..., ``loss_distill_logits``), and, for each
-    predictor k, the realised share of slow positions, ``keep_ratio_k``.
+    trained predictor k, the realised share of slow positions, ``keep_ratio_k``. Predictors that are
+    frozen decide as at inference and do not count; those of frozen copies inside the model neither.
+    Predictors and fast paths that are new and that the run will not train are warned of.
 
     The losses are those of arXiv 2207.01580, whose distillation compares the logits and the
     normalised map of a classifier with a dense one's. In dense prediction each normalised map that
@@ -59,7 +68,8 @@ class SpatialSparsityHook(Hook):
         map_weight: Weight of the mean squared difference of each map, or a weight for each map
             from fine to coarse; default 0.5.
         logit_weight: Weight of the KL divergence of the logits; default 0.5 for classifiers and
-            segmentors that take a softmax over classes, 0 for detectors and other models.
+            segmentors that take a softmax over classes, 0 for detectors and other models, and,
+            with a warning, where the teacher is for other classes; given, that is an error.
             Terms of weight 0 are not computed; if all are 0 there is no teacher.
 
     Raises:
@@ -97,41 +107,62 @@ class SpatialSparsityHook(Hook):
         self.distillation: Distillation | None = None
         self._handles = []
         self._backbones: list[nn.Module] = []
+        self._predictors: list[TokenPredictor] = []
         # Open while a forward in loss mode runs.
         self._recording: ExitStack | None = None
-        self._log = DecisionLog()
+        self._decisions: dict[int, list[Decision]] = {}  # by number of the predictor
+        self._said = False
+        self._unloaded: list[str] = []
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Notes what ``load_from`` leaves as it was drawn."""
+        self._unloaded = find_unloaded(runner.model, checkpoint)
 
     def before_train(self, runner) -> None:
         """Builds the teacher and starts to listen on the unwrapped model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.attach(model, runner.cfg)
+        self.attach(model, runner.cfg, getattr(runner, 'optim_wrapper', None))
+        warn_slow(self._unloaded, runner.cfg)
 
     def after_train(self, runner) -> None:
         """Leaves the model as it was found."""
         self.detach()
 
-    def attach(self, model: nn.Module, cfg: Config | None = None) -> None:
+    def attach(
+        self,
+        model: nn.Module,
+        cfg: Config | None = None,
+        optim_wrapper: OptimWrapper | OptimWrapperDict | None = None,
+    ) -> None:
         """Registers the hook on a model; :meth:`before_train` does it in a runner.
 
         Args:
             model: Detector, segmentor or classifier.
-            cfg: Config of the model, for a teacher that is given by its checkpoint alone.
+            cfg: Config of the run, for a teacher that is given by its checkpoint alone.
+            optim_wrapper: What trains it, to find what that leaves out.
         """
         self.detach()
         name = type(self).__name__
         backbones = find_sparse_backbones(model, name)
+        warn_untrained(name, model, backbones, optim_wrapper, cfg)
+        self._predictors = [p for backbone in backbones.values() for p in backbone.token_predictors]
+        # Frozen copies too: whoever trains the student answers for them.
+        self._backbones = [m for m in model.modules() if families.takes_decisions(m)]
+        supervise(self._backbones, True)
         if self.teacher is not None:
-            self.distillation = Distillation.build(
-                model, list(backbones), self.teacher, cfg, self.map_weight, self.logit_weight
-            )
+            try:
+                self.distillation = Distillation.build(
+                    model, list(backbones), self.teacher, cfg, self.map_weight, self.logit_weight
+                )
+            except Exception:
+                self.detach()
+                raise
         if self.distillation is not None:
             print_log(
                 f'{name}: teacher {self.distillation.teacher.name}, weights of maps '
                 f'{self.distillation.map_weights}, of logits {self.distillation.logit_weight}',
                 'current',
             )
-        self._backbones = list(backbones.values())
-        supervise(self._backbones, True)
         self._mode = inspect.signature(model.forward)
         self._handles = [
             model.register_forward_pre_hook(self._start, with_kwargs=True),
@@ -144,7 +175,7 @@ class SpatialSparsityHook(Hook):
             handle.remove()
         self._handles = []
         supervise(self._backbones, False)
-        self._backbones = []
+        self._backbones, self._predictors = [], []
         self.distillation = None
 
     def _start(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -152,16 +183,26 @@ class SpatialSparsityHook(Hook):
         bound.apply_defaults()
         if bound.arguments.get('mode') == 'loss':
             self._recording = ExitStack()
-            self._log = self._recording.enter_context(record_decisions(model))
+            self._decisions = {}
+            self._recording.enter_context(
+                Recorder(model, {p: partial(self._note, k) for k, p in enumerate(self._predictors)})
+            )
             if self.distillation is not None:
                 self._recording.enter_context(self.distillation.recorder)
+
+    def _note(
+        self, k: int, name: str, predictor: TokenPredictor, args: tuple, decision: Decision
+    ) -> None:
+        # Predictors that are not trained decide as at inference, without a mask.
+        if decision.mask is not None:
+            self._decisions.setdefault(k, []).append(decision)
 
     def _finish(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         if self._recording is None:
             return
         self._recording.close()
         self._recording = None
-        log, self._log = self._log, DecisionLog()
+        decisions, self._decisions = self._decisions, {}
         if output is None:  # the forward raised
             return
         if not isinstance(output, dict):
@@ -169,20 +210,40 @@ class SpatialSparsityHook(Hook):
                 f"{type(self).__name__}: {type(model).__name__}.forward(mode='loss') "
                 f'returned a {type(output).__name__}: must be a dict of losses'
             )
-        self._add_losses(output, log)
+        self._add_losses(output, decisions)
 
-    def _add_losses(self, losses: dict[str, Any], log: DecisionLog) -> None:
-        # Frozen predictors, a teacher's for instance, decide as at inference.
-        trained = DecisionLog(record for record in log if record.decision.mask is not None)
-        if trained and self.keep_ratio_weight:
+    def _add_losses(self, losses: dict[str, Any], decisions: dict[int, list[Decision]]) -> None:
+        taken = [decision for k in sorted(decisions) for decision in decisions[k]]
+        if taken and self.keep_ratio_weight:
             losses['loss_keep_ratio'] = self.keep_ratio_weight * keep_ratio_loss(
-                [decision.mask for decision in trained.decisions],
-                [decision.target for decision in trained.decisions],
-                [decision.content for decision in trained.decisions],
+                [decision.mask for decision in taken],
+                [decision.target for decision in taken],
+                [decision.content for decision in taken],
             )
+            self._check_gradients(decisions)
         if self.distillation is not None:
             losses.update(self.distillation.losses())
         # No "loss" in the name: the runner logs it and does not add it to the sum.
-        for k, decisions in enumerate((trained or log).by_predictor().values()):
-            ratios = [decision.keep_ratio.mean() for decision in decisions]
+        for k in sorted(decisions):
+            ratios = [decision.keep_ratio.mean() for decision in decisions[k]]
             losses[f'keep_ratio_{k}'] = sum(ratios) / len(ratios)
+
+    def _check_gradients(self, decisions: dict[int, list[Decision]]) -> None:
+        """Warns once where checkpointing cuts decisions off from the loss of keep ratios."""
+        if self._said or not torch.is_grad_enabled():
+            return
+        self._said = True
+        cut_off = [
+            str(k)
+            for k in sorted(decisions)
+            if self._predictors[k].learns and not any(d.mask.requires_grad for d in decisions[k])
+        ]
+        if cut_off:
+            print_log(
+                f'{type(self).__name__}: loss_keep_ratio does not train token predictors '
+                f'{", ".join(cut_off)}: they run without gradients, as under '
+                'activation_checkpointing of the sparse stage; leave that stage out and set '
+                'with_cp=True of the backbone instead',
+                'current',
+                logging.WARNING,
+            )

@@ -4,14 +4,16 @@ import json
 import math
 
 import pytest
+import torch
+from logs import warnings_of
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from toys import SWIN, Images, ToyModel
+from toys import SWIN, Images, ToyModel, toy_runner
 
 from dynsp_mm import HoldPretrainedHook
-from dynsp_mm.training.new_parameters import is_new
+from dynsp_mm.training.new_parameters import find_unloaded, is_new
 
 LR, ITERATIONS, WARM_UP, EPOCHS = 1e-2, 2, 2, 5
 
@@ -268,3 +270,34 @@ def test_holding_longer_than_training_is_said(tmp_path, hold, said):
         if 'WARNING - HoldPretrainedHook' in line and 'will not be trained' in line
     ]
     assert len(lines) == bool(said) and all(said in line for line in lines)
+
+
+def test_random_parameters_that_load_from_does_not_fill_are_named(tmp_path):
+    """Such as a head for other classes: it is random, and held all the same."""
+    model = ToyModel(SWIN)
+    model.head = torch.nn.Linear(4, 3)
+    runner = toy_runner(
+        tmp_path,
+        [dict(type='SpatialSparsityHook'), dict(type='HoldPretrainedHook', iters=1)],
+        model,
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=LR),
+            constructor='SpatialSparsityOptimWrapperConstructor',
+        ),
+    )
+    hook = next(hook for hook in runner.hooks if isinstance(hook, HoldPretrainedHook))
+    state_dict = {**model.state_dict(), 'head.weight': torch.zeros(2, 4)}
+    with warnings_of(runner.logger) as said:
+        runner.call_hook('after_load_checkpoint', checkpoint=dict(state_dict=state_dict))
+        runner.train()
+    assert hook._unloaded == ['head.weight']
+    assert any('such as head.weight, are not in the checkpoint' in text for text in said)
+    state_dict = {f'module.{key}': value for key, value in model.state_dict().items()}
+    assert find_unloaded(model, state_dict) == []
+    del state_dict['module.backbone.norm3.weight']  # the backbone says what it lacks
+    assert find_unloaded(model, state_dict) == []
+
+
+def test_frozen_new_parts_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match='all token predictors and fast paths .* are frozen'):
+        train(tmp_path, 1, backbone={**SWIN, 'frozen_stages': 2})

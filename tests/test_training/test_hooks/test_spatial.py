@@ -3,14 +3,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from logs import warnings_of
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, turn_on_activation_checkpointing
 from toys import SWIN, Images, ToyModel
 
 from dynsp_mm import DynamicSwin, SpatialSparsityHook, record_decisions
 from dynsp_mm.training import keep_ratio_loss
+from dynsp_mm.training.new_parameters import find_sparse_backbones
 
 
 def attached(backbone=SWIN, **kwargs):
@@ -239,6 +241,75 @@ def test_frozen_predictors_do_not_count():
     losses = model([torch.randn(3, 64, 64)], mode='loss')
     assert sum(key.startswith('keep_ratio') for key in losses) == 3
     assert losses['keep_ratio_0'] > 0.75  # the student's; the teacher keeps 0.69 of 16
+
+
+@pytest.mark.parametrize('selection', ['topk', 'random'])
+def test_a_frozen_copy_in_training_mode_does_not_count(selection):
+    """As mmdet's semi-supervised detectors hold one, put into training mode with the rest."""
+    backbone = {**SWIN, 'selection': selection}
+    model = ToyModel(backbone)
+    student, copied = model.backbone, MODELS.build(backbone).requires_grad_(False)
+    model.backbone = torch.nn.Sequential(Both(copied, student))
+    SpatialSparsityHook().attach(model.train())
+    with record_decisions(copied) as theirs, record_decisions(student) as own:
+        losses = model([torch.randn(3, 64, 64)], mode='loss')
+    assert [name for name in losses if 'keep_ratio_' in name] == [
+        f'keep_ratio_{k}' for k in range(3)
+    ]
+    assert all((d.mask is None) == (selection == 'topk') for d in theirs.decisions)
+    expected = keep_ratio_loss([d.mask for d in own.decisions], [0.7, 0.5, 0.3])
+    torch.testing.assert_close(losses['loss_keep_ratio'], 10 * expected)
+    assert copied.plan.supervised  # it does not say that nothing holds its ratio
+
+
+def test_a_copy_without_gradients_does_not_count():
+    model = ToyModel(SWIN)
+    copied = MODELS.build(SWIN)
+    run = copied.forward
+    copied.forward = lambda x: torch.no_grad()(run)(x)
+    model.backbone = torch.nn.Sequential(Both(model.backbone, copied))
+    SpatialSparsityHook().attach(model.train())
+    losses = model([torch.randn(3, 64, 64)], mode='loss')
+    assert sum(name.startswith('keep_ratio_') for name in losses) == 3
+
+
+def test_numbers_are_those_of_the_predictors():
+    model, _ = attached()
+    model.backbone.token_predictors[0].requires_grad_(False)
+    losses = model([torch.randn(3, 64, 64)], mode='loss')
+    assert [name for name in losses if 'keep' in name] == [
+        'loss_keep_ratio',
+        'keep_ratio_1',
+        'keep_ratio_2',
+    ]
+
+
+def test_where_all_are_frozen_nothing_looks_trained():
+    model, _ = attached({**SWIN, 'frozen_stages': 2})
+    assert list(model([torch.randn(3, 64, 64)], mode='loss')) == ['loss_task']
+
+
+def test_the_student_is_what_trains():
+    """Among backbones with frozen predictors, the one of which anything is trained."""
+    model = ToyModel({**SWIN, 'frozen_stages': 2})
+    model.teacher = MODELS.build(SWIN).requires_grad_(False)
+    assert list(find_sparse_backbones(model, 'A')) == ['backbone']
+    model.requires_grad_(False)
+    assert list(find_sparse_backbones(model, 'A')) == ['backbone', 'teacher']
+
+
+def test_predictors_cut_off_by_checkpointing_are_named():
+    model, _ = attached()
+    turn_on_activation_checkpointing(model, 'backbone.stages.2')
+    with warnings_of() as said:
+        for _ in range(2):
+            model([torch.randn(3, 64, 64)], mode='loss')
+    (text,) = [text for text in said if 'loss_keep_ratio' in text]
+    assert 'token predictors 0, 1, 2' in text and 'with_cp=True' in text
+    model, _ = attached({**SWIN, 'with_cp': True})
+    with warnings_of() as said:
+        assert model([torch.randn(3, 64, 64)], mode='loss')['loss_keep_ratio'].requires_grad
+    assert said == []
 
 
 class Both(torch.nn.Module):
