@@ -176,10 +176,10 @@ class Backbone(BaseModule):
         The forms are made of the weights as they are now, beside them: parameters and state dict
         stay what they are, and weights of linear layers are held twice. They run in forwards
         without gradients and autocast; others run the modules themselves. Training mode, loading
-        weights, writing to them, and moving to another device or dtype drop them; after writing to
-        ``.data``, and after a step of a fused optimizer in eval mode, call this again. Copies and
-        pickles of the backbone have none. Blocks with modules that this package does not know, such
-        as adapters, have none either.
+        weights, writing to them, other layers in their place, and moving to another device or
+        dtype drop them; after writing into ``.data``, and after a step of a fused optimizer in
+        eval mode, call this again. Copies and pickles of the backbone have none. Blocks with
+        modules that this package does not know, such as adapters, have none either.
 
         Args:
             backend: 'eager', 'onednn' (CPU), 'triton' (CUDA), or 'auto': 'onednn' where that runs,

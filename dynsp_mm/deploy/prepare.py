@@ -62,18 +62,31 @@ class PrepareForInferenceHook(Hook):
         UserError: For an unknown backend.
     """
 
-    # After hooks that exchange weights for a test, such as EMAHook.
+    # After hooks that exchange weights for a test, such as EMAHook: they prepare what is tested.
     priority = 'VERY_LOW'
 
     def __init__(self, backend: str = 'auto'):
         self.backend = check_backend(backend)
+
+    def before_test(self, runner) -> None:
+        """Registers what discards the forms."""
+        if not any(isinstance(hook, _DiscardPreparedHook) for hook in runner.hooks):
+            runner.register_hook(_DiscardPreparedHook())
 
     def before_test_epoch(self, runner) -> None:
         """Prepares the backbones."""
         if self.backend != 'auto' or _own_backbones(runner.model):
             prepare_for_inference(runner.model, self.backend)
 
+
+class _DiscardPreparedHook(Hook):
+    """Discards prepared forms after a test, before other hooks exchange weights again.
+
+    mmpretrain's EMAHook then tests the others, and writes to them in a way that leaves no trace.
+    """
+
+    priority = 'HIGHEST'
+
     def after_test_epoch(self, runner, metrics=None) -> None:
-        """Discards what was prepared, for the weights may change."""
         for backbone in _own_backbones(runner.model):
             backbone.discard_prepared()

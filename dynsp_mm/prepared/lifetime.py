@@ -37,28 +37,28 @@ def unprepared() -> Iterator[None]:
 
 
 class _Source(NamedTuple):
-    """A tensor that a prepared form was made of, and where its module keeps it."""
+    """A tensor or module that a prepared form was made of, and where its module keeps it."""
 
-    holder: dict[str, Tensor | None]
+    holder: dict[str, Tensor | nn.Module | None]
     name: str
-    tensor: Tensor
-    version: int | None
+    value: Tensor | nn.Module
+    state: tuple | None
 
     @classmethod
     def all_of(cls, module: nn.Module) -> tuple['_Source', ...]:
-        """The parameters and buffers of a module and of those inside it."""
+        """The modules inside a module, and their parameters and buffers."""
         return tuple(
-            cls(holder, name, tensor, _version(tensor))
+            cls(holder, name, value, _state(value))
             for inner in module.modules()
-            for holder in (inner._parameters, inner._buffers)
-            for name, tensor in holder.items()
-            if tensor is not None
+            for holder in (inner._parameters, inner._buffers, inner._modules)
+            for name, value in holder.items()
+            if value is not None
         )
 
     @property
     def unchanged(self) -> bool:
-        """Whether it is still the same tensor and nothing was written to it."""
-        return self.holder.get(self.name) is self.tensor and _version(self.tensor) == self.version
+        """Whether it is still the same, and nothing was written to it."""
+        return self.holder.get(self.name) is self.value and _state(self.value) == self.state
 
 
 def refuse(*_: Any) -> None:
@@ -76,13 +76,19 @@ class _Form(NamedTuple):
 
     Attributes:
         value: The form.
-        sources: The tensors that it was made of.
+        sources: What it was made of.
+        device: Type of the device of its tensors.
         released: Whether some of these are gone, see :func:`release_weights`.
     """
 
     value: Any
     sources: tuple[_Source, ...]
+    device: str
     released: bool = False
+
+    def released_from(self, module: nn.Module) -> '_Form':
+        """The form after weights of its module were released."""
+        return self._replace(released=True, sources=_Source.all_of(module))
 
     def __deepcopy__(self, memo: dict) -> None:
         if self.released:
@@ -100,9 +106,9 @@ class Preparable(nn.Module):
 
     :meth:`prepare` makes the form of the weights as they are then. The form is not in the state
     dict. It is dropped by whatever may change the weights: training mode, loading, a move to
-    another device or dtype, other tensors in their place, writing to them. Writing to ``.data``
-    and what a fused optimizer does in eval mode go unnoticed and leave a stale form behind. Copies
-    of the module are not prepared. Hooks of modules inside it are not called.
+    another device or dtype, other tensors or layers in their place, writing to them. Writing *into*
+    ``.data`` and what a fused optimizer does in eval mode go unnoticed and leave a stale form
+    behind. Copies of the module are not prepared. Hooks of modules inside it are not called.
     """
 
     _form: _Form | None = None
@@ -115,7 +121,8 @@ class Preparable(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             value = self._prepare(backend)
         if value is not None:
-            self._form = _Form(value, _Source.all_of(self))
+            device = next(self.parameters()).device.type
+            self._form = _Form(value, _Source.all_of(self), device)
         return value is not None
 
     def check_weights(self) -> None:
@@ -149,7 +156,7 @@ class Preparable(nn.Module):
             is_compiling()  # first: compilers know no context variables
             or _only_modules.get()
             or torch.is_grad_enabled()
-            or is_autocast_on(form.sources[0].tensor.device.type)
+            or is_autocast_on(form.device)
         ):
             self.check_weights()
             return None
@@ -188,9 +195,14 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
             yield from _tensors_in(entry)
 
 
-def _version(tensor: Tensor) -> int | None:
-    """Grows with each write to a tensor; those of inference mode do not tell."""
-    return None if tensor.is_inference() else tensor._version
+def _state(value: Tensor | nn.Module) -> tuple | None:
+    """Where a tensor's values lie, and a number that grows with each write to them.
+
+    Tensors of inference mode do not tell of writes.
+    """
+    if isinstance(value, nn.Module):
+        return None
+    return value.data_ptr(), None if value.is_inference() else value._version
 
 
 def _is_plain(module: nn.Module) -> bool:

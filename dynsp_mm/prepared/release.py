@@ -26,17 +26,20 @@ def release_weights(model: nn.Module) -> None:
                 collect(child)
 
     collect(model)
-    for module in model.modules():
-        if isinstance(module, Preparable) and module._form is not None:
-            for layer in module.modules():
-                # Tensors of inference mode cannot be exchanged.
-                if (
-                    isinstance(layer, nn.Linear)
-                    and id(layer.weight) not in needed
-                    and not layer.weight.is_inference()
-                ):
-                    module._form = module._form._replace(released=True)
-                    _release(layer)
+    prepared = [m for m in model.modules() if isinstance(m, Preparable) and m._form is not None]
+    released = set()
+    for module in prepared:
+        for layer in module.modules():
+            # Tensors of inference mode cannot be exchanged.
+            if (
+                isinstance(layer, nn.Linear)
+                and id(layer.weight) not in needed
+                and not layer.weight.is_inference()
+            ):
+                released.add(module)
+                _release(layer)
+    for module in released:  # when all are gone, for modules may share layers
+        module._form = module._form.released_from(module)
 
 
 def _release(layer: nn.Linear) -> None:

@@ -739,6 +739,12 @@ def test_other_tensors_in_place_of_weights_drop_the_form():
     maps, expected = prepared_and_plain(model, image)
     assert relative_error(maps, expected) < 1e-5
     model.prepare_for_inference()
+    for block in model.stages[2].blocks:
+        linear = block.ffn.layers[1]
+        linear.weight.data = 2 * linear.weight.data
+    maps, expected = prepared_and_plain(model, image)
+    assert relative_error(maps, expected) < 1e-5
+    model.prepare_for_inference()
     model.stages[2].load_state_dict(
         {
             name[len('stages.2.') :]: tensor
@@ -763,7 +769,8 @@ def test_other_tensors_in_place_of_weights_drop_the_form():
     ],
 )
 @pytest.mark.parametrize('shows_weight', [False, True])
-def test_adapters_in_place_of_linear_layers_run(config, name, shows_weight):
+@pytest.mark.parametrize('afterwards', [False, True])
+def test_adapters_in_place_of_linear_layers_run(config, name, shows_weight, afterwards):
     class Adapter(torch.nn.Module):
         def __init__(self, layer):
             super().__init__()
@@ -776,13 +783,17 @@ def test_adapters_in_place_of_linear_layers_run(config, name, shows_weight):
             return 2 * self.base_layer(x)
 
     model = build(config, keep_ratios=None)
+    if afterwards:
+        model.prepare_for_inference()
     parent, _, child = name.rpartition('.')
     part = model.get_submodule(parent)
     if child.isdigit():
         part[int(child)] = Adapter(part[int(child)])
     else:
         setattr(part, child, Adapter(getattr(part, child)))
-    maps, expected = prepared_and_plain(model.prepare_for_inference(), torch.randn(1, 3, 64, 64))
+    if not afterwards:
+        model.prepare_for_inference()
+    maps, expected = prepared_and_plain(model, torch.randn(1, 3, 64, 64))
     assert relative_error(maps, expected) < 1e-5
 
 
