@@ -5,12 +5,13 @@ Runners report missing files and broken annotations from deep inside registries 
 exists, and, once something has failed, also into COCO annotation files.
 """
 
+import copy
 import os.path as osp
 import shlex
 from contextlib import contextmanager, suppress
 
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS, METRICS, DefaultScope
 
 from ..configuration import leaf_datasets
 from ..errors import UserError
@@ -34,7 +35,7 @@ IMAGE_PREFIXES = ('img', 'img_path')  # mmdet; mmseg and mmpretrain
 MASK_PREFIXES = ('seg', 'seg_map_path')
 
 
-def find_data_problem(cfg, splits=('train',), deep=False):
+def find_data_problem(cfg, splits=('train',), deep=False, confirm=None):
     """Find the first problem with the data of ``cfg``.
 
     Args:
@@ -42,11 +43,21 @@ def find_data_problem(cfg, splits=('train',), deep=False):
         splits (Sequence[str]): Of 'train', 'val', 'test'; those the config lacks are skipped.
         deep (bool): Also read COCO annotation files and look for mask folders and images. Without
             it the check only asks whether data_root, annotation files and image folders exist.
+        confirm (Callable): Function of a config and its registry that says whether a problem with
+            what that describes counts; None counts all.
 
     Returns:
         str or None: One sentence which names path and config key; None if nothing was found.
         What is not on a local disk is not checked.
     """
+    for problem, config, registry in _problems(cfg, splits, deep):
+        if confirm is None or confirm(config, registry):
+            return problem
+    return None
+
+
+def _problems(cfg, splits, deep):
+    """Yield (sentence, config that it is about, registry of that) of each dataset and metric."""
     scope = cfg.get('default_scope')
     read = {}  # annotation path -> outcome; evaluators often name the file of their dataset
     for split in splits:
@@ -66,14 +77,15 @@ def find_data_problem(cfg, splits=('train',), deep=False):
                     'mask folder', key, dataset, scope, MASK_PREFIXES
                 ) or _coco_problem(key, dataset, dataset, scope, coco_keys, read)
             if problem:
-                return problem
+                yield problem, dataset, DATASETS
+        if deep and split == 'train':
+            yield from _nothing_to_train_on(cfg, datasets, scope, read)
         for key, evaluator in evaluators:
             problem = _missing_ann_file(key, evaluator, scope)
             if not problem and deep and datasets:
                 problem = _coco_problem(key, evaluator, datasets[0][1], scope, coco_keys, read)
             if problem:
-                return problem
-    return None
+                yield problem, evaluator, METRICS
 
 
 @contextmanager
@@ -81,8 +93,9 @@ def explain_data_errors(cfg, splits=('train',)):
     """Context in which an exception caused by broken data becomes a :class:`UserError`.
 
     Yields a hook; registered with the runner, it ends the watch when the first batch is loaded,
-    so that annotation files are read a second time only when a run has failed to start. If the
-    deep check finds nothing the exception passes unchanged.
+    so that annotation files are read a second time only when a run has failed to start. What the
+    deep check finds explains the failure only if that dataset or metric fails by itself, too.
+    Otherwise the exception passes unchanged.
     """
     first_iteration = _FirstIteration()
     try:
@@ -94,10 +107,31 @@ def explain_data_errors(cfg, splits=('train',)):
         if not first_iteration.passed:
             # The error at hand matters more than why it could not be explained.
             with suppress(Exception):
-                problem = find_data_problem(cfg, splits, deep=True)
+                problem = find_data_problem(cfg, splits, deep=True, confirm=_FailsAlone(cfg))
         if problem is None:
             raise
         raise UserError(problem) from error
+
+
+class _FailsAlone:
+    """Says of a dataset or metric whether it fails without the rest of the run.
+
+    Args:
+        cfg (Config): The config that has it.
+    """
+
+    def __init__(self, cfg):
+        self.scope = cfg.get('default_scope')
+
+    def __call__(self, config, registry):
+        try:
+            with DefaultScope.overwrite_default_scope(self.scope):
+                built = registry.build(copy.deepcopy(config))
+                if registry is DATASETS:
+                    built[0]
+        except Exception:  # datasets raise whatever they trip over
+            return True
+        return False
 
 
 class _FirstIteration(Hook):
@@ -267,15 +301,33 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
             f'{where} lacks {", ".join(map(repr, lacking))}; it must hold the lists '
             f'{", ".join(coco_keys)}'
         )
-    if key.startswith('train') and not coco['num_annotations']:
-        return (
-            f'{where} holds {coco["num_images"]} images and no annotation: there is nothing to '
-            'train on'
-        )
     problem = _class_problem(where, coco, dataset, scope)
     if not problem and config is dataset:
         problem = _image_problem(where, coco, dataset, scope)
     return problem
+
+
+def _nothing_to_train_on(cfg, datasets, scope, read):
+    """The problem of a training whose datasets have not one annotation between them.
+
+    One that has none is a set of background images if another has some.
+    """
+    paths = [
+        (key, _join(dataset.get('data_root'), dataset.get('ann_file'), scope))
+        for key, dataset in datasets
+        if isinstance(dataset.get('ann_file'), str)
+    ]
+    contents = [read.get(path, (None, None))[0] for _, path in paths]
+    if len(paths) < len(datasets) or not all(contents):
+        return  # of some nobody knows
+    if datasets and not any(content['num_annotations'] for content in contents):
+        (key, path), images = paths[0], contents[0]['num_images']
+        yield (
+            f'annotation file {osp.abspath(path)} ({key}.ann_file) holds {images} images and no '
+            'annotation: there is nothing to train on',
+            cfg.train_dataloader.dataset,
+            DATASETS,
+        )
 
 
 def _class_problem(where, coco, dataset, scope):
