@@ -43,21 +43,22 @@ def find_data_problem(cfg, splits=('train',), deep=False, confirm=None):
         splits (Sequence[str]): Of 'train', 'val', 'test'; those the config lacks are skipped.
         deep (bool): Also read COCO annotation files and look for mask folders and images. Without
             it the check only asks whether data_root, annotation files and image folders exist.
-        confirm (Callable): Function of a config and its registry that says whether a problem with
-            what that describes counts; None counts all.
+        confirm (Callable): Function that says whether a problem counts; None counts all. It is
+            called with the config that has the problem, its registry and, for a dataset, the
+            config of the whole that it is a part of, such as a ConcatDataset.
 
     Returns:
         str or None: One sentence which names path and config key; None if nothing was found.
         What is not on a local disk is not checked.
     """
-    for problem, config, registry in _problems(cfg, splits, deep):
-        if confirm is None or confirm(config, registry):
+    for problem, *what in _problems(cfg, splits, deep):
+        if confirm is None or confirm(*what):
             return problem
     return None
 
 
 def _problems(cfg, splits, deep):
-    """Yield (sentence, config that it is about, registry of that) of each dataset and metric."""
+    """Yield (sentence, *arguments of ``confirm``) of each dataset and metric with a problem."""
     scope = cfg.get('default_scope')
     read = {}  # annotation path -> outcome; evaluators often name the file of their dataset
     for split in splits:
@@ -77,7 +78,7 @@ def _problems(cfg, splits, deep):
                     'mask folder', key, dataset, scope, MASK_PREFIXES
                 ) or _coco_problem(key, dataset, dataset, scope, coco_keys, read)
             if problem:
-                yield problem, dataset, DATASETS
+                yield problem, dataset, DATASETS, _whole(cfg, key)
         if deep and split == 'train':
             yield from _nothing_to_train_on(cfg, datasets, scope, read)
         for key, evaluator in evaluators:
@@ -85,7 +86,7 @@ def _problems(cfg, splits, deep):
             if not problem and deep and datasets:
                 problem = _coco_problem(key, evaluator, datasets[0][1], scope, coco_keys, read)
             if problem:
-                yield problem, evaluator, METRICS
+                yield problem, evaluator, METRICS, None
 
 
 @contextmanager
@@ -123,11 +124,13 @@ class _FailsAlone:
     def __init__(self, cfg):
         self.scope = cfg.get('default_scope')
 
-    def __call__(self, config, registry):
+    def __call__(self, config, registry, whole):
         try:
             with DefaultScope.overwrite_default_scope(self.scope):
                 built = registry.build(copy.deepcopy(config))
                 if registry is DATASETS:
+                    if not len(built):  # one that has no item is sound beside others
+                        built = registry.build(copy.deepcopy(whole))
                     built[0]
         except Exception:  # datasets raise whatever they trip over
             return True
@@ -147,6 +150,15 @@ def _datasets(cfg, split):
     """Yield (config key, config) of the split's innermost datasets."""
     for key, loader in _with_keys(cfg.get(f'{split}_dataloader'), f'{split}_dataloader'):
         yield from leaf_datasets(loader.get('dataset'), f'{key}.dataset')
+
+
+def _whole(cfg, key):
+    """Config of the outermost dataset around that of a key."""
+    outer = key[: key.index('.dataset') + len('.dataset')]
+    config = cfg
+    for name in outer.split('.'):
+        config = config[int(name) if isinstance(config, (list, tuple)) else name]
+    return config
 
 
 def _evaluators(cfg, split):
@@ -325,8 +337,9 @@ def _nothing_to_train_on(cfg, datasets, scope, read):
         yield (
             f'annotation file {osp.abspath(path)} ({key}.ann_file) holds {images} images and no '
             'annotation: there is nothing to train on',
-            cfg.train_dataloader.dataset,
+            datasets[0][1],
             DATASETS,
+            _whole(cfg, key),
         )
 
 

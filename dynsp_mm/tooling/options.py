@@ -181,6 +181,9 @@ def load_config(path, cfg_options=None):
                 'entries that are dicts; give the whole list'
             ) from error
     _check_scope(cfg)
+    hooks = cfg.get('custom_hooks') or []
+    if not isinstance(hooks, (list, tuple)) or any(isinstance(hook, str) for hook in hooks):
+        raise UserError(f'{cfg.filename}: custom_hooks={hooks!r}: must be a list of dicts')
     return cfg
 
 

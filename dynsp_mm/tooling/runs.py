@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch.nn as nn
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS, MODELS, RUNNERS, VISUALIZERS, DefaultScope
+from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, RUNNERS, VISUALIZERS, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import load_state_dict
 
@@ -238,14 +238,30 @@ def name_unregistered(cfg):
     """Context in which a class that no registry has is a :class:`UserError`."""
     try:
         yield
-    except KeyError as error:
-        absent = re.search(r'([\w.]+) is not in the \S+ registry', str(error.args[:1]))
+    except (KeyError, TypeError) as error:
+        said = re.search(r'([\w.]+) is not in the [\w:. -]+ registry', str(error.args[:1]))
+        # Of optimizers, mmengine's constructor does not say it.
+        absent = said[1] if said else _unregistered_optimizer(cfg.get('optim_wrapper'), cfg)
         if absent is None:
             raise
         raise UserError(
-            f'{cfg.filename}: {absent[1]} is not registered: check its name, or have the config '
+            f'{cfg.filename}: {absent} is not registered: check its name, or have the config '
             "import the package that has it: custom_imports = dict(imports=['PACKAGE'])"
         ) from error
+
+
+def _unregistered_optimizer(config, cfg):
+    """Type of the first optimizer in a config that no registry has, or None."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        kind = value.get('type') if key == 'optimizer' and isinstance(value, dict) else None
+        if isinstance(kind, str):
+            with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+                if registry.get(kind) is None:
+                    return kind
+        found = _unregistered_optimizer(value, cfg)
+        if found is not None:
+            return found
+    return None
 
 
 def _failing_component(cfg, error):
