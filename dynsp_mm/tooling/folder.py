@@ -1,6 +1,7 @@
 """What a training finds in its folder: what it would write anew, and what it would go on from."""
 
 import copy
+import inspect
 import os
 import os.path as osp
 import re
@@ -9,11 +10,12 @@ from pickle import UnpicklingError
 
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import FlexibleRunner, Runner
 
 from ..checkpoints import load_from_anywhere, load_whole
 from ..errors import UserError
 from ..training.new_parameters import is_new
-from .runs import count_new, quiet
+from .runs import count_new, find_runner_class, quiet
 
 ELSEWHERE = 'give this run a folder of its own: --work-dir DIR'
 
@@ -44,7 +46,7 @@ def check_folder(cfg):
     latest = _read_pointer(cfg.work_dir)
     if not latest or not osp.isfile(latest):
         latest = max(replaced, key=osp.getmtime)
-    if resumed is None or not _is_same(resumed, latest):
+    if resumed is None or _identity(resumed) != _identity(latest):
         _check_left(latest, replaced, model or _build_model(cfg))
 
 
@@ -93,7 +95,9 @@ def _check_resumed(cfg, path, model):
     except UserError as error:
         if isinstance(error.__cause__, UnpicklingError) and 'GLOBAL' in str(error.__cause__):
             return {}  # it has objects that only mmengine's reader builds
-        raise UserError(f'{path} cannot be resumed: {error}') from error
+        raise UserError(
+            f'the run cannot be resumed: {error}; an earlier checkpoint can be named: --resume FILE'
+        ) from error
     problem = sparse = None
     if not {'meta', 'message_hub'} <= set(checkpoint):
         problem = 'it holds weights and not the state of a training'
@@ -103,11 +107,10 @@ def _check_resumed(cfg, path, model):
             cfg, model, checkpoint
         )
     if problem:
-        start = '--from-dense' if sparse else '--cfg-options load_from='
+        start = f'--from-dense {path}' if sparse else f'--cfg-options load_from={path}'
         raise UserError(
-            f'{path} cannot be resumed: {problem}; to start from its weights, leave --resume out, '
-            f'or name a --work-dir that has no checkpoint yet, and give '
-            f'{start if start.endswith("=") else start + " "}{path}'
+            f'{path} cannot be resumed: {problem}; to start from its weights, give {start} and a '
+            '--work-dir that has no checkpoint, and name none with --resume'
         )
     return checkpoint['meta']
 
@@ -120,8 +123,7 @@ def _other_state(cfg, model, checkpoint):
         load_whole(model, _without_wrapper(checkpoint['state_dict']), lambda key: key not in own)
     except UserError as error:
         return str(error)
-    # Other runners and strategies keep the state of the optimizer in other forms.
-    if 'optimizer' not in checkpoint or cfg.get('runner_type', 'Runner') != 'Runner':
+    if 'optimizer' not in checkpoint or not _has_plain_optimizer(cfg):
         return None
     try:
         with quiet(), DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -143,6 +145,17 @@ def _other_state(cfg, model, checkpoint):
                 f'{", ".join(lacking)}'
             )
     return None
+
+
+def _has_plain_optimizer(cfg):
+    """Whether a run builds its optimizer, and keeps the state of it, as mmengine's runner does."""
+    runner = find_runner_class(cfg)
+    if not inspect.isclass(runner):
+        return False
+    if issubclass(runner, FlexibleRunner):
+        kind = (cfg.get('strategy') or {}).get('type')
+        return kind in (None, 'SingleDeviceStrategy', 'DDPStrategy')
+    return getattr(runner, 'build_optim_wrapper', None) is Runner.build_optim_wrapper
 
 
 def _optimizers(wrapper):
@@ -216,16 +229,14 @@ def _check_given(cfg, replaced, resumed):
 
     Any entry counts, at any depth: a start, a teacher, pretrained weights, whatever their names.
     """
+    files = {_identity(path): path for path in replaced}
     for key, value in _strings(dict(cfg.items())):
-        given = value.removeprefix('file://')
-        if resumed is not None and value == resumed:
-            continue
-        for path in replaced:
-            if _is_same(given, path):
-                raise UserError(
-                    f'{key}={value!r}, which this run is given, is the file {path} that it would '
-                    f'replace by a checkpoint of its own; {ELSEWHERE}'
-                )
+        path = files.get(_identity(value.removeprefix('file://')))
+        if path is not None and value != resumed:
+            raise UserError(
+                f'{key}={value!r}, which this run is given, is the file {path} that it would '
+                f'replace by a checkpoint of its own; {ELSEWHERE}'
+            )
 
 
 def _strings(config, key=''):
@@ -240,11 +251,12 @@ def _strings(config, key=''):
             yield from _strings(value, f'{key}.{i}')
 
 
-def _is_same(one, other):
-    """Whether two names are of one file, also through links; no for what does not exist."""
+def _identity(path):
+    """The same for all names of a file, also through links; None for what does not exist."""
     with suppress(OSError, ValueError):
-        return osp.samefile(one, other)
-    return False
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _check_left(latest, replaced, model):

@@ -78,7 +78,7 @@ def enable_sparse(cfg, ratios):
         return
     try:
         sparsify(cfg, parse_ratios(ratios))
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f'--sparse {ratios}: {error}') from error
 
 

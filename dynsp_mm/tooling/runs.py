@@ -1,6 +1,5 @@
 """Commands run: mistakes of users become one line, runners are built, weights loaded."""
 
-import inspect
 import logging
 import os.path as osp
 import re
@@ -184,24 +183,18 @@ def build_runner(cfg, whole=False):
     """Build the runner, of ``cfg.runner_type`` if that is set.
 
     Unless it resumes, it reads ``cfg.load_from`` in all forms that ``init_cfg`` takes, and runs no
-    code from it. That is checked to fit the backbone, or the whole model.
+    code from it. That is checked to fit the backbone, or the whole model. mmengine's
+    FlexibleRunner has its model afterwards, too.
 
     Raises:
         UserError: the runner is unknown, an argument of a class of this package is, the model has
             a component that needs something absent, or ``cfg.load_from`` does not fit.
     """
-    runner_class = Runner
-    if 'runner_type' in cfg:
-        with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
-            runner_class = registry.get(cfg.runner_type)
-        if runner_class is None:
-            raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
+    runner_class = find_runner_class(cfg)
     loads = cfg.get('load_from') and not cfg.get('resume')
-    if (
-        loads
-        and inspect.isclass(runner_class)
-        and issubclass(runner_class, (Runner, FlexibleRunner))
-    ):
+    reads = getattr(runner_class, 'load_checkpoint', None)
+    known = reads in (Runner.load_checkpoint, FlexibleRunner.load_checkpoint)
+    if loads and known:
         runner_class = type(runner_class.__name__, (ReadsAnyCheckpoint, runner_class), {})
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         check_arguments(cfg.get('model'))
@@ -219,6 +212,13 @@ def build_runner(cfg, whole=False):
         if problem is None:
             raise
         raise UserError(f'{cfg.filename}: {problem}') from error
+    if loads and not known:
+        print_log(
+            f'runner_type={cfg.runner_type!r} reads {cfg.load_from} in its own way, perhaps with '
+            'code from the file; it is compared with the model only if the runner has one',
+            'current',
+            logging.WARNING,
+        )
     model = getattr(runner, 'model', None)
     if loads and isinstance(model, nn.Module) and not osp.isdir(cfg.load_from):
         name = 'checkpoint' if whole else 'load_from'
@@ -231,6 +231,23 @@ def build_runner(cfg, whole=False):
                 logging.WARNING,
             )
     return runner
+
+
+def find_runner_class(cfg):
+    """The class that ``cfg.runner_type`` names, mmengine's runner without.
+
+    Raises:
+        UserError: it is not registered.
+    """
+    if 'runner_type' not in cfg:
+        return Runner
+    if not isinstance(cfg.runner_type, str):
+        return cfg.runner_type  # in a config of python objects
+    with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
+        runner_class = registry.get(cfg.runner_type)
+    if runner_class is None:
+        raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
+    return runner_class
 
 
 @contextmanager
