@@ -320,27 +320,38 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
 
 
 def _nothing_to_train_on(cfg, datasets, scope, read):
-    """The problem of a training whose datasets have not one annotation between them.
+    """Yield the problems of annotation files of a training that hold not one annotation.
 
-    One that has none is a set of background images if another has some.
+    Those are background images where another dataset has some and the filter lets them through.
     """
-    paths = [
-        (key, _join(dataset.get('data_root'), dataset.get('ann_file'), scope))
+    contents = {
+        key: read.get(_join(dataset.get('data_root'), dataset.get('ann_file'), scope), (None,))[0]
         for key, dataset in datasets
         if isinstance(dataset.get('ann_file'), str)
-    ]
-    contents = [read.get(path, (None, None))[0] for _, path in paths]
-    if len(paths) < len(datasets) or not all(contents):
-        return  # of some nobody knows
-    if datasets and not any(content['num_annotations'] for content in contents):
-        (key, path), images = paths[0], contents[0]['num_images']
-        yield (
-            f'annotation file {osp.abspath(path)} ({key}.ann_file) holds {images} images and no '
-            'annotation: there is nothing to train on',
-            datasets[0][1],
-            DATASETS,
-            _whole(cfg, key),
+    }
+    # Of what was not read nobody knows.
+    nothing = len(contents) == len(datasets) and not any(
+        content is None or content['num_annotations'] for content in contents.values()
+    )
+    for key, dataset in datasets:
+        content = contents.get(key)
+        if content is None or content['num_annotations']:
+            continue
+        path = osp.abspath(_join(dataset.get('data_root'), dataset['ann_file'], scope))
+        problem = (
+            f'annotation file {path} ({key}.ann_file) holds {content["num_images"]} images and no '
+            'annotation: '
         )
+        if nothing:
+            problem += 'there is nothing to train on'
+        elif (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
+            problem += (
+                f'{key}.filter_cfg.filter_empty_gt=True takes all of them out, and False keeps '
+                'them as background'
+            )
+        else:
+            continue
+        yield problem, dataset, DATASETS, _whole(cfg, key)
 
 
 def _class_problem(where, coco, dataset, scope):

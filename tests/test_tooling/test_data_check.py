@@ -473,8 +473,14 @@ def background(root, **entries):
 
 @pytest.mark.parametrize('empty', [True, False, None])
 def test_background_images_are_sound_beside_others(root, empty):
+    """If the filter lets them through."""
     dataset = background(root, filter_cfg=dict(filter_empty_gt=empty))
-    assert check_train(dataset, deep=True) is None
+    problem = check_train(dataset, deep=True)
+    if empty:
+        assert 'none.json (train_dataloader.dataset.datasets.1.ann_file) holds 1 images' in problem
+        assert 'datasets.1.filter_cfg.filter_empty_gt=True takes all of them out' in problem
+    else:
+        assert problem is None
     dataset['datasets'].pop(0)
     assert 'there is nothing to train on' in check_train(dataset, deep=True)
 
