@@ -112,7 +112,7 @@ def _check_resumed(cfg, path, model):
             f'{path} cannot be resumed: {problem}; to start from its weights, give {start} and a '
             '--work-dir that has no checkpoint, and name none with --resume'
         )
-    return checkpoint['meta']
+    return checkpoint['meta'] if isinstance(checkpoint['meta'], dict) else {}
 
 
 def _other_state(cfg, model, checkpoint):
@@ -182,7 +182,7 @@ def _find_replaced(cfg, start, ever=False):
         best = '(?P<best>best_.+_)?' if hook.get('save_best') else '(?P<best>)'
         for entry in sorted(os.listdir(folder)) if osp.isdir(folder) else []:
             match = re.fullmatch(best + name, entry)
-            if match is None:
+            if match is None or not osp.exists(osp.join(folder, entry)):  # a link to nothing
                 continue
             step = int(match[match.lastindex]) if match.lastindex > 1 else None
             progress = start.get('epoch' if by_epoch else 'iter') or 0
@@ -197,9 +197,11 @@ def _checkpoint_hooks(cfg):
     """Configs of the hooks that save checkpoints."""
     default = (cfg.get('default_hooks') or {}).get('checkpoint', dict(interval=1))
     for hook in [default, *(cfg.get('custom_hooks') or [])]:
-        kind = hook.get('type', 'CheckpointHook') if isinstance(hook, dict) else ''
+        if not isinstance(hook, dict):  # taken out, or built already
+            continue
+        kind = hook.get('type', '')
         name = kind if isinstance(kind, str) else kind.__name__
-        if hook is default and hook or name.endswith('CheckpointHook'):
+        if hook is default or name.endswith('CheckpointHook'):
             yield hook
 
 

@@ -185,6 +185,7 @@ def test_a_run_of_the_same_model_is_repeated():
 
 def test_what_nobody_can_read_is_no_obstacle():
     Path(save()).write_bytes(b'torn')
+    Path('runs/net/epoch_2.pth').symlink_to('nowhere.pth')
     check_folder(config(0.7))
 
 
