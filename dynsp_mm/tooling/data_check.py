@@ -5,12 +5,13 @@ Runners report missing files and broken annotations from deep inside registries 
 exists, and, once something has failed, also into COCO annotation files.
 """
 
+import copy
 import os.path as osp
 import shlex
 from contextlib import contextmanager, suppress
 
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS, METRICS, DefaultScope
 
 from ..configuration import leaf_datasets
 from ..errors import UserError
@@ -34,7 +35,7 @@ IMAGE_PREFIXES = ('img', 'img_path')  # mmdet; mmseg and mmpretrain
 MASK_PREFIXES = ('seg', 'seg_map_path')
 
 
-def find_data_problem(cfg, splits=('train',), deep=False):
+def find_data_problem(cfg, splits=('train',), deep=False, confirm=None):
     """Find the first problem with the data of ``cfg``.
 
     Args:
@@ -42,11 +43,22 @@ def find_data_problem(cfg, splits=('train',), deep=False):
         splits (Sequence[str]): Of 'train', 'val', 'test'; those the config lacks are skipped.
         deep (bool): Also read COCO annotation files and look for mask folders and images. Without
             it the check only asks whether data_root, annotation files and image folders exist.
+        confirm (Callable): Function that says whether a problem counts; None counts all. It is
+            called with the config that has the problem, its registry and, for a dataset, the
+            config of the whole that it is a part of, such as a ConcatDataset.
 
     Returns:
         str or None: One sentence which names path and config key; None if nothing was found.
         What is not on a local disk is not checked.
     """
+    for problem, *what in _problems(cfg, splits, deep):
+        if confirm is None or confirm(*what):
+            return problem
+    return None
+
+
+def _problems(cfg, splits, deep):
+    """Yield (sentence, *arguments of ``confirm``) of each dataset and metric with a problem."""
     scope = cfg.get('default_scope')
     read = {}  # annotation path -> outcome; evaluators often name the file of their dataset
     for split in splits:
@@ -66,14 +78,15 @@ def find_data_problem(cfg, splits=('train',), deep=False):
                     'mask folder', key, dataset, scope, MASK_PREFIXES
                 ) or _coco_problem(key, dataset, dataset, scope, coco_keys, read)
             if problem:
-                return problem
+                yield problem, dataset, DATASETS, _whole(cfg, key)
+        if deep and split == 'train':
+            yield from _nothing_to_train_on(cfg, datasets, scope, read)
         for key, evaluator in evaluators:
             problem = _missing_ann_file(key, evaluator, scope)
             if not problem and deep and datasets:
                 problem = _coco_problem(key, evaluator, datasets[0][1], scope, coco_keys, read)
             if problem:
-                return problem
-    return None
+                yield problem, evaluator, METRICS, None
 
 
 @contextmanager
@@ -81,8 +94,9 @@ def explain_data_errors(cfg, splits=('train',)):
     """Context in which an exception caused by broken data becomes a :class:`UserError`.
 
     Yields a hook; registered with the runner, it ends the watch when the first batch is loaded,
-    so that annotation files are read a second time only when a run has failed to start. If the
-    deep check finds nothing the exception passes unchanged.
+    so that annotation files are read a second time only when a run has failed to start. What the
+    deep check finds explains the failure only if that dataset or metric fails by itself, too.
+    Otherwise the exception passes unchanged.
     """
     first_iteration = _FirstIteration()
     try:
@@ -94,10 +108,33 @@ def explain_data_errors(cfg, splits=('train',)):
         if not first_iteration.passed:
             # The error at hand matters more than why it could not be explained.
             with suppress(Exception):
-                problem = find_data_problem(cfg, splits, deep=True)
+                problem = find_data_problem(cfg, splits, deep=True, confirm=_FailsAlone(cfg))
         if problem is None:
             raise
         raise UserError(problem) from error
+
+
+class _FailsAlone:
+    """Says of a dataset or metric whether it fails without the rest of the run.
+
+    Args:
+        cfg (Config): The config that has it.
+    """
+
+    def __init__(self, cfg):
+        self.scope = cfg.get('default_scope')
+
+    def __call__(self, config, registry, whole):
+        try:
+            with DefaultScope.overwrite_default_scope(self.scope):
+                built = registry.build(copy.deepcopy(config))
+                if registry is DATASETS:
+                    if not len(built):  # one that has no item is sound beside others
+                        built = registry.build(copy.deepcopy(whole))
+                    built[0]
+        except Exception:  # datasets raise whatever they trip over
+            return True
+        return False
 
 
 class _FirstIteration(Hook):
@@ -113,6 +150,15 @@ def _datasets(cfg, split):
     """Yield (config key, config) of the split's innermost datasets."""
     for key, loader in _with_keys(cfg.get(f'{split}_dataloader'), f'{split}_dataloader'):
         yield from leaf_datasets(loader.get('dataset'), f'{key}.dataset')
+
+
+def _whole(cfg, key):
+    """Config of the outermost dataset around that of a key."""
+    outer = key[: key.index('.dataset') + len('.dataset')]
+    config = cfg
+    for name in outer.split('.'):
+        config = config[int(name) if isinstance(config, (list, tuple)) else name]
+    return config
 
 
 def _evaluators(cfg, split):
@@ -267,15 +313,45 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
             f'{where} lacks {", ".join(map(repr, lacking))}; it must hold the lists '
             f'{", ".join(coco_keys)}'
         )
-    if key.startswith('train') and not coco['num_annotations']:
-        return (
-            f'{where} holds {coco["num_images"]} images and no annotation: there is nothing to '
-            'train on'
-        )
     problem = _class_problem(where, coco, dataset, scope)
     if not problem and config is dataset:
         problem = _image_problem(where, coco, dataset, scope)
     return problem
+
+
+def _nothing_to_train_on(cfg, datasets, scope, read):
+    """Yield the problems of annotation files of a training that hold not one annotation.
+
+    Those are background images where another dataset has some and the filter lets them through.
+    """
+    contents = {
+        key: read.get(_join(dataset.get('data_root'), dataset.get('ann_file'), scope), (None,))[0]
+        for key, dataset in datasets
+        if isinstance(dataset.get('ann_file'), str)
+    }
+    # Of what was not read nobody knows.
+    nothing = len(contents) == len(datasets) and not any(
+        content is None or content['num_annotations'] for content in contents.values()
+    )
+    for key, dataset in datasets:
+        content = contents.get(key)
+        if content is None or content['num_annotations']:
+            continue
+        path = osp.abspath(_join(dataset.get('data_root'), dataset['ann_file'], scope))
+        problem = (
+            f'annotation file {path} ({key}.ann_file) holds {content["num_images"]} images and no '
+            'annotation: '
+        )
+        if nothing:
+            problem += 'there is nothing to train on'
+        elif (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
+            problem += (
+                f'{key}.filter_cfg.filter_empty_gt=True takes all of them out, and False keeps '
+                'them as background'
+            )
+        else:
+            continue
+        yield problem, dataset, DATASETS, _whole(cfg, key)
 
 
 def _class_problem(where, coco, dataset, scope):

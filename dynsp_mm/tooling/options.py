@@ -7,10 +7,12 @@ is complete. One code path serves mmdet, mmseg and mmpretrain; where they differ
 
 import argparse
 import importlib.util
+import logging
 import os
 import os.path as osp
 
 from mmengine.config import DictAction
+from mmengine.logging import print_log
 
 from ..compat import has_accelerator
 from ..configuration import parse_ratios, read_config, sparsify
@@ -19,12 +21,25 @@ from ..errors import UserError
 from ..ops import BACKENDS
 
 
+class Overrides(DictAction):
+    """Reads entries of a config; what is no entry is a line of usage, as with other options."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for text in values:
+            if not text.partition('=')[0].strip('.') or '=' not in text:
+                parser.error(f'{option_string} {text!r}: must be KEY=VALUE, such as model.depth=3')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:  # brackets that do not close
+            parser.error(f'{option_string}: {error}')
+
+
 def add_config_options(parser):
     """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Overrides,
         metavar='KEY=VALUE',
         help='entries of the config to override, e.g. train_dataloader.batch_size=4; lists as '
         'key="[a,b]" or key=a,b, nested ones as key="[(a,b),(c,d)]", quoted, without spaces',
@@ -63,7 +78,7 @@ def enable_sparse(cfg, ratios):
         return
     try:
         sparsify(cfg, parse_ratios(ratios))
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f'--sparse {ratios}: {error}') from error
 
 
@@ -104,7 +119,8 @@ def add_common_arguments(parser):
     parser.add_argument(
         '--work-dir',
         help='directory of logs, checkpoints and metrics '
-        '(default: work_dir of the config, else work_dirs/<config name>)',
+        '(default: work_dir of the config, else work_dirs/<config name>, followed by '
+        '_sparse_RATIO with --sparse)',
     )
     add_config_options(parser)
     parser.add_argument(
@@ -165,14 +181,18 @@ def load_config(path, cfg_options=None):
                 'entries that are dicts; give the whole list'
             ) from error
     _check_scope(cfg)
+    hooks = cfg.get('custom_hooks') or []
+    if not isinstance(hooks, (list, tuple)) or any(isinstance(hook, str) for hook in hooks):
+        raise UserError(f'{cfg.filename}: custom_hooks={hooks!r}: must be a list of dicts')
     return cfg
 
 
 def _check_scope(cfg):
     scope = cfg.get('default_scope')
-    if not scope:
+    if not scope or not isinstance(scope, str):
+        state = repr(scope) if scope else 'not set'
         raise UserError(
-            f'{cfg.filename}: default_scope is not set; the config must name the library that its '
+            f'{cfg.filename}: default_scope is {state}; the config must name the library that its '
             "types come from: default_scope = 'mmdet', 'mmseg' or 'mmpretrain'"
         )
     if importlib.util.find_spec(scope) is None:
@@ -188,12 +208,33 @@ def require(cfg, *keys):
         raise UserError(f'{cfg.filename}: {", ".join(missing)} must be set')
 
 
-def set_work_dir(cfg, work_dir=None):
-    """Set ``cfg.work_dir``: the argument, else the config's, else work_dirs/<config name>."""
+def set_work_dir(cfg, work_dir=None, sparse=None):
+    """Set ``cfg.work_dir``: the argument, else the config's, else work_dirs/<config name>.
+
+    A run that ``--sparse`` makes sparse is another than that of its config. So the last folder has
+    the ratios in its name too, and each run finds its own checkpoints and replaces no others.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        work_dir (str): Value of ``--work-dir``.
+        sparse (str): Value of ``--sparse``.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
+        name = osp.splitext(osp.basename(cfg.filename))[0]
+        if sparse is not None:
+            ratios = parse_ratios(sparse)
+            ratios = ratios if isinstance(ratios, tuple) else (ratios,)
+            name = '_'.join([name, 'sparse', *map(str, ratios)])
+        cfg.work_dir = osp.join('work_dirs', name)
+        if sparse is not None and int(os.environ.get('LOCAL_RANK', 0)) == 0:
+            print_log(
+                f'--sparse {sparse}: the folder of this run is {cfg.work_dir}, apart from that of '
+                'the config as it is; --work-dir DIR names another',
+                'current',
+                logging.WARNING,
+            )
 
 
 def set_launcher(cfg, launcher, local_rank=0):
@@ -280,6 +321,7 @@ def enable_resume(cfg, resume):
     elif osp.isfile(osp.join(cfg.work_dir, 'last_checkpoint')):
         cfg.load_from = None
     else:
+        cfg.resume = False
         return
     cfg.resume = True
 

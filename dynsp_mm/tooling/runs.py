@@ -1,14 +1,16 @@
 """Commands run: mistakes of users become one line, runners are built, weights loaded."""
 
 import logging
+import os.path as osp
 import re
 import sys
 from contextlib import contextmanager
 
+import torch.nn as nn
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS, MODELS, RUNNERS, VISUALIZERS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, RUNNERS, VISUALIZERS, DefaultScope
+from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import load_state_dict
 
 from ..backbones.base import Backbone
@@ -67,9 +69,10 @@ def run_checked(cfg, splits, action):
     problem = find_data_problem(cfg, splits)
     if problem:
         raise UserError(problem)
-    with explain_data_errors(cfg, splits) as first_iteration:
+    with explain_data_errors(cfg, splits) as first_iteration, name_unregistered(cfg):
         runner = build_runner(cfg, whole=action == 'test')
-        runner.register_hook(first_iteration)
+        if hasattr(runner, 'register_hook'):  # classes of users may have none
+            runner.register_hook(first_iteration)
         getattr(runner, action)()
 
 
@@ -94,37 +97,46 @@ def check_weights(model, checkpoint, name, whole=False):
     Raises:
         UserError: it is no checkpoint, or one of another network.
     """
-    new, sparse = 0, False
     try:
         state_dict = load_from_anywhere(checkpoint)['state_dict']
-        for path, module in model.named_modules():
-            if isinstance(module, Backbone):
-                prefix = path.removeprefix('module.') + '.'
-                below = {
-                    key[len(prefix) :]: value
-                    for key, value in state_dict.items()
-                    if key.startswith(prefix)
-                }
-                new += len(fit_state_dict(below, module).new)
-                sparse = sparse or any(is_new(key) for key, _ in module.named_parameters())
-    except ValueError as error:
-        raise UserError(f'{name} {checkpoint}: {error}') from error
-    if not sparse and any(is_new(key) for key in state_dict):
-        print_log(
-            f'{name} {checkpoint} is of a sparse model and this one is dense: its token '
-            'predictors and fast paths are not used; --sparse RATIO makes the model sparse',
-            'current',
-            logging.WARNING,
-        )
-    if whole:
-        try:
+        new = count_new(model, state_dict)
+        if any(map(is_new, state_dict)) and not any(map(is_new, model.state_dict())):
+            print_log(
+                f'{name} {checkpoint} is of a sparse model and this one is dense: its token '
+                'predictors and fast paths are not used; --sparse RATIO makes the model sparse',
+                'current',
+                logging.WARNING,
+            )
+        if whole:
             load_whole(
                 getattr(model, 'module', model),
                 state_dict,
                 optional=lambda key: is_new(key) or key.startswith('auxiliary_head'),
             )
-        except ValueError as error:
-            raise UserError(f'{name} {checkpoint}: {error}') from error
+    except UserError as error:
+        raise UserError(f'{name} {checkpoint}: {error}') from error
+    return new
+
+
+def count_new(model, state_dict):
+    """Fit a state dict to the backbones of this package in a model; nothing is loaded.
+
+    Returns:
+        int: Number of tensors that start new, since the network of the state dict has none of them.
+
+    Raises:
+        UserError: it is of another network.
+    """
+    new = 0
+    for path, module in model.named_modules():
+        if isinstance(module, Backbone):
+            prefix = path.removeprefix('module.') + '.'
+            below = {
+                key.removeprefix(prefix): value
+                for key, value in state_dict.items()
+                if key.startswith(prefix)
+            }
+            new += len(fit_state_dict(below, module).new)
     return new
 
 
@@ -149,13 +161,19 @@ class ReadsAnyCheckpoint:
     """Mix-in of runners that read ``load_from`` as ``init_cfg`` is read, and run no code from it.
 
     That is when mmengine loads it: after the model has initialised itself, which some models do
-    whatever they hold already, and before the first loop.
+    whatever they hold already, and before the first loop. A folder, which DeepSpeed writes, is left
+    to mmengine.
     """
 
     def load_checkpoint(self, filename, *args, **kwargs):
+        if osp.isdir(filename):
+            return super().load_checkpoint(filename, *args, **kwargs)
         checkpoint = load_from_anywhere(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        _load(self.model, checkpoint, self.logger)
+        if isinstance(self, FlexibleRunner):  # its strategy knows how the model is spread
+            self.strategy.load_model_state_dict(checkpoint['state_dict'])
+        else:
+            _load(self.model, checkpoint, self.logger)
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
 
@@ -165,20 +183,18 @@ def build_runner(cfg, whole=False):
     """Build the runner, of ``cfg.runner_type`` if that is set.
 
     Unless it resumes, it reads ``cfg.load_from`` in all forms that ``init_cfg`` takes, and runs no
-    code from it. That is checked to fit the backbone, or the whole model.
+    code from it. That is checked to fit the backbone, or the whole model. mmengine's
+    FlexibleRunner has its model afterwards, too.
 
     Raises:
         UserError: the runner is unknown, an argument of a class of this package is, the model has
             a component that needs something absent, or ``cfg.load_from`` does not fit.
     """
-    runner_class = Runner
-    if 'runner_type' in cfg:
-        with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
-            runner_class = registry.get(cfg.runner_type)
-        if runner_class is None:
-            raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
+    runner_class = find_runner_class(cfg)
     loads = cfg.get('load_from') and not cfg.get('resume')
-    if loads and isinstance(runner_class, type) and issubclass(runner_class, Runner):
+    reads = getattr(runner_class, 'load_checkpoint', None)
+    known = reads in (Runner.load_checkpoint, FlexibleRunner.load_checkpoint)
+    if loads and known:
         runner_class = type(runner_class.__name__, (ReadsAnyCheckpoint, runner_class), {})
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         check_arguments(cfg.get('model'))
@@ -186,36 +202,92 @@ def build_runner(cfg, whole=False):
             if isinstance(hook, dict):  # the runner takes the priority out
                 check_arguments({k: v for k, v in hook.items() if k != 'priority'}, HOOKS)
     try:
-        runner = runner_class.from_cfg(cfg)
-    except (ImportError, KeyError, OSError, RuntimeError) as error:
-        problem = _absent_component(cfg, error)
+        with name_unregistered(cfg):
+            runner = runner_class.from_cfg(cfg)
+            if isinstance(runner, FlexibleRunner) and isinstance(runner.model, dict):
+                # It would build its model when a loop begins, and takes one that is built.
+                runner.model = runner.strategy.build_model(runner.model)
+    except (ImportError, OSError, RuntimeError) as error:
+        problem = _failing_component(cfg, error)
         if problem is None:
             raise
         raise UserError(f'{cfg.filename}: {problem}') from error
-    if loads:
+    if loads and not known:
+        print_log(
+            f'runner_type={cfg.runner_type!r} reads {cfg.load_from} in its own way, perhaps with '
+            'code from the file; it is compared with the model only if the runner has one',
+            'current',
+            logging.WARNING,
+        )
+    model = getattr(runner, 'model', None)
+    if loads and isinstance(model, nn.Module) and not osp.isdir(cfg.load_from):
         name = 'checkpoint' if whole else 'load_from'
-        new = check_weights(runner.model, cfg.load_from, name, whole)
+        new = check_weights(model, cfg.load_from, name, whole)
         if new:
-            runner.logger.warning(
+            print_log(
                 f'{cfg.load_from} has no weights for {new} tensors of the '
-                'backbone that its network does not have: they start new'
+                'backbone that its network does not have: they start new',
+                'current',
+                logging.WARNING,
             )
     return runner
 
 
-def _absent_component(cfg, error):
+def find_runner_class(cfg):
+    """The class that ``cfg.runner_type`` names, mmengine's runner without.
+
+    Raises:
+        UserError: it is not registered.
+    """
+    if 'runner_type' not in cfg:
+        return Runner
+    if not isinstance(cfg.runner_type, str):
+        return cfg.runner_type  # in a config of python objects
+    with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
+        runner_class = registry.get(cfg.runner_type)
+    if runner_class is None:
+        raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
+    return runner_class
+
+
+@contextmanager
+def name_unregistered(cfg):
+    """Context in which a class that no registry has is a :class:`UserError`."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        said = re.search(r'([\w.]+) is not in the [\w:. -]+ registry', str(error.args[:1]))
+        # Of optimizers, mmengine's constructor does not say it.
+        absent = said[1] if said else _unregistered_optimizer(cfg.get('optim_wrapper'), cfg)
+        if absent is None:
+            raise
+        raise UserError(
+            f'{cfg.filename}: {absent} is not registered: check its name, or have the config '
+            "import the package that has it: custom_imports = dict(imports=['PACKAGE'])"
+        ) from error
+
+
+def _unregistered_optimizer(config, cfg):
+    """Type of the first optimizer in a config that no registry has, or None."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        kind = value.get('type') if key == 'optimizer' and isinstance(value, dict) else None
+        if isinstance(kind, str):
+            with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+                if registry.get(kind) is None:
+                    return kind
+        found = _unregistered_optimizer(value, cfg)
+        if found is not None:
+            return found
+    return None
+
+
+def _failing_component(cfg, error):
     """Which component of a runner could not be built for want of something, or None.
 
-    That is a class that is not registered, a package that is not installed, or a file that cannot
-    be had (weights or a vocabulary that a component downloads).
+    That is a package that is not installed, or a file that cannot be had (weights or a vocabulary
+    that a component downloads).
     """
     text = ' '.join(str(error.args[0] if error.args else error).split())
-    if isinstance(error, KeyError):
-        absent = re.match(r'(\S+) is not in the \S+ registry', text)
-        return absent and (
-            f'{absent[1]} is not registered: check its name, or have the config import the package '
-            "that has it: custom_imports = dict(imports=['PACKAGE'])"
-        )
     if isinstance(error, RuntimeError) and 'install' not in text:
         return None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

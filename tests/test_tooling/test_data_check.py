@@ -458,3 +458,77 @@ def test_a_failing_check_does_not_hide_the_failure(root):
 def test_no_failure(root):
     with explain_data_errors(make(make_dataset(root))):
         pass
+
+
+# blaming
+
+
+def background(root, **entries):
+    """Objects, and in a file of their own images without any."""
+    (root / 'none.json').write_text(json.dumps(dict(COCO, annotations=[])))
+    one = make_dataset(root, pipeline=[], lazy_init=False)
+    none = dict(one, ann_file='none.json', **entries)
+    return dict(type='ConcatDataset', datasets=[one, none])
+
+
+@pytest.mark.parametrize('empty', [True, False, None])
+def test_background_images_are_sound_beside_others(root, empty):
+    """If the filter lets them through."""
+    dataset = background(root, filter_cfg=dict(filter_empty_gt=empty))
+    problem = check_train(dataset, deep=True)
+    if empty:
+        assert 'none.json (train_dataloader.dataset.datasets.1.ann_file) holds 1 images' in problem
+        assert 'datasets.1.filter_cfg.filter_empty_gt=True takes all of them out' in problem
+    else:
+        assert problem is None
+    dataset['datasets'].pop(0)
+    assert 'there is nothing to train on' in check_train(dataset, deep=True)
+
+
+def failing(dataset, error, **kwargs):
+    """What an error that ends a run with a dataset becomes."""
+    with pytest.raises(Exception) as caught:
+        with explain_data_errors(make(dataset, **kwargs)):
+            raise error
+    return caught.value
+
+
+@pytest.mark.parametrize('error', [TypeError('SGD'), RuntimeError('out of memory'), KeyError('x')])
+def test_data_that_works_alone_is_not_blamed(root, error):
+    """Whatever looks odd in it."""
+    pytest.importorskip('mmdet')
+    for dataset in (
+        background(root, filter_cfg=dict(filter_empty_gt=False)),
+        make_dataset(root, ann_file='none.json', filter_cfg=dict(filter_empty_gt=False)),
+        background(root, metainfo=dict(classes=('person',))),
+    ):
+        pipelines = dataset.get('datasets', [dataset])
+        for part in pipelines:
+            part['pipeline'] = []
+        if pipelines[-1]['metainfo']['classes'] == ('person',):
+            pipelines[0]['metainfo'] = dict(classes=('person', 'cat'))
+            dataset['ignore_keys'] = ['classes']
+        assert failing(dataset, error) is error
+
+
+def test_data_that_fails_alone_is_blamed(root):
+    pytest.importorskip('mmdet')
+    error = RuntimeError('a worker died')
+    empty = make_dataset(root, ann_file='none.json', filter_cfg=dict(filter_empty_gt=True))
+    background(root)
+    assert 'there is nothing to train on' in str(failing(empty, error))
+    torn = background(root)
+    (root / 'none.json').write_text('{')
+    text = str(failing(torn, error))
+    assert 'none.json (train_dataloader.dataset.datasets.1.ann_file) is not JSON' in text
+
+
+def test_metrics_are_asked_like_data(root):
+    pytest.importorskip('mmdet')
+    (root / 'val.json').write_text('{')
+    metric = dict(type='CocoMetric', ann_file=f'{root}/val.json')
+    error = RuntimeError('oops')
+    cfg = make(make_dataset(root, pipeline=[]), 'val', metric)
+    with pytest.raises(UserError, match='val.json .* is not JSON'):
+        with explain_data_errors(cfg, ('val',)):
+            raise error

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from in_memory import SCOPE, fails, make
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from dynsp_mm.configuration import read
 from dynsp_mm.errors import UserError
@@ -157,6 +158,47 @@ def test_work_dir_order():
     assert cfg.work_dir == 'given'
 
 
+def test_a_run_made_sparse_has_a_folder_of_its_own(caplog):
+    """Each ratio has, so that a run replaces no other and finds its own checkpoints again."""
+    names = {}
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        for sparse in (None, '0.7', '0.70', '0.5', '0.7,0.5,0.3'):
+            cfg = make()
+            caplog.clear()
+            cli.set_work_dir(cfg, sparse=sparse)
+            names[sparse] = cfg.work_dir
+            assert caplog.text.count(f'the folder of this run is {cfg.work_dir}') == bool(sparse)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert names == {
+        None: 'work_dirs/net',
+        '0.7': 'work_dirs/net_sparse_0.7',
+        '0.70': 'work_dirs/net_sparse_0.7',
+        '0.5': 'work_dirs/net_sparse_0.5',
+        '0.7,0.5,0.3': 'work_dirs/net_sparse_0.7_0.5_0.3',
+    }
+    for cfg, given, expected in ((make(work_dir='mine'), None, 'mine'), (make(), 'given', 'given')):
+        cli.set_work_dir(cfg, given, '0.7')
+        assert cfg.work_dir == expected
+
+
+@pytest.mark.parametrize('text', ['model', '=3', 'a=[(1,2),(3'])
+def test_what_is_no_entry_is_a_line_of_usage(text, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.parse_overrides([text])
+    assert caught.value.code == 2 and '--cfg-options' in capsys.readouterr().err
+
+
+def test_hooks_are_a_list(write):
+    path = write(f'default_scope = {SCOPE!r}')
+    assert fails(cli.load_config, path, {'custom_hooks.0.type': 'EMAHook'}) == (
+        f"{path}: custom_hooks={{'0': {{'type': 'EMAHook'}}}}: must be a list of dicts"
+    )
+    assert f'{path}: default_scope is 5; ' in fails(cli.load_config, path, {'default_scope': 5})
+
+
 def test_launcher(accelerator, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.delenv('LOCAL_RANK')
@@ -254,6 +296,9 @@ def test_resume(tmp_path):
     cli.enable_resume(cfg, None)
     assert not cfg.resume and cfg.load_from == 'init.pth'
     cli.enable_resume(cfg, 'auto')  # nothing to resume yet: load_from stands
+    assert not cfg.resume and cfg.load_from == 'init.pth'
+    cfg.resume = True  # of the config, with which mmengine would resume from load_from
+    cli.enable_resume(cfg, 'auto')
     assert not cfg.resume and cfg.load_from == 'init.pth'
     (tmp_path / 'last_checkpoint').write_text('epoch_1.pth')
     cli.enable_resume(cfg, 'auto')

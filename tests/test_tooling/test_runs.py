@@ -11,7 +11,7 @@ from in_memory import SCOPE, fails, make
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, RUNNERS
+from mmengine.registry import DATASETS, MODELS, RUNNERS
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from dynsp_mm import create_backbone
@@ -343,3 +343,152 @@ def test_unknown_arguments_are_one_mistake(tmp_path, monkeypatch):
     cfg = make(work_dir=str(tmp_path), model=model)
     assert fails(runs.build_runner, cfg) == 'CliTestNet: unknown argument(s) width=3'
     assert not built
+
+
+class CliTestData(torch.utils.data.Dataset):
+    """Two images that no file holds."""
+
+    metainfo = {}
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.ones(3, 32, 32))
+
+
+class CliTestTrained(CliTestNet):
+    """Trains, a little."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return dict(loss=self.backbone(torch.stack(inputs))[-1].mean())
+
+
+def trained_config(tmp_path, **entries):
+    return make(
+        SCOPE,
+        **{
+            'work_dir': str(tmp_path / 'run'),
+            'experiment_name': tmp_path.name,  # loggers and visualizers are shared by name
+            'model': dict(type='mmengine.CliTestTrained'),
+            'train_dataloader': dict(
+                batch_size=2,
+                num_workers=0,
+                dataset=dict(type='mmengine.CliTestData'),
+                sampler=dict(type='DefaultSampler', shuffle=False),
+            ),
+            'optim_wrapper': dict(optimizer=dict(type='SGD', lr=0.0)),
+            'env_cfg': {},
+            'train_cfg': dict(by_epoch=True, max_epochs=1),
+            **entries,
+        },
+    )
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """A network, and weights in four forms of which one could run code."""
+    monkeypatch.setitem(MODELS.module_dict, 'CliTestTrained', CliTestTrained)
+    monkeypatch.setitem(DATASETS.module_dict, 'CliTestData', CliTestData)
+    weights = {key: value + 1 for key, value in CliTestTrained().state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / 'a.safetensors')
+    torch.save(dict(state_dict=weights), tmp_path / 'b.pth')
+    torch.save({f'module.{key}': value for key, value in weights.items()}, tmp_path / 'c.pth')
+    torch.save(dict(state_dict=weights, more=os.getcwd), tmp_path / 'code.pth')
+    return weights
+
+
+@pytest.mark.parametrize('name', ['a.safetensors', 'b.pth', 'c.pth', 'file://'])
+def test_a_runner_that_builds_its_model_late(tmp_path, trained, name):
+    path = str(tmp_path / name) if '://' not in name else f'{name}{tmp_path}/b.pth'
+    cfg = trained_config(tmp_path, load_from=path, runner_type='FlexibleRunner')
+    cfg.strategy = dict(type='SingleDeviceStrategy')
+    runner = runs.build_runner(cfg)
+    assert isinstance(runner.model, CliTestTrained)
+    model = runner.train()
+    assert runner.model is not None and (tmp_path / 'run/epoch_1.pth').is_file()
+    for key, value in (model or runner.model).state_dict().items():
+        if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked')):
+            assert torch.equal(value, trained[key]), key
+
+
+def test_a_late_model_is_checked_as_any(tmp_path, trained):
+    cfg = trained_config(tmp_path, runner_type='FlexibleRunner')
+    cfg.load_from = str(tmp_path / 'code.pth')
+    assert 'was not read: it holds' in fails(runs.build_runner, cfg)
+    cfg.load_from = str(tmp_path / 'other.pth')
+    other = create_backbone('dynamic_convnext_femto').state_dict()
+    torch.save({f'backbone.{key}': value for key, value in other.items()}, cfg.load_from)
+    assert fails(runs.build_runner, cfg).startswith(f'load_from {cfg.load_from}: ')
+
+
+def test_classes_of_users_that_are_no_runners(tmp_path, trained, monkeypatch, caplog):
+    """They need no more than mmengine asks of them, and may read files in their own way."""
+    calls = []
+
+    class Own:
+        @classmethod
+        def from_cfg(cls, cfg):
+            return cls()
+
+        def train(self):
+            calls.append('train')
+
+    class Reads(runs.Runner):
+        def load_checkpoint(self, filename, *args, **kwargs):
+            calls.append(filename)
+
+    monkeypatch.setitem(RUNNERS.module_dict, 'CliTestOwn', Own)
+    monkeypatch.setitem(RUNNERS.module_dict, 'CliTestReads', Reads)
+    path = str(tmp_path / 'b.pth')
+    for kind in ('CliTestOwn', 'CliTestReads'):
+        runs.run_checked(trained_config(tmp_path, load_from=path, runner_type=kind), (), 'train')
+    assert calls == ['train', path]
+
+
+@pytest.mark.parametrize(
+    'key, value, named',
+    [
+        ('optim_wrapper', dict(optimizer=dict(type='SGDX', lr=1.0)), 'SGDX'),
+        ('optim_wrapper', dict(type='WrapX', optimizer=dict(type='SGD', lr=1.0)), 'WrapX'),
+        (
+            'optim_wrapper',
+            dict(constructor='ConstructorX', optimizer=dict(type='SGD', lr=1.0)),
+            'ConstructorX',
+        ),
+        ('param_scheduler', [dict(type='SchedulerX')], 'SchedulerX'),
+        ('default_hooks', dict(timer=dict(type='HookX')), 'HookX'),
+        ('train_cfg', dict(type='LoopX'), 'LoopX'),
+        ('visualizer', dict(type='VisualizerX'), 'VisualizerX'),
+        ('log_processor', dict(type='ProcessorX'), 'ProcessorX'),
+    ],
+)
+def test_classes_that_no_registry_has_are_named(tmp_path, trained, key, value, named):
+    cfg = trained_config(tmp_path, **{key: value})
+    assert fails(runs.run_checked, cfg, (), 'train').startswith(
+        f'net.py: {named} is not registered: check its name, or have the config import'
+    )
+
+
+@pytest.mark.parametrize('entry', [dict(type='SamplerX'), dict(type='DefaultSampler', seeed=1)])
+def test_samplers(tmp_path, trained, entry):
+    """A name is named; an argument that a class does not take stays the error of that class."""
+    cfg = trained_config(tmp_path)
+    cfg.train_dataloader.sampler = entry
+    if entry['type'] == 'SamplerX':
+        assert 'SamplerX is not registered' in fails(runs.run_checked, cfg, (), 'train')
+    else:
+        with pytest.raises(TypeError, match='seeed'):
+            runs.run_checked(cfg, (), 'train')
+
+
+def test_errors_of_numbers_inside_stay(monkeypatch, tmp_path):
+    """A ValueError of torch or numpy in this package is no mistake of a user."""
+
+    def broken(path):
+        raise ValueError('operands could not be broadcast')
+
+    monkeypatch.setattr(runs, 'load_from_anywhere', broken)
+    with pytest.raises(ValueError, match='broadcast') as caught:
+        runs.check_weights(CliTestNet(), 'x.pth', 'load_from')
+    assert not isinstance(caught.value, UserError)

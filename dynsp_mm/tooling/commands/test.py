@@ -38,7 +38,7 @@ def main(argv=None):
     cfg = load_config(args.config, args.cfg_options)
     enable_sparse(cfg, args.sparse)
     require(cfg, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
-    set_work_dir(cfg, args.work_dir)
+    set_work_dir(cfg, args.work_dir, args.sparse)
     set_launcher(cfg, args.launcher, args.local_rank)
     set_dataloader_defaults(cfg)
     cfg.load_from = check_checkpoint(args.checkpoint)

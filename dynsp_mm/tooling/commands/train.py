@@ -8,6 +8,7 @@ tools/dist_train.sh CONFIG 8
 
 import argparse
 
+from ..folder import check_folder
 from ..options import (
     add_common_arguments,
     check_checkpoint,
@@ -59,14 +60,17 @@ def main(argv=None):
     enable_sparse(cfg, args.sparse)
     enable_from_dense(cfg, args.from_dense)
     require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    set_work_dir(cfg, args.work_dir)
+    set_work_dir(cfg, args.work_dir, args.sparse)
     set_launcher(cfg, args.launcher, args.local_rank)
     set_dataloader_defaults(cfg)
     enable_amp(cfg, args.amp)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
-    enable_resume(cfg, args.resume)
+    # A config that resumes says the same as the option; load_from is then that of --from-dense.
+    auto = 'auto' if args.from_dense and cfg.get('resume') else None
+    enable_resume(cfg, args.resume or auto)
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from, 'load_from')
     check_teachers(cfg)
+    check_folder(cfg)
     run_checked(cfg, ('train', 'val'), 'train')

@@ -1,0 +1,305 @@
+"""What a training finds in its folder: what it would write anew, and what it would go on from."""
+
+import copy
+import inspect
+import os
+import os.path as osp
+import re
+from contextlib import suppress
+from pickle import UnpicklingError
+
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import FlexibleRunner, Runner
+
+from ..checkpoints import load_from_anywhere, load_whole
+from ..errors import UserError
+from ..training.new_parameters import is_new
+from .runs import count_new, find_runner_class, quiet
+
+ELSEWHERE = 'give this run a folder of its own: --work-dir DIR'
+
+
+def check_folder(cfg):
+    """Check that a training replaces nothing that is needed and resumes only its own model.
+
+    Nothing is written. A model is built and a checkpoint read only where the folder has one that
+    would be replaced, or that would be resumed.
+
+    Args:
+        cfg (Config): The complete config.
+
+    Raises:
+        UserError: the run would replace a checkpoint that its config names or that a run of another
+            model left, or it would resume from one that is missing, damaged or of another model or
+            optimizer.
+    """
+    resumed = _find_resumed(cfg)
+    model = start = None
+    if resumed is not None and not osp.isdir(resumed):  # DeepSpeed's are folders
+        model = _build_model(cfg)
+        start = _check_resumed(cfg, resumed, model)
+    replaced = _find_replaced(cfg, start or {})
+    if not replaced:
+        return
+    _check_given(cfg, replaced, resumed)
+    latest = _read_pointer(cfg.work_dir)
+    if not latest or not osp.isfile(latest):
+        latest = max(replaced, key=osp.getmtime)
+    if resumed is None or _identity(resumed) != _identity(latest):
+        _check_left(latest, replaced, model or _build_model(cfg))
+
+
+# ---------------------------------------------------------------------- resuming
+def _find_resumed(cfg):
+    """The checkpoint from which mmengine would resume, or None."""
+    resume = cfg.get('resume')
+    if not resume or isinstance(resume, str):
+        return resume or None
+    if cfg.get('load_from'):
+        return cfg.load_from
+    latest = _read_pointer(cfg.work_dir)
+    if latest is None or '://' in latest or osp.exists(latest):
+        return latest
+    pointer = osp.join(cfg.work_dir, 'last_checkpoint')
+    there = _find_replaced(cfg, {}, ever=True)
+    hint = f', such as {max(there, key=osp.getmtime)},' if there else ''
+    raise UserError(
+        f'{pointer} names {latest!r}, which is no file: name the checkpoint to go on from{hint} '
+        f'with --resume FILE, or delete {pointer} to begin anew'
+    )
+
+
+def _read_pointer(work_dir):
+    """What mmengine wrote down as the latest checkpoint of a folder; None without that file."""
+    pointer = osp.join(work_dir, 'last_checkpoint')
+    if not osp.isfile(pointer):
+        return None
+    with open(pointer, encoding='utf-8', errors='replace') as file:
+        return file.read().strip()
+
+
+def _build_model(cfg):
+    """The model of a config with random weights; None if it fails, of which the run tells more."""
+    model = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:  # as mmengine's runner does
+        model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    with suppress(Exception), quiet(), DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(model)
+
+
+def _check_resumed(cfg, path, model):
+    """Check that a run can be resumed from a checkpoint; returns what that says of its progress."""
+    try:
+        checkpoint = load_from_anywhere(path)
+    except UserError as error:
+        if isinstance(error.__cause__, UnpicklingError) and 'GLOBAL' in str(error.__cause__):
+            return {}  # it has objects that only mmengine's reader builds
+        raise UserError(
+            f'the run cannot be resumed: {error}; an earlier checkpoint can be named: --resume FILE'
+        ) from error
+    problem = sparse = None
+    if not {'meta', 'message_hub'} <= set(checkpoint):
+        problem = 'it holds weights and not the state of a training'
+    elif model is not None:
+        sparse = _predictors(model.state_dict()) and not _predictors(checkpoint['state_dict'])
+        problem = _other_model(model, checkpoint['state_dict']) or _other_state(
+            cfg, model, checkpoint
+        )
+    if problem:
+        start = f'--from-dense {path}' if sparse else f'--cfg-options load_from={path}'
+        raise UserError(
+            f'{path} cannot be resumed: {problem}; to start from its weights, give {start} and a '
+            '--work-dir that has no checkpoint, and name none with --resume'
+        )
+    return checkpoint['meta'] if isinstance(checkpoint['meta'], dict) else {}
+
+
+def _other_state(cfg, model, checkpoint):
+    """What in a checkpoint is not as training this model leaves it, or None."""
+    own = model.state_dict()
+    try:
+        # Hooks of a model may keep entries out of its state dict.
+        load_whole(model, _without_wrapper(checkpoint['state_dict']), lambda key: key not in own)
+    except UserError as error:
+        return str(error)
+    if 'optimizer' not in checkpoint or not _has_plain_optimizer(cfg):
+        return None
+    try:
+        with quiet(), DefaultScope.overwrite_default_scope(cfg.default_scope):
+            wrapper = build_optim_wrapper(
+                model, {'type': 'OptimWrapper', **copy.deepcopy(cfg.optim_wrapper)}
+            )
+    except Exception:  # the run tells more
+        return None
+    try:
+        wrapper.load_state_dict(checkpoint['optimizer'])
+    except (AssertionError, KeyError, ValueError) as error:
+        text = error.args[0] if error.args else error
+        return f'the state of its optimizer is for other groups of parameters ({text})'
+    for optimizer in _optimizers(wrapper):
+        lacking = sorted(set(optimizer.defaults) - set(optimizer.param_groups[0]))
+        if lacking:
+            return (
+                f'its optimizer was another than {type(optimizer).__name__}: it has no '
+                f'{", ".join(lacking)}'
+            )
+    return None
+
+
+def _has_plain_optimizer(cfg):
+    """Whether a run builds its optimizer, and keeps the state of it, as mmengine's runner does."""
+    runner = find_runner_class(cfg)
+    if not inspect.isclass(runner):
+        return False
+    if issubclass(runner, FlexibleRunner):
+        kind = (cfg.get('strategy') or {}).get('type')
+        return kind in (None, 'SingleDeviceStrategy', 'DDPStrategy')
+    return getattr(runner, 'build_optim_wrapper', None) is Runner.build_optim_wrapper
+
+
+def _optimizers(wrapper):
+    several = getattr(wrapper, 'optim_wrappers', None)
+    for single in several.values() if several else [wrapper]:
+        yield single.optimizer
+
+
+# ---------------------------------------------------------------------- replacing
+def _find_replaced(cfg, start, ever=False):
+    """The checkpoints, files or folders, that a run would write anew.
+
+    Args:
+        cfg (Config): The complete config.
+        start (dict): Where the run begins, of 'epoch' and 'iter'; 0 for those that are not there.
+        ever (bool): Also those whose turn would not come.
+    """
+    found = []
+    for hook in _checkpoint_hooks(cfg):
+        by_epoch = hook.get('by_epoch', True)
+        folder = _folder(cfg, hook)
+        template = hook.get('filename_tmpl') or ('epoch_{}.pth' if by_epoch else 'iter_{}.pth')
+        name = r'(\d+)'.join(map(re.escape, re.split(r'\{[^{}]*\}', template)))
+        best = '(?P<best>best_.+_)?' if hook.get('save_best') else '(?P<best>)'
+        for entry in sorted(os.listdir(folder)) if osp.isdir(folder) else []:
+            match = re.fullmatch(best + name, entry)
+            if match is None or not osp.exists(osp.join(folder, entry)):  # a link to nothing
+                continue
+            step = int(match[match.lastindex]) if match.lastindex > 1 else None
+            progress = start.get('epoch' if by_epoch else 'iter') or 0
+            # A name without a number is that of every checkpoint.
+            later = step is None or (step > progress and _is_saved(cfg, hook, step, match['best']))
+            if ever or later:
+                found.append(osp.join(folder, entry))
+    return found
+
+
+def _checkpoint_hooks(cfg):
+    """Configs of the hooks that save checkpoints."""
+    default = (cfg.get('default_hooks') or {}).get('checkpoint', dict(interval=1))
+    for hook in [default, *(cfg.get('custom_hooks') or [])]:
+        if not isinstance(hook, dict):  # taken out, or built already
+            continue
+        kind = hook.get('type', '')
+        name = kind if isinstance(kind, str) else kind.__name__
+        if hook is default or name.endswith('CheckpointHook'):
+            yield hook
+
+
+def _folder(cfg, hook):
+    """Where a hook saves checkpoints; mmengine adds the name of the work directory to another."""
+    folder = osp.abspath(cfg.work_dir)
+    out_dir = hook.get('out_dir')
+    if out_dir is None or str(out_dir) == folder:
+        return cfg.work_dir
+    return osp.join(str(out_dir).removeprefix('file://'), osp.basename(folder))
+
+
+def _is_saved(cfg, hook, step, best):
+    """Whether a hook saves a checkpoint at a step of the run, an epoch or an iteration."""
+    unit = 'max_epochs' if hook.get('by_epoch', True) else 'max_iters'
+    last = (cfg.get('train_cfg') or {}).get(unit)
+    if last is not None and step > last:
+        return False
+    if best or hook.get('save_best') or (step == last and hook.get('save_last', True)):
+        return True
+    interval, begin = hook.get('interval', -1), hook.get('save_begin', 0)
+    return interval > 0 and step > begin and (step - begin) % interval == 0
+
+
+def _check_given(cfg, replaced, resumed):
+    """Check that the config names none of the checkpoints that its run would replace.
+
+    Any entry counts, at any depth: a start, a teacher, pretrained weights, whatever their names.
+    """
+    files = {_identity(path): path for path in replaced}
+    for key, value in _strings(dict(cfg.items())):
+        path = files.get(_identity(value.removeprefix('file://')))
+        if path is not None and value != resumed:
+            raise UserError(
+                f'{key}={value!r}, which this run is given, is the file {path} that it would '
+                f'replace by a checkpoint of its own; {ELSEWHERE}'
+            )
+
+
+def _strings(config, key=''):
+    """Yield (dotted key, text) of all texts in a config."""
+    if isinstance(config, str):
+        yield key, config
+    elif isinstance(config, dict):
+        for name, value in config.items():
+            yield from _strings(value, f'{key}.{name}' if key else str(name))
+    elif isinstance(config, (list, tuple)):
+        for i, value in enumerate(config):
+            yield from _strings(value, f'{key}.{i}')
+
+
+def _identity(path):
+    """The same for all names of a file, also through links; None for what does not exist."""
+    with suppress(OSError, ValueError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _check_left(latest, replaced, model):
+    """Check that the latest checkpoint of a folder is of this model, if others are replaced."""
+    try:
+        state_dict = load_from_anywhere(latest)['state_dict']
+    except UserError:  # nobody can say what it is
+        return
+    problem = model is not None and _other_model(model, state_dict)
+    if problem:
+        more = f' to {osp.basename(replaced[-1])}' if replaced[1:] else ''
+        raise UserError(
+            f'{latest} is of another model than this run trains ({problem}), and this run would '
+            f'replace {replaced[0]}{more}; {ELSEWHERE}'
+        )
+
+
+# ---------------------------------------------------------------------- comparing
+def _other_model(model, state_dict):
+    """Why a state dict is of another model, as its backbones show, or None."""
+    state_dict = _without_wrapper(state_dict)
+    own, theirs = _predictors(model.state_dict()), _predictors(state_dict)
+    if own != theirs:
+        if not theirs:
+            return 'it is of a dense model, and this one is sparse'
+        if not own:
+            return 'it is of a sparse model, and this one is dense'
+        return (
+            'its token predictors and fast paths are others: only one of the two has '
+            f'{min(own ^ theirs)}'
+        )
+    try:
+        count_new(model, state_dict)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _predictors(state_dict):
+    return {key for key in state_dict if is_new(key)}
+
+
+def _without_wrapper(state_dict):
+    return {key.removeprefix('module.'): value for key, value in state_dict.items()}
