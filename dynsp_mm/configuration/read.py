@@ -3,10 +3,12 @@
 import os.path as osp
 
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 
 from ..compat import enable_mmseg_base_configs
 from ..errors import UserError
 from .paths import PACKAGE, config
+from .types import PRETRAINED, type_name
 
 # What mmengine says of a base 'package::name' whose package or form it does not know.
 UNKNOWN_BASE = ('does not support to load', 'is used for get external package')
@@ -27,6 +29,8 @@ def read_config(path):
         cfg = Config.fromfile(config(path) if external else path)
     except OSError as error:
         raise UserError(f'{path}: {error}') from error
+    except ConfigParsingError as error:  # such as a base in the other style
+        raise UserError(f'{path}: {error}') from error
     except SyntaxError as error:  # the parser does not know the name of the file
         raise UserError(f'{path}, or a file in its _base_: {error}') from error
     except ModuleNotFoundError as error:
@@ -40,7 +44,7 @@ def read_config(path):
             f'{path}, or a file in its _base_, has a base that mmengine does not find: {error}; '
             f"one of this package is written _base_ = __import__('{PACKAGE}').config('NAME')"
         ) from error
-    if external and package != PACKAGE and 'default_scope' not in cfg:
+    if external and package != PACKAGE and cfg.get('default_scope') is None:
         cfg.default_scope = package
     return cfg
 
@@ -70,6 +74,6 @@ def without_pretrained(config):
     )
     starts = config.get('init_cfg')
     starts = starts if isinstance(starts, (list, tuple)) else [starts]
-    if any(start and start.get('type') == 'Pretrained' for start in starts):
+    if any(type_name(start) in PRETRAINED for start in starts):
         copy['init_cfg'] = None
     return copy

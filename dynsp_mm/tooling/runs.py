@@ -13,6 +13,7 @@ from mmengine.runner.checkpoint import load_state_dict
 
 from ..backbones.base import Backbone
 from ..checkpoints import fit_state_dict, load_from_anywhere, load_whole
+from ..configuration.types import find_type
 from ..errors import UserError
 from ..training.new_parameters import is_new
 from .data_check import explain_data_errors, find_data_problem
@@ -173,8 +174,7 @@ def build_runner(cfg, whole=False):
     """
     runner_class = Runner
     if 'runner_type' in cfg:
-        with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
-            runner_class = registry.get(cfg.runner_type)
+        runner_class = find_type(cfg.runner_type, RUNNERS, cfg.default_scope)
         if runner_class is None:
             raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
     loads = cfg.get('load_from') and not cfg.get('resume')

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import families
 from ..configuration.read import leaf_datasets
+from ..configuration.types import type_name
 from ..errors import UserError
 from ..recording import Recorder, record_decisions, record_semantic_attention
 from .keep_maps import draw_decisions
@@ -79,7 +80,7 @@ def image_batches(dataset: dict[str, Any], paths: Sequence[str]) -> Iterator[dic
     """
     _, innermost = next(leaf_datasets(dataset))
     pipeline = Compose(
-        [step for step in innermost['pipeline'] if 'Annotations' not in str(step['type'])]
+        [step for step in innermost['pipeline'] if 'Annotations' not in type_name(step)]
     )
     for index, path in enumerate(paths):
         if cv2.imread(str(path)) is None:
