@@ -106,6 +106,11 @@ def check_weights(model, checkpoint, name, whole=False):
                     for key, value in state_dict.items()
                     if key.startswith(prefix)
                 }
+                if not below and prefix != 'backbone.':
+                    raise UserError(
+                        f"this model's backbone is {path}, and no weights are named so; what is "
+                        'of a model within it goes into the init_cfg of that one'
+                    )
                 new += len(fit_state_dict(below, module).new)
                 sparse = sparse or any(is_new(key) for key, _ in module.named_parameters())
     except ValueError as error:
