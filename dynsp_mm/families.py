@@ -266,8 +266,12 @@ def of(module: nn.Module | type) -> Family | None:
 
 
 def takes_decisions(module: nn.Module) -> bool:
-    """Whether a module is a backbone with predictors, by its plan of sparsity."""
-    return bool(getattr(getattr(module, 'plan', None), 'gates', ()))
+    """Whether a module is a backbone with predictors, by its plan of sparsity.
+
+    Wrappers that pass on the attributes of what they wrap have none of their own.
+    """
+    own = 'plan' in vars(module) or hasattr(type(module), 'plan')
+    return own and bool(getattr(module.plan, 'gates', ()))
 
 
 def named_like(names: Iterable[str]) -> Family | None:

@@ -41,26 +41,24 @@ def kind_of(place: Typed) -> Kind:
     written, name = place.config['type'], type_name(place.config)
     shown = written if isinstance(written, str) else f'{written.__module__}.{name}'
     found = find_type(place.config, scope=place.scope)
+    # Where the class is of no library, or not at hand, what is written counts.
+    library = shown.partition('.')[0] if '.' in shown else place.scope
     if not isinstance(found, type):
-        # No class of that name is at hand, so what is written counts.
-        library = shown.partition('.')[0] if '.' in shown else place.scope
         return _of_name(shown, name, library)
+    package, dense = found.__module__.partition('.')[0], families.dense_classes()
+    library = package if package in LIBRARIES else library
+    replaced = next((base for base in found.__mro__[1:] if base.__name__ in dense), None)
+    if found.__name__ in dense and replaced is None:
+        return _of_name(shown, found.__name__, library)
     sparse = families.of(found)
     if sparse is not None:
         # One without spatially sparse blocks has no ratios.
         return Kind(shown, sparse, True) if sparse.spatial else Kind(shown)
-    library = found.__module__.partition('.')[0]
-    if library in LIBRARIES:
+    if replaced is None or package in LIBRARIES:
         return _of_name(shown, found.__name__, library)
-    relative = next(
-        (base for base in found.__mro__ if _of_name('', base.__name__, None).fits), None
-    )
-    if relative is None:
-        return _of_name(shown, '', library)
-    card = _of_name('', relative.__name__, None).family
     why = (
-        f'it is a class of {library}, and what it does other than the {relative.__name__} of '
-        f'{" or ".join(LIBRARIES)} would be lost; derive it from {card.cls}'
+        f'a class of {package} derived from {replaced.__name__}; what it changes would be lost, so '
+        f'derive it from {dense[replaced.__name__].cls} instead'
     )
     return Kind(shown, why=why)
 

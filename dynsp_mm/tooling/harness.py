@@ -42,7 +42,7 @@ def input_size(cfg: Config) -> tuple[int, int]:
         return tuple(preprocessor_of(cfg)['size'])
     loaders = [cfg.get(f'{split}_dataloader') for split in ('test', 'val', 'train')]
     loader = next((loader for loader in loaders if loader), None)
-    backbone = find_backbone(cfg).config
+    backbone = cfg.model.get('backbone') or {}
     if loader is None and 'img_size' in backbone:  # a backbone for use in other models
         return (backbone['img_size'],) * 2
     dataset = next((leaf for _, leaf in leaf_datasets(loader and loader.dataset)), {})
