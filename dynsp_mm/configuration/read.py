@@ -3,14 +3,15 @@
 import os.path as osp
 
 from mmengine.config import Config
-from mmengine.config.utils import ConfigParsingError
 
 from ..compat import enable_mmseg_base_configs
 from ..errors import UserError
 from .paths import PACKAGE, config
 from .types import PRETRAINED, type_name
 
-# What mmengine says of a base 'package::name' whose package or form it does not know.
+# What mmengine says of a base in the other of its two styles of configs, and of a base
+# 'package::name' whose package or form it does not know.
+OTHER_STYLE = 'must match the current configuration file type'
 UNKNOWN_BASE = ('does not support to load', 'is used for get external package')
 
 
@@ -29,8 +30,14 @@ def read_config(path):
         cfg = Config.fromfile(config(path) if external else path)
     except OSError as error:
         raise UserError(f'{path}: {error}') from error
-    except ConfigParsingError as error:  # such as a base in the other style
-        raise UserError(f'{path}: {error}') from error
+    except RuntimeError as error:
+        if OTHER_STYLE not in str(error):
+            raise
+        raise UserError(
+            f'{path}, or a file in its _base_, is in python style and the other is not: one in '
+            'python style is inherited by `with read_base(): from .NAME import *`, and '
+            'sparsify_config.py prints its sparse form whole'
+        ) from error
     except SyntaxError as error:  # the parser does not know the name of the file
         raise UserError(f'{path}, or a file in its _base_: {error}') from error
     except ModuleNotFoundError as error:

@@ -37,9 +37,9 @@ SPARSE = dict(type='DynamicSwin', keep_ratios=0.9)
         (dict(backbone=dict(type='LoRAModel', module=DENSE)), 'model.backbone.module'),
         (dict(models=[dict(backbone=RESNET), dict(backbone=DENSE)]), 'model.models.1.backbone'),
         (dict(vision_encoder=DENSE, text_encoder=dict(type='BertModel')), 'model.vision_encoder'),
-        (dict(student=dict(backbone=SPARSE), teacher=dict(backbone=DENSE)), 'model.student.backbone'),
+        (dict(one=dict(backbone=SPARSE), teacher=dict(backbone=DENSE)), 'model.one.backbone'),
     ],
-)  # fmt: skip
+)
 def test_the_one_that_is_meant(model, key):
     cfg = make(**model)
     assert find_backbone(cfg).key == key
