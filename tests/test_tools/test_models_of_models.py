@@ -62,7 +62,8 @@ def test_printed_config_pictures_and_weights(semi, tmp_path, capsys):
     load_library(cfg)
     model = build_model(cfg)
     # It predicts by its teacher, and that is not the first backbone.
-    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
+    meta = dict(img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1, 1))
+    sample = DetDataSample(metainfo=meta)
     batch = dict(inputs=[torch.zeros(3, 64, 64, dtype=torch.uint8)], data_samples=[sample])
     pictures = list(draw_batches(model, [batch], tmp_path / 'maps', 1))
     assert len(pictures) == 1 and pictures[0].is_file()
