@@ -23,7 +23,7 @@ from dynsp_mm.checkpoints import (
 from dynsp_mm.configuration import sparsify
 from dynsp_mm.errors import UserError
 from dynsp_mm.training.new_parameters import find_sparse_backbones, is_new
-from dynsp_mm.visualization.run import find_painter
+from dynsp_mm.visualization.run import find_painters
 
 KNOWN = families.all_families()
 CARDS = (*KNOWN, toy_family.CARD)
@@ -196,7 +196,7 @@ def test_decisions_are_recorded(card):
     assert all(is_new(f'student.backbone.{name}') for name in spatial)
     holder = torch.nn.ModuleDict(dict(backbone=model))
     assert find_sparse_backbones(holder, 'Hook') == dict(backbone=model)
-    assert find_painter(holder).backbone is model
+    assert [painter.backbone for painter in find_painters(holder)] == [model]
 
 
 def test_messages_name_every_sparse_class(with_toy):

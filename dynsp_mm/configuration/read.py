@@ -11,8 +11,11 @@ from yaml import YAMLError
 from ..compat import enable_mmseg_base_configs
 from ..errors import UserError
 from .paths import PACKAGE, config
+from .types import PRETRAINED, type_name
 
-# What mmengine says of a base 'package::name' whose package or form it does not know.
+# What mmengine says of a base in the other of its two styles of configs, and of a base
+# 'package::name' whose package or form it does not know.
+OTHER_STYLE = 'must match the current configuration file type'
 UNKNOWN_BASE = ('does not support to load', 'is used for get external package')
 
 
@@ -34,7 +37,7 @@ def read_config(path):
         if sentence is None:
             raise
         raise UserError(sentence) from error
-    if external and package != PACKAGE and 'default_scope' not in cfg:
+    if external and package != PACKAGE and cfg.get('default_scope') is None:
         cfg.default_scope = package
     return cfg
 
@@ -57,6 +60,12 @@ def _explain(path, error):
         return (
             f'{somewhere}, has a base that mmengine does not find: {text}; '
             f"one of this package is written _base_ = __import__('{PACKAGE}').config('NAME')"
+        )
+    if OTHER_STYLE in text:
+        return (
+            f'{somewhere}, is in python style and the other is not: one in python style is '
+            'inherited by `with read_base(): from .NAME import *`, and sparsify_config.py prints '
+            'its sparse form whole'
         )
     executed, place, by_reader = _raised_in(error)
     if executed:
@@ -135,6 +144,6 @@ def without_pretrained(config):
     )
     starts = config.get('init_cfg')
     starts = starts if isinstance(starts, (list, tuple)) else [starts]
-    if any(start and start.get('type') == 'Pretrained' for start in starts):
+    if any(type_name(start) in PRETRAINED for start in starts):
         copy['init_cfg'] = None
     return copy

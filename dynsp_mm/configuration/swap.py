@@ -4,63 +4,53 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import HOOKS
 
-from .. import families
 from ..errors import UserError
 from ..sparsity import is_dense, parse_keep_ratios
+from .places import Kind, kind_of, to_swap
+from .types import is_type, type_name
 
 # The hook of sparse training; configs of earlier versions have the second name.
 HOOK_NAMES = ('SpatialSparsityHook', 'SparseTrainingHook')
 
 
-def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any]:
+def sparsify(
+    cfg: Config, keep_ratios: float | Sequence[float], key: str | None = None
+) -> dict[str, Any]:
     """Swaps, in place, the backbone of a loaded config for its sparse counterpart.
 
     The backbone keeps every argument; the sparse training hook and the import of this package are
     added where they are missing; with dense ratios the hook is taken out. With a backbone that is
-    sparse already, only its ratios change.
+    sparse already, only its ratios change. The backbone is ``model.backbone`` or one within it;
+    without ``model.backbone`` the only one elsewhere in the model, as in ``model.detector``.
 
     Args:
         cfg: Config of a model of mmdet, mmseg or mmpretrain.
         keep_ratios: See ``DynamicSwin``.
+        key: Dotted key of the backbone, needed where there are several.
 
     Returns:
         The entries that were set, as a config that inherits the original would give them.
 
     Raises:
-        UserError: If there is no backbone that can be swapped, which the message names, or the
-            ratios are out of range. The config is then as it was.
+        UserError: If there is no backbone that can be swapped, or several, which the message
+            names, or the ratios are out of range. The config is then as it was.
     """
-    model = cfg.get('model')
-    backbone = model.get('backbone') if isinstance(model, dict) else None
-    kind = backbone.get('type') if isinstance(backbone, dict) else None
-    if isinstance(kind, type):  # in a config of python objects
-        kind = f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
-    if not isinstance(kind, str):
-        raise UserError(
-            f'{cfg.filename}: has no model.backbone with a type, so nothing can be '
-            'made sparse (backbones elsewhere, as in model.detector, are not swapped)'
-        )
-    scope, _, name = kind.rpartition('.')
+    place = to_swap(cfg, key)
+    backbone, kind = place.config, kind_of(place)
     changes: dict[str, Any] = dict(keep_ratios=keep_ratios)
-    swaps = families.dense_classes()
-    if name in swaps:
-        changes['type'] = swaps[name].cls
-        changes.update(_other_defaults(name, scope or cfg.get('default_scope'), backbone))
-    elif name not in families.sparse_class_names():
-        why = families.unlike_classes().get(name)
-        raise UserError(
-            f'{cfg.filename}: model.backbone is a {kind}{f" ({why})" if why else ""}; what can be '
-            f'made sparse are {", ".join(swaps)}'
-        )
-    blocks, card = backbone.get('prune_blocks'), families.get(changes.get('type', name))
+    if not kind.sparse:
+        changes['type'] = kind.family.cls
+        changes.update(_other_defaults(kind, type_name(backbone), backbone))
+    blocks = backbone.get('prune_blocks')
     if not isinstance(backbone.get('prune_stage'), (list, tuple)):  # else building it checks
         count = 1 if isinstance(blocks, int) else len(blocks or (1, 2, 3))
-        parse_keep_ratios(keep_ratios, [count], card.ratios)
+        parse_keep_ratios(keep_ratios, [count], kind.family.ratios)
     backbone.update(changes)
-    result = dict(model=dict(backbone=changes))
+    result = _inheriting(cfg, place.key.split('.'), changes)
     hooks = list(cfg.get('custom_hooks') or [])
-    others = [hook for hook in hooks if hook.get('type') not in HOOK_NAMES]
+    others = [hook for hook in hooks if not is_type(hook, HOOK_NAMES, HOOKS)]
     if is_dense(keep_ratios):  # the hook refuses a model without predictors
         wanted = others
     else:
@@ -76,11 +66,30 @@ def sparsify(cfg: Config, keep_ratios: float | Sequence[float]) -> dict[str, Any
     return result
 
 
-def _other_defaults(name: str, library: str, backbone: Mapping[str, Any]) -> dict[str, Any]:
+def _inheriting(config: Any, steps: Sequence[str], changes: Any) -> Any:
+    """Entries by which an heir of a config makes changes at a dotted key."""
+    if not steps:
+        return changes
+    if isinstance(config, (list, tuple)):  # inherited whole or not at all
+        return config
+    return {steps[0]: _inheriting(config[steps[0]], steps[1:], changes)}
+
+
+def _other_defaults(kind: Kind, name: str, backbone: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that a config leaves to the dense class and ours has other defaults for."""
-    dense = next(dense for dense in families.get(name).dense if dense.cls == name)
-    defaults = dense.defaults.get(library, {})
+    dense = next(dense for dense in kind.family.dense if dense.cls == name)
+    defaults = dense.defaults.get(kind.library, {})
     return {key: value for key, value in defaults.items() if key not in backbone}
+
+
+def parse_swap(text: str) -> tuple[float | Sequence[float], str | None]:
+    """Reads ratios and the key of a backbone: ``'0.7'``, or ``'model.student.backbone=0.7'``.
+
+    Raises:
+        UserError: As :func:`parse_ratios`.
+    """
+    key, _, ratios = text.rpartition('=')
+    return parse_ratios(ratios), key or None
 
 
 def parse_ratios(text: str) -> float | Sequence[float]:

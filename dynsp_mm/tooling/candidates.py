@@ -17,10 +17,11 @@ from ..backbones import create
 from ..backbones.base import Backbone
 from ..checkpoints import load_from_anywhere
 from ..configuration import parse_ratios, without_pretrained
+from ..configuration.places import BACKBONE, find_backbone
 from ..errors import UserError
 from ..ops import resolve_backend
 from .harness import build, build_model, dummy_batch, load_library
-from .options import enable_sparse, load_config, parse_overrides, require
+from .options import enable_sparse, load_config, override, parse_overrides, require
 
 
 class Candidate:
@@ -48,14 +49,19 @@ class Candidate:
             if key in ('dense', 'sparse'):
                 swap = '1' if key == 'dense' else value
             else:
-                options.append(change if key.startswith('model.') else 'model.backbone.' + change)
+                options.append(change)
         read = self._read_name if self.named else self._read_config
-        self.cfg = read(swap, parse_overrides(options))
+        self.cfg = read(swap, options)
 
-    def _read_name(self, swap: str | None, overrides: dict[str, Any] | None) -> Config:
+    @property
+    def backbone(self) -> dict[str, Any]:
+        """The config of the backbone."""
+        return self.cfg.model.backbone if self.named else find_backbone(self.cfg).config
+
+    def _read_name(self, swap: str | None, options: list[str]) -> Config:
         """The config of a backbone that has but a name."""
         cfg = Config(dict(model=dict(backbone=dict())))
-        cfg.merge_from_dict(overrides or {})
+        cfg.merge_from_dict(_overrides(options, BACKBONE) or {})
         if len(cfg.model) > 1:
             raise UserError(f'{self.label}: a backbone without config has nothing else to change')
         if swap is not None:
@@ -65,17 +71,16 @@ class Candidate:
                 raise UserError(f'{self.label}: {error}') from error
         return cfg
 
-    def _read_config(self, swap: str | None, overrides: dict[str, Any] | None) -> Config:
+    def _read_config(self, swap: str | None, options: list[str]) -> Config:
         """The config of a file, changed."""
         if '::' not in self.name and not Path(self.name).is_file():
             raise UserError(
                 f'{self.name}: neither a config file, nor a config of a library '
                 'such as mmdet::..., nor a backbone such as dynamic_swin_t'
             )
-        cfg = load_config(self.name, overrides)
+        cfg = load_config(self.name)
         require(cfg, 'model')
-        if 'backbone' not in cfg.model:
-            raise UserError(f'{self.name}: has no model.backbone')
+        override(cfg, _overrides(options, find_backbone(cfg).key))
         enable_sparse(cfg, swap)
         return cfg
 
@@ -97,8 +102,14 @@ class Candidate:
                 )
             load_library(self.cfg)
             if part == 'model':
-                return build_model(self.cfg, size)
-            backbone = build(without_pretrained(self.cfg.model.backbone))
+                model = build_model(self.cfg, size)
+                if not hasattr(model, 'backbone'):
+                    raise UserError(
+                        f'--part model measures models with a backbone of their own, and its is '
+                        f'{find_backbone(self.cfg).key}; --part backbone measures that'
+                    )
+                return model
+            backbone = build(without_pretrained(self.backbone))
             backbone.init_weights()
             return BackboneAlone(backbone)
         except (AssertionError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
@@ -115,7 +126,7 @@ class Candidate:
         """
         set_random_seed(0)
         if isinstance(model, BackboneAlone):
-            channels = self.cfg.model.backbone.get('in_channels', 3)
+            channels = self.backbone.get('in_channels', 3)
             images = torch.randn(count, channels, *size)
             return dict(inputs=images.to(next(model.parameters()).device))
         # Few classes: the labels must exist in every model.
@@ -136,6 +147,13 @@ class Candidate:
                 model=dict(type=BackboneAlone.__name__, backbone=dict(arguments, type=cls.__name__))
             )
         )
+
+
+def _overrides(options: Sequence[str], backbone: str) -> dict[str, Any] | None:
+    """Entries of a config by what changes in a candidate, given the key of its backbone."""
+    return parse_overrides(
+        [text if text.startswith('model.') else f'{backbone}.{text}' for text in options]
+    )
 
 
 def build_alike(

@@ -12,6 +12,8 @@ from mmengine.runner import set_random_seed
 from mmengine.utils import import_modules_from_strings
 
 from ..configuration import leaf_datasets, without_pretrained
+from ..configuration.places import find_backbone
+from ..configuration.types import find_type, library_of, type_name
 from ..errors import UserError
 
 SIZE = (256, 320)  # pixels of images that show no more than that a model works
@@ -21,7 +23,7 @@ PACKAGE = __name__.partition('.')[0]
 def load_library(cfg: Config) -> None:
     """Imports what the config's library registers and makes it the default scope."""
     for name in ('models', 'engine'):
-        importlib.import_module(f'{cfg.default_scope}.{name}')
+        importlib.import_module(f'{library_of(cfg)}.{name}')
     import_modules_from_strings(**(cfg.get('custom_imports') or dict(imports=[])))
     init_default_scope(cfg.default_scope)
 
@@ -35,18 +37,20 @@ def input_size(cfg: Config) -> tuple[int, int]:
     Raises:
         UserError: The config does not say.
     """
-    if cfg.default_scope == 'mmseg':
-        return tuple(cfg.model.data_preprocessor.size)
+    library = library_of(cfg)
+    if library == 'mmseg':
+        return tuple(preprocessor_of(cfg)['size'])
     loaders = [cfg.get(f'{split}_dataloader') for split in ('test', 'val', 'train')]
     loader = next((loader for loader in loaders if loader), None)
-    if loader is None and 'img_size' in cfg.model.backbone:  # a backbone for use in other models
-        return (cfg.model.backbone.img_size,) * 2
+    backbone = cfg.model.get('backbone') or {}
+    if loader is None and 'img_size' in backbone:  # a backbone for use in other models
+        return (backbone['img_size'],) * 2
     dataset = next((leaf for _, leaf in leaf_datasets(loader and loader.dataset)), {})
     for step in reversed(dataset.get('pipeline') or []):
         size = step.get('crop_size') or step.get('scale')
-        if size is not None and ('Crop' in step.type or 'Resize' in step.type):
+        if size is not None and any(word in type_name(step) for word in ('Crop', 'Resize')):
             short, long = sorted((size, size) if isinstance(size, int) else size)
-            if cfg.default_scope == 'mmdet':
+            if library == 'mmdet':
                 short, long = (-(-side // 32) * 32 for side in (short, long))
             return short, long
     raise UserError(f'{cfg.filename}: no transform of the test pipeline names a size')
@@ -70,8 +74,7 @@ def check_arguments(config: Any, root: Registry = MODELS) -> None:
             check_arguments(item, root)
         kind = config.get('type')
         if isinstance(kind, str):
-            with root.switch_scope_and_registry(config.get('_scope_')) as registry:
-                kind = registry.get(kind)
+            kind = find_type(config, root)
         if inspect.isclass(kind) and kind.__module__.partition('.')[0] == PACKAGE:
             _check_signature(kind, config)
 
@@ -108,18 +111,23 @@ def build_untouched(cfg: Config) -> BaseModel:
 
 def build_model(cfg: Config, size: tuple[int, int] = SIZE) -> BaseModel:
     """The model of a config, from scratch, for images of this size."""
-    model = without_pretrained(cfg.model)
-    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    if preprocessor is not None:
+    model, library = without_pretrained(cfg.model), library_of(cfg)
+    preprocessor = preprocessor_of(cfg)
+    if preprocessor:
         model['data_preprocessor'] = dict(preprocessor)
-    if cfg.default_scope == 'mmdet':  # pads to the size of the training images
+    if library == 'mmdet':  # pads to the size of the training images
         model['data_preprocessor'].pop('batch_augments', None)
-    elif cfg.default_scope == 'mmseg':
+    elif library == 'mmseg':
         model['data_preprocessor'].update(size=size)
     set_random_seed(0)
     model = build(model)
     model.init_weights()
     return model
+
+
+def preprocessor_of(cfg: Config) -> dict[str, Any]:
+    """Config of what prepares the data of a model, in it or beside it; empty for none."""
+    return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
 
 
 def dummy_batch(
@@ -137,12 +145,12 @@ def dummy_batch(
         ``inputs``, uint8 images (C, H, W), and ``data_samples`` of the library, for its
         ``data_preprocessor``; for a model of videos one of two frames.
     """
-    library = cfg.default_scope
+    library = library_of(cfg)
     if library == 'mmdet':
         demo = importlib.import_module('mmdet.testing')
         # Detectors of boxes alone do not expect masks.
-        masks = cfg.model.data_preprocessor.get('pad_mask', False)
-        if 'Track' in cfg.model.data_preprocessor.type:  # images are the frames of a video
+        masks = preprocessor_of(cfg).get('pad_mask', False)
+        if 'Track' in type_name(preprocessor_of(cfg)):  # images are the frames of a video
             return demo.demo_track_inputs(
                 1,
                 2,
@@ -173,6 +181,6 @@ def dummy_batch(
         else:
             sample = structures.DataSample().set_gt_label(i % num_classes)
         samples.append(sample)
-    channels = cfg.model.backbone.get('in_channels', 3)
+    channels = find_backbone(cfg).config.get('in_channels', 3)
     images = torch.randint(0, 256, (count, channels, *size), dtype=torch.uint8)
     return dict(inputs=images if library == 'mmpretrain' else list(images), data_samples=samples)

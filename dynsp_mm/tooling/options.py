@@ -13,10 +13,13 @@ import os.path as osp
 
 from mmengine.config import DictAction
 from mmengine.logging import print_log
+from mmengine.registry import HOOKS
 
 from ..compat import has_accelerator
-from ..configuration import parse_ratios, read_config, sparsify
-from ..configuration.swap import HOOK_NAMES
+from ..configuration import read_config
+from ..configuration.places import BACKBONE, to_swap
+from ..configuration.swap import HOOK_NAMES, parse_swap, sparsify
+from ..configuration.types import find_scope, is_type, library_of, type_name
 from ..errors import UserError
 from ..ops import BACKENDS
 
@@ -64,7 +67,8 @@ def add_sparse_option(parser):
         metavar='RATIO',
         help="swap the config's Swin or ConvNeXt "
         'backbone for its sparse counterpart: 0.7, or a ratio per predictor, '
-        '0.7,0.5,0.3; the file is not changed',
+        '0.7,0.5,0.3; of several backbones the one named, as model.student.backbone=0.7; the '
+        'file is not changed',
     )
 
 
@@ -77,9 +81,13 @@ def enable_sparse(cfg, ratios):
     if ratios is None:
         return
     try:
-        sparsify(cfg, parse_ratios(ratios))
+        keep_ratios, key = parse_swap(ratios)
+        key = to_swap(cfg, key).key
+        sparsify(cfg, keep_ratios, key)
     except UserError as error:
         raise UserError(f'--sparse {ratios}: {error}') from error
+    if key != BACKBONE:
+        print_log(f'--sparse {ratios}: the backbone is {key}', 'current')
 
 
 def enable_from_dense(cfg, checkpoint):
@@ -91,9 +99,7 @@ def enable_from_dense(cfg, checkpoint):
     if checkpoint is None:
         return
     check_checkpoint(checkpoint, '--from-dense')
-    hook = next(
-        (hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') in HOOK_NAMES), None
-    )
+    hook = next(_sparse_hooks(cfg), None)
     if hook is None:
         raise UserError(
             f'{cfg.filename}: --from-dense needs a sparse model with its training '
@@ -103,10 +109,17 @@ def enable_from_dense(cfg, checkpoint):
     hook.teacher = cfg.load_from = checkpoint
 
 
+def _sparse_hooks(cfg):
+    """Configs of the hooks of sparse training."""
+    for hook in cfg.get('custom_hooks') or []:
+        if isinstance(hook, dict) and is_type(hook, HOOK_NAMES, HOOKS, cfg.get('default_scope')):
+            yield hook
+
+
 def check_teachers(cfg):
     """Raise a :class:`UserError` if the checkpoint of a teacher is local and no file."""
-    for hook in cfg.get('custom_hooks') or []:
-        teacher = hook.get('teacher') if hook.get('type') in HOOK_NAMES else None
+    for hook in _sparse_hooks(cfg):
+        teacher = hook.get('teacher')
         if isinstance(teacher, dict):
             teacher = teacher.get('checkpoint')
         if isinstance(teacher, str):
@@ -166,9 +179,21 @@ def load_config(path, cfg_options=None):
 
     Raises:
         UserError: the file or one of its bases is missing or no valid config, an override does
-            not fit, or ``default_scope`` is unset or names a package that is not installed.
+            not fit, or ``default_scope`` is unset, where no class tells it, or names a package
+            that is not installed.
     """
     cfg = read_config(path)
+    override(cfg, cfg_options)
+    _check_scope(cfg)
+    return cfg
+
+
+def override(cfg, cfg_options):
+    """Override entries of a loaded config, by dotted keys.
+
+    Raises:
+        UserError: an override does not fit.
+    """
     if cfg_options:
         try:
             cfg.merge_from_dict(cfg_options)
@@ -180,15 +205,15 @@ def load_config(path, cfg_options=None):
                 f'--cfg-options {" ".join(cfg_options)}: an index replaces only '
                 'entries that are dicts; give the whole list'
             ) from error
-    _check_scope(cfg)
     hooks = cfg.get('custom_hooks') or []
     if not isinstance(hooks, (list, tuple)) or any(isinstance(hook, str) for hook in hooks):
         raise UserError(f'{cfg.filename}: custom_hooks={hooks!r}: must be a list of dicts')
-    return cfg
 
 
 def _check_scope(cfg):
-    scope = cfg.get('default_scope')
+    scope = cfg.get('default_scope') or find_scope(cfg)
+    if scope and not cfg.get('default_scope'):
+        cfg.default_scope = scope
     if not scope or not isinstance(scope, str):
         state = repr(scope) if scope else 'not set'
         raise UserError(
@@ -224,7 +249,7 @@ def set_work_dir(cfg, work_dir=None, sparse=None):
     elif cfg.get('work_dir') is None:
         name = osp.splitext(osp.basename(cfg.filename))[0]
         if sparse is not None:
-            ratios = parse_ratios(sparse)
+            ratios, _ = parse_swap(sparse)
             ratios = ratios if isinstance(ratios, tuple) else (ratios,)
             name = '_'.join([name, 'sparse', *map(str, ratios)])
         cfg.work_dir = osp.join('work_dirs', name)
@@ -254,7 +279,7 @@ def set_launcher(cfg, launcher, local_rank=0):
 
 def set_dataloader_defaults(cfg):
     """Give mmpretrain's dataloaders the defaults which its own tools add to its configs."""
-    if cfg.default_scope != 'mmpretrain':
+    if library_of(cfg) != 'mmpretrain':
         return
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
@@ -273,9 +298,7 @@ def enable_amp(cfg, requested=True):
         UserError: no accelerator is visible, or the optimizer wrapper is of another type.
     """
     wrapper = cfg.get('optim_wrapper') or {}
-    wrapper_type = wrapper.get('type') or 'OptimWrapper'
-    name = wrapper_type if isinstance(wrapper_type, str) else wrapper_type.__name__
-    name = name.split('.')[-1]
+    name = type_name(wrapper) or 'OptimWrapper'
     if not requested and name != 'AmpOptimWrapper':
         if name == 'OptimWrapper':  # it may have been put in place of a config's AmpOptimWrapper
             for key in ('loss_scale', 'dtype'):

@@ -7,6 +7,7 @@ import sys
 from mmengine.config import ConfigDict
 
 from ..configuration import LIBRARIES, leaf_datasets
+from ..configuration.types import library_of
 from ..errors import UserError
 from .options import require
 
@@ -42,7 +43,7 @@ def enable_visualization(cfg, show=False, show_dir=None, wait_time=2.0):
     if not show and show_dir is None:
         return
     option = '--show' if show else '--show-dir'
-    scope = cfg.default_scope
+    scope = library_of(cfg)
     if scope not in LIBRARIES:
         raise UserError(
             f'{cfg.filename}: {option} works with {", ".join(LIBRARIES)}; '
@@ -103,14 +104,15 @@ def enable_dump(cfg, out):
     if not out.endswith(('.pkl', '.pickle')):
         hint = (
             '; label maps as PNG: --cfg-options test_evaluator.output_dir=DIR'
-            if cfg.default_scope == 'mmseg'
+            if library_of(cfg) == 'mmseg'
             else ''
         )
         raise UserError(f'--out takes a file that ends in .pkl or .pickle; got {out}{hint}')
     require(cfg, 'test_evaluator')
     # mmdet's own stores masks run-length encoded.
     dump = ConfigDict(
-        type='DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults', out_file_path=out
+        type='mmdet.DumpDetResults' if library_of(cfg) == 'mmdet' else 'DumpResults',
+        out_file_path=out,
     )
     evaluator = cfg.test_evaluator
     if isinstance(evaluator, dict) and 'metrics' in evaluator:

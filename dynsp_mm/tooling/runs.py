@@ -15,6 +15,7 @@ from mmengine.runner.checkpoint import load_state_dict
 
 from ..backbones.base import Backbone
 from ..checkpoints import fit_state_dict, load_from_anywhere, load_whole
+from ..configuration.types import find_type
 from ..errors import UserError
 from ..training.new_parameters import is_new
 from .data_check import explain_data_errors, find_data_problem
@@ -136,6 +137,11 @@ def count_new(model, state_dict):
                 for key, value in state_dict.items()
                 if key.startswith(prefix)
             }
+            if not below and prefix != 'backbone.':
+                raise UserError(
+                    f"this model's backbone is {path}, and no weights are named so; what is of a "
+                    'model within it goes into the init_cfg of that one'
+                )
             new += len(fit_state_dict(below, module).new)
     return new
 
@@ -241,10 +247,7 @@ def find_runner_class(cfg):
     """
     if 'runner_type' not in cfg:
         return Runner
-    if not isinstance(cfg.runner_type, str):
-        return cfg.runner_type  # in a config of python objects
-    with RUNNERS.switch_scope_and_registry(cfg.default_scope) as registry:
-        runner_class = registry.get(cfg.runner_type)
+    runner_class = find_type(cfg.runner_type, RUNNERS, cfg.default_scope)
     if runner_class is None:
         raise UserError(f'{cfg.filename}: runner_type={cfg.runner_type!r} is not registered')
     return runner_class

@@ -15,6 +15,7 @@ from mmengine.runner import set_random_seed
 from torch import Tensor
 
 from ..configuration import sparsify, without_pretrained
+from ..configuration.places import to_swap
 from ..recording import record_decisions
 from ..training import SpatialSparsityHook
 from ..training.new_parameters import is_new, new_parameters
@@ -48,7 +49,7 @@ def check_backbone(cfg: Config, size: tuple[int, int] | None = None) -> dict[str
         UserError: If the backbone cannot be swapped.
     """
     size = size or input_size(cfg)
-    dense_cfg = without_pretrained(cfg.model.backbone)
+    dense_cfg = without_pretrained(to_swap(cfg).config)
     sparse_cfg = sparse_backbone(cfg)
     load_library(cfg)
     set_random_seed(0)
@@ -121,7 +122,7 @@ def sparse_backbone(cfg: Config) -> dict[str, Any]:
     """The backbone after the swap, without pretrained weights; ``cfg`` is not changed."""
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     sparsify(cfg, KEEP_RATIO)
-    return without_pretrained(cfg.model.backbone)
+    return without_pretrained(to_swap(cfg).config)
 
 
 def randomise(model: nn.Module) -> None:
@@ -172,7 +173,7 @@ def check_model(cfg: Config, size: tuple[int, int] = SIZE) -> dict[str, Any]:
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     sparsify(cfg, KEEP_RATIO)
     # A block that stochastic depth leaves out for both images has no gradient.
-    cfg.model.backbone.drop_path_rate = 0.0
+    to_swap(cfg).config['drop_path_rate'] = 0.0
     load_library(cfg)
     model = build_model(cfg, size)
     wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')  # mixed precision needs an accelerator
@@ -195,7 +196,7 @@ def check_model(cfg: Config, size: tuple[int, int] = SIZE) -> dict[str, Any]:
     if not loss.isfinite():
         raise SwapError(f'the loss is {loss.item()}')
     loss.backward()
-    new = new_parameters(model.backbone)
+    new = new_parameters(model)
     without = [
         name
         for name, parameter in new.items()

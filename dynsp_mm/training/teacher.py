@@ -16,6 +16,7 @@ from torch import Tensor
 from ..checkpoints import load_from_anywhere, load_whole
 from ..configuration.read import read_config, without_pretrained
 from ..configuration.swap import sparsify
+from ..configuration.types import scope_of_type
 from ..errors import UserError
 from ..recording import OutputRecorder, logit_layer
 from ..sparsity import TokenPredictor
@@ -145,9 +146,7 @@ def build_dense(cfg: Config, default_scope: str | None = None) -> nn.Module:
     Raises:
         UserError: The model cannot be built.
     """
-    scope = (
-        str(cfg.model.get('type')).rpartition('.')[0] or cfg.get('default_scope') or default_scope
-    )
+    scope = scope_of_type(cfg.model) or cfg.get('default_scope') or default_scope
     cfg = Config(dict(model=without_pretrained(dense_config(cfg.model)), default_scope=scope))
     with suppress(ValueError):  # a backbone of another family, or somewhere else
         sparsify(cfg, 1.0)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from .. import families
 from ..configuration.read import leaf_datasets
+from ..configuration.types import type_name
 from ..errors import UserError
 from ..recording import Recorder, record_decisions, record_semantic_attention
 from .keep_maps import draw_decisions
@@ -35,34 +37,40 @@ class Painter(NamedTuple):
     draw: Callable
 
 
-def find_painter(model: nn.Module) -> Painter:
-    """Finds the painter of the model's first sparse backbone.
+def find_painters(model: nn.Module) -> list[Painter]:
+    """Finds the painters of the model's sparse backbones.
 
     Raises:
         UserError: If the model takes no decisions and has no semantic tokens.
     """
-    for module in model.modules():
-        if families.takes_decisions(module):
-            return Painter(
-                module,
-                record_decisions,
-                lambda image, records, *place: draw_decisions(
-                    image, [record.decision for record in records], *place
-                ),
-            )
-        card = families.of(module)
-        if card is not None and card.semantic:
-            return Painter(
-                module,
-                record_semantic_attention,
-                lambda image, records, *place: draw_semantic_attention(
-                    image, [r for r in records if r.role != 'generate'], *place
-                ),
-            )
-    raise UserError(
-        f'{type(model).__name__} takes no decisions and has no semantic tokens: its '
-        'backbone is not one of this package, or dense (keep_ratios is None)'
-    )
+    painters = [painter for module in model.modules() if (painter := _painter_of(module))]
+    if not painters:
+        raise UserError(
+            f'{type(model).__name__} takes no decisions and has no semantic tokens: its '
+            'backbone is not one of this package, or dense (keep_ratios is None)'
+        )
+    return painters
+
+
+def _painter_of(module: nn.Module) -> Painter | None:
+    if families.takes_decisions(module):
+        return Painter(
+            module,
+            record_decisions,
+            lambda image, records, *place: draw_decisions(
+                image, [record.decision for record in records], *place
+            ),
+        )
+    card = families.of(module)
+    if card is not None and card.semantic:
+        return Painter(
+            module,
+            record_semantic_attention,
+            lambda image, records, *place: draw_semantic_attention(
+                image, [r for r in records if r.role != 'generate'], *place
+            ),
+        )
+    return None
 
 
 def image_batches(dataset: dict[str, Any], paths: Sequence[str]) -> Iterator[dict]:
@@ -79,7 +87,7 @@ def image_batches(dataset: dict[str, Any], paths: Sequence[str]) -> Iterator[dic
     """
     _, innermost = next(leaf_datasets(dataset))
     pipeline = Compose(
-        [step for step in innermost['pipeline'] if 'Annotations' not in str(step['type'])]
+        [step for step in innermost['pipeline'] if 'Annotations' not in type_name(step)]
     )
     for index, path in enumerate(paths):
         if cv2.imread(str(path)) is None:
@@ -109,13 +117,13 @@ def draw_batches(
     Raises:
         UserError: If the model takes no decisions and has no semantic tokens.
     """
-    painter = find_painter(model)
+    painters = find_painters(model)
     model.eval()
     out_dir.mkdir(parents=True, exist_ok=True)
     names: Counter = Counter()
     drawn = 0
     for batch in batches:
-        inputs, log, samples = _look(painter, model, batch)
+        painter, inputs, log, samples = _look(painters, model, batch)
         per_forward = len(log) // len(inputs)
         # One forward with one input an image is the usual case; only then is padding known.
         whole = len(inputs) == 1 and len(inputs[0]) == len(samples)
@@ -139,14 +147,31 @@ def draw_batches(
             return
 
 
-def _look(painter: Painter, model: nn.Module, batch: dict) -> tuple[list[Tensor], list, list]:
-    """Runs a model: inputs of the painter's backbone, what was recorded of it, predictions."""
+def _look(
+    painters: Sequence[Painter], model: nn.Module, batch: dict
+) -> tuple[Painter, list[Tensor], list, list]:
+    """Runs a model: the painter whose backbone ran, its inputs and records, predictions.
+
+    Of several, such as those of a student and of its averaged copy, the first that ran.
+    """
+    looks: list[tuple[Painter, list[Tensor], list]] = []
+    with ExitStack() as stack:
+        for painter in painters:
+            inputs, note = _inputs_of()
+            stack.enter_context(Recorder(painter.backbone, {painter.backbone: note}))
+            looks.append((painter, inputs, stack.enter_context(painter.record(painter.backbone))))
+        samples = model.test_step(batch)
+    for painter, inputs, log in looks:
+        if inputs:
+            return painter, inputs, log, samples
+    raise UserError(f'{type(model).__name__}: none of its sparse backbones runs when it predicts')
+
+
+def _inputs_of() -> tuple[list[Tensor], Callable]:
+    """A list, and a listener that adds the inputs of a module to it."""
     inputs: list[Tensor] = []
 
     def note(name: str, backbone: nn.Module, args: tuple, output: Any) -> None:
         inputs.append(args[0])
 
-    backbone = painter.backbone
-    with Recorder(backbone, {backbone: note}), painter.record(backbone) as log:
-        samples = model.test_step(batch)
-    return inputs, log, samples
+    return inputs, note

@@ -119,7 +119,7 @@ def test_tta_errors():
 
 @pytest.mark.parametrize(
     'scope, dump',
-    [('mmdet', 'DumpDetResults'), ('mmseg', 'DumpResults'), ('mmpretrain', 'DumpResults')],
+    [('mmdet', 'mmdet.DumpDetResults'), ('mmseg', 'DumpResults'), ('mmpretrain', 'DumpResults')],
 )
 def test_dump(scope, dump):
     dump = dict(type=dump, out_file_path='a.pkl')

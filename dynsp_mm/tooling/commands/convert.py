@@ -30,6 +30,8 @@ from ...checkpoints import (
     unwrap,
     write_checkpoint,
 )
+from ...configuration.places import find_backbone
+from ...configuration.types import type_name
 from ...errors import UserError
 from ..harness import build
 from ..options import load_config, require
@@ -61,7 +63,7 @@ def target_config(args, weights):
     cfg = load_config(args.config)
     require(cfg, 'model')
     init_default_scope(cfg.default_scope)
-    return dict(cfg.model.backbone, init_cfg=None)
+    return dict(find_backbone(cfg).config, init_cfg=None)
 
 
 def report(conversion, fit, kind):
@@ -107,12 +109,13 @@ def main(argv=None):
         backbone = build(config)
         if not isinstance(backbone, Backbone):
             raise UserError(
-                f'--config {args.config}: its backbone is a {config["type"]}, none of this package'
+                f'--config {args.config}: its backbone is a {type_name(config)}, '
+                'none of this package'
             )
         fit = fit_state_dict(conversion.backbone, backbone)
         if fit.unused and args.config is None:
             raise UserError(
-                f'{len(fit.unused)} keys have no place in a {config["type"]} of that '
+                f'{len(fit.unused)} keys have no place in a {type_name(config)} of that '
                 f'size, such as {fit.unused[0]}; is the checkpoint complete?'
             )
     except UserError as error:

@@ -13,6 +13,8 @@ import torch
 from mmengine.registry import init_default_scope
 
 from ...analysis import count_macs, peak_memory
+from ...configuration.places import find_backbone
+from ...configuration.types import type_name
 from ..harness import build
 from ..options import add_config_options, add_sparse_option, enable_sparse, load_config, require
 from ..runs import quiet
@@ -46,13 +48,14 @@ def main(argv=None):
     require(cfg, 'model')
     init_default_scope(cfg.default_scope)
     # With a threshold the cost depends on the image; the ratios are counted as fixed budgets.
-    config = dict(cfg.model.backbone, init_cfg=None, selection='topk')
+    config = dict(find_backbone(cfg).config, init_cfg=None, selection='topk')
     if 'keep_ratios' not in config:
         del config['selection']  # a dense class of another library
     image = torch.zeros(1, config.get('in_channels', 3), *args.shape)
     backbone = build(config)
     macs = count_macs(backbone, image)
-    line = f'{config["type"]} at {args.shape[0]} x {args.shape[1]}: {macs / 1e9:.3f} GMACs'
+    name = type_name(config)
+    line = f'{name} at {args.shape[0]} x {args.shape[1]}: {macs / 1e9:.3f} GMACs'
     others = []
     if getattr(backbone, 'keep_ratios', None):
         others = [('dense', build(dict(config, keep_ratios=None)))]
@@ -66,7 +69,7 @@ def main(argv=None):
         with quiet():  # the weights are random on purpose
             held = [
                 f'{name} {peak_memory(model, image) / 2**20:.1f} MiB'
-                for name, model in [(config['type'], backbone), *others]
+                for name, model in [(name, backbone), *others]
             ]
         print(
             'most memory held by a forward pass of one image, float32, beyond weights and input: '
