@@ -16,7 +16,7 @@ import torch.nn as nn
 
 from .errors import UserError
 
-MIN_SIDE = 32  # pixels of an image; most networks halve images five times
+MIN_SIDE = 32  # pixels of an image for networks that halve it five times and do not pad
 ALIASES = dict(t='tiny', s='small', b='base', l='large', xl='xlarge', h='huge', g='giant')
 # Predictors and cheap paths, under the names that blocks and backbones of this package give them.
 SPATIAL = r'token_predictors\.|.*\.fast_(path\.|gamma$)'
@@ -175,7 +175,7 @@ class Family:
         pooled: Boolean argument and attribute by which it returns pooled vectors (B, C) instead
             of maps; None for none.
         strides: Pixels of an image's side to a position of each stage's map.
-        min_side: Least side of an image in pixels.
+        min_side: Least side of an image in pixels, unless the class computes its own.
         spatial: Names of its predictors and cheap paths; None where it has none.
         semantic: Whether it works on semantic tokens, which can be drawn.
         ratios: What one number r of ``keep_ratios`` means: 'hierarchical' is (r, r - 0.2, ...),
