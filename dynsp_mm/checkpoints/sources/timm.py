@@ -10,7 +10,12 @@ from .swin import ATTENTION, COMMON, COSINE_MARK, COSINES, merging_rules
 
 HIDDEN = 'its classifier has a hidden layer, which none of mmpretrain has'
 HEAD = (
-    Rule(r'head\.(?:pre_logits\.)?fc\.(?:weight|bias)', None, HIDDEN, beside='head.pre_logits.fc.weight'),
+    Rule(
+        r'head\.(?:pre_logits\.)?fc\.(?:weight|bias)',
+        None,
+        HIDDEN,
+        beside='head.pre_logits.fc.weight',
+    ),
     Rule(r'head\.fc\.(weight|bias)', r'head.fc.\1'),
 )
 
@@ -40,9 +45,7 @@ register(
         COMMON + COSINES + merging_rules(0, normed_first=False) + HEAD,
     ),
     Source(
-        'timm ConvNeXt',
-        (r'stem[._]0\.', r'stages[._]0\.blocks\.0\.conv_dw\.'),
-        CONVNEXT + HEAD,
+        'timm ConvNeXt', (r'stem[._]0\.', r'stages[._]0\.blocks\.0\.conv_dw\.'), CONVNEXT + HEAD
     ),
     Source(
         'timm Swin-V2-CR',
