@@ -323,14 +323,18 @@ def test_a_model_without_predictors_is_an_error(tmp_path):
         runner.train()
 
 
-def test_images_of_other_channels_are_an_error(tmp_path):
+@pytest.mark.parametrize('channels', [1, 2, 4])
+def test_images_of_other_channels(channels, tmp_path):
     class Deep(Images):
         def __getitem__(self, index):
-            return dict(inputs=torch.randn(4, 64, 64))
+            return dict(inputs=torch.randn(channels, 64, 64))
 
-    model = ToyModel({**SWIN, 'in_channels': 4})
-    with pytest.raises(ValueError, match='KeepMapHook: in_channels=4 of the backbone'):
-        train(tmp_path, dict(type='KeepMapHook'), model, **loader(Deep(), 2))
+    model = ToyModel({**SWIN, 'in_channels': channels})
+    train(tmp_path, dict(type='KeepMapHook', interval=9, max_images=1), model, **loader(Deep(), 2))
+    (path,) = tmp_path.glob('*/vis_data/vis_image/*')
+    picture = cv2.imread(str(path))
+    grey = (picture[18:, :256] == picture[18:, :256, :1]).all()  # below the caption, of the image
+    assert picture.std() > 10 and grey == (channels < 3)
     assert not hooks_of(model.backbone)
 
 
