@@ -50,7 +50,7 @@ def test_dense_maps_of_small_images(pair, size):
 def test_sparse_maps_of_small_images(pair, selection, ratios):
     dense, ours = pair
     model = ours(keep_ratios=ratios, prune_blocks=(0, 1, 2), selection=selection)
-    for size in SIZES[:4]:
+    for size in SIZES[:4:3]:
         for batch in (1, 2):
             image = torch.randn(batch, 3, *size)
             with torch.no_grad():

@@ -104,7 +104,7 @@ def test_image_files_pass_the_pipeline_of_the_innermost_dataset(tmp_path):
     (batch,) = image_batches(wrapped, [tmp_path / 'a.png'])
     assert batch['inputs'][0].shape == (3, 40, 50)
     (tmp_path / 'b.png').write_text('no image')
-    with pytest.raises(ValueError, match='image .*b.png: LoadImageFromFile cannot take it .Attrib'):
+    with pytest.raises(ValueError, match='image .*b.png: LoadImageFromFile cannot take it .Assert'):
         list(image_batches(wrapped, [tmp_path / 'b.png']))
     pipeline[0]['ignore_empty'] = True
     # mmcv's loader gives nothing for a file that cannot be had.
