@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toys import SWIN, Images, ToyModel, toy_runner
 
 from dynsp_mm import KeepMapHook, record_decisions
-from dynsp_mm.visualization import draw_decisions
+from dynsp_mm.visualization import draw_decisions, input_as_image
 
 BACKENDS = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -197,8 +197,8 @@ def test_the_first_call_of_the_backbone_counts(tmp_path):
     x, log = seen[0]
     assert len(seen) == 2 and len(log) == 3
     for i in range(4):
-        image = x[i].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()[..., ::-1]
-        expected = draw_decisions(np.ascontiguousarray(image), log.decisions, i)
+        image = input_as_image(x[i], model.data_preprocessor)
+        expected = draw_decisions(image, log.decisions, i)
         (path,) = tmp_path.glob(f'*/vis_data/vis_image/keep_maps_{i}_1.png')
         assert (cv2.imread(str(path))[..., ::-1] == expected).all()
 
