@@ -16,7 +16,7 @@ import torch.nn as nn
 
 from .errors import UserError
 
-MIN_SIDE = 32  # pixels of an image; most networks halve images five times
+MIN_SIDE = 32  # pixels of an image for networks that halve it five times and do not pad
 ALIASES = dict(t='tiny', s='small', b='base', l='large', xl='xlarge', h='huge', g='giant')
 # Predictors and cheap paths, under the names that blocks and backbones of this package give them.
 SPATIAL = r'token_predictors\.|.*\.fast_(path\.|gamma$)'
@@ -100,6 +100,8 @@ class Names:
         signature: Start of a name that only such checkpoints have.
         needed: Starts of names of which no checkpoint may lack one.
         stem_names: Starts of further such names, which weights of a relative need not have.
+        image: The weight that meets the image, whose second axis is the image's channels; None for
+            the stem.
         mark: A name that tells the family from others with the same stem; None where none does.
         heads: A tensor of each attention and the axis that counts its heads; None for no heads.
         extra_norm: Start of a norm's name that follows every few blocks; its group is the number
@@ -123,6 +125,7 @@ class Names:
     signature: str
     needed: tuple[str, ...]
     stem_names: tuple[str, ...] = ()
+    image: str | None = None
     mark: str | None = None
     heads: tuple[str, int] | None = None
     extra_norm: str | None = None
@@ -135,6 +138,11 @@ class Names:
     splits: tuple[Split, ...] = ()
     out_norm: str | None = 'norm{}'
     sparse_stage: int = 2
+
+    @property
+    def image_weight(self) -> str:
+        """The weight whose second axis is the image's channels."""
+        return self.image or self.stem
 
     @property
     def out_norm_pattern(self) -> str:
@@ -167,7 +175,7 @@ class Family:
         pooled: Boolean argument and attribute by which it returns pooled vectors (B, C) instead
             of maps; None for none.
         strides: Pixels of an image's side to a position of each stage's map.
-        min_side: Least side of an image in pixels.
+        min_side: Least side of an image in pixels, unless the class computes its own.
         spatial: Names of its predictors and cheap paths; None where it has none.
         semantic: Whether it works on semantic tokens, which can be drawn.
         ratios: What one number r of ``keep_ratios`` means: 'hierarchical' is (r, r - 0.2, ...),
@@ -384,7 +392,9 @@ SWIN_DROPPED = {
     **MASK_TOKEN,
 }
 POSITIONS = Told('absolute_pos_embed', dict(use_abs_pos_embed=True))
+SWIN_IMAGE = r'patch_embed\.projection\.weight'
 SMALL_SWIN = dict(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4))
+SWIN_PROGRAMS = ('.swin', '.timm', '.torchvision', '.transformers')
 SWIN_SOURCE = dict(source='OpenMMLab Swin', signature=r'stages\.\d+\.blocks\.\d+\.attn\.')
 
 register(
@@ -397,7 +407,8 @@ register(
         size_is_arch=False,
         dense=(Dense('SwinTransformer', dict(mmdet=MMDET_SWIN, mmseg=MMDET_SWIN)),),
         unlike={'SimMIMSwinTransformer': MASKED},
-        sources=('.swin',),
+        sources=SWIN_PROGRAMS,
+        min_side=1,
         samples=(
             dict(
                 arch=SMALL_SWIN, keep_ratios=0.7, use_abs_pos_embed=True, out_indices=(0, 1, 2, 3)
@@ -412,6 +423,7 @@ register(
             heads=(BIAS_TABLE, 1),
             told=(QKV_BIAS, POSITIONS),
             measured=(
+                Measured('in_channels', SWIN_IMAGE, 1, 'side'),
                 Measured('window_size', BIAS_TABLE, 0, 'window'),
                 Measured('pretrain_img_size', 'absolute_pos_embed', 1, 'image'),
             ),
@@ -450,6 +462,8 @@ register(
             extra_norm_every_n_blocks='extra_norm',
         ),
         dense=(Dense('SwinTransformerV2'),),
+        sources=SWIN_PROGRAMS,
+        min_side=1,
         samples=(
             dict(
                 arch=dict(SMALL_SWIN, extra_norm_every_n_blocks=1),
@@ -469,7 +483,10 @@ register(
             extra_norm=r'stages\.\d+\.blocks\.(\d+)\.norm3\.weight',
             told=(QKV_BIAS, POSITIONS),
             # No weight depends on the windows, which therefore stay those of the default.
-            measured=(Measured('img_size', 'absolute_pos_embed', 1, 'image'),),
+            measured=(
+                Measured('in_channels', SWIN_IMAGE, 1, 'side'),
+                Measured('img_size', 'absolute_pos_embed', 1, 'image'),
+            ),
             may_lack=(SPATIAL,),
             dropped=SWIN_DROPPED,
             resized={'absolute_pos_embed': 'positions'},
@@ -503,7 +520,7 @@ register(
         more_size_keys=True,  # as mmpretrain's
         dense=(Dense('ConvNeXt'),),
         unlike={'SparseConvNeXt': MASKED},
-        sources=('.convnext',),
+        sources=('.convnext', '.timm', '.torchvision', '.transformers'),
         pooled='gap_before_final_norm',
         samples=(
             dict(
@@ -524,6 +541,7 @@ register(
                 Told(r'.*\.grn\..*', dict(use_grn=True), dict(use_grn=False)),
                 Told(CONVNEXT_BLOCK + 'gamma', absent=dict(layer_scale_init_value=0.0)),
             ),
+            measured=(Measured('in_channels', r'downsample_layers\.0\.0\.weight', 1, 'side'),),
             may_lack=(SPATIAL, r'.*\.grn\.'),
             dropped=MASK_TOKEN,
         ),
@@ -541,7 +559,8 @@ register(
         size_keys=dict(embed_dims='width', depths='depths', num_heads='num_heads'),
         size_is_arch=False,
         relatives=('dynamic_swin',),
-        sources=('.stvit',),
+        sources=('.stvit', *SWIN_PROGRAMS),
+        min_side=1,
         spatial=None,
         semantic=True,
         samples=(
@@ -558,6 +577,7 @@ register(
         ),
         names=Names(
             stem='patch_embed.layers.1.conv.weight',
+            image='patch_embed.layers.0.conv.weight',
             block=SWIN_BLOCK,
             **SWIN_SOURCE,
             needed=('stages.',),
@@ -569,6 +589,7 @@ register(
                 Told(r'.*\.semantic_token2', dict(form='classification', semantic_token2=True)),
             ),
             measured=(
+                Measured('in_channels', r'patch_embed\.layers\.0\.conv\.weight', 1, 'side'),
                 Measured('window_size', BIAS_TABLE, 0, 'window'),
                 Measured('pretrain_img_size', 'absolute_pos_embed', 1, 'image'),
             ),

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from .. import families
-from ..checkpoints import adapt_state_dict, load_pretrained
+from ..checkpoints import adapt_state_dict, load_pretrained, warn_of_stems
 from ..compat import is_capturing, is_tracing
 from ..errors import UserError, check_choice
 from ..layers import FastPath
@@ -34,6 +34,7 @@ class Backbone(BaseModule):
         super().__init__(init_cfg)
         self.plan = SparsityPlan()
         self._looked_at: set[bool] = set()  # modes in which it has looked for what to warn of
+        self._noted: list[str] = []
 
     @staticmethod
     def _resolve_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
@@ -103,6 +104,12 @@ class Backbone(BaseModule):
         self.plan.mixing = check_choice('mixing', value, MIXINGS)
 
     # ------------------------------------------------------------------ input
+    @property
+    def min_side(self) -> int:
+        """Least side of an image in pixels, by the family's card."""
+        card = families.of(self)
+        return card.min_side if card else families.MIN_SIDE
+
     def _check_input(self, x: Tensor, channels: int) -> None:
         """Raises a UserError for what no stage could process; warns of predictors nobody trains."""
         name = type(self).__name__
@@ -110,8 +117,7 @@ class Backbone(BaseModule):
             raise UserError(f'{name}: input shape {tuple(x.shape)}: must be (B, {channels}, H, W)')
         if x.shape[0] == 0:
             raise UserError(f'{name}: input shape {tuple(x.shape)}: the batch is empty')
-        card = families.of(self)
-        least = card.min_side if card else families.MIN_SIDE
+        least = self.min_side
         if min(x.shape[2:]) < least:
             raise UserError(
                 f'{name}: input shape {tuple(x.shape)}: each side must have at least {least} pixels'
@@ -278,7 +284,10 @@ class Backbone(BaseModule):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         self._check_weights()
-        adapt_state_dict(state_dict, prefix, self)
+        repairs = adapt_state_dict(state_dict, prefix, self)
+        if repairs.notes() != self._noted:  # weights may be loaded to be checked, then again
+            self._noted = repairs.notes()
+            warn_of_stems(self, repairs)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property

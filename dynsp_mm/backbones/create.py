@@ -25,7 +25,7 @@ def create_backbone(name: str, checkpoint: str | None = None, **kwargs: Any) -> 
             'stvit_swin' or another name of :mod:`dynsp_mm.families`, then '_' and an ``arch`` of
             that class, such as 'tiny', or 't', 's', 'b', 'l', 'xl', 'h', 'g' for short.
         checkpoint: File or URL of weights for it, dense or sparse, in any form that ``init_cfg``
-            takes: this package's, the authors', official Swin or ConvNeXt, or of mmdet, mmseg or
+            takes: this package's, the authors', or of timm, torchvision, mmdet, mmseg or
             mmpretrain. What a dense one lacks starts new.
         **kwargs: Arguments of the class. Unlike its defaults, all stages are returned
             (``out_indices``), as maps also by ConvNeXt (``gap_before_final_norm=False``).

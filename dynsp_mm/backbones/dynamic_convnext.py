@@ -123,11 +123,17 @@ class DynamicConvNeXt(Backbone):
                 self.add_module(f'norm{i}', LayerNorm2d(channels, eps=eps))
         self._freeze_stages()
 
+    @property
+    def min_side(self) -> int:
+        """Least side of an image: nothing is padded, and each later stage halves the map."""
+        return self.stem_patch_size * 2 ** (len(self.depths) - 1)
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the maps of ``out_indices``.
 
         Args:
-            x: (B, in_channels, H, W), each side at least 32, any float dtype.
+            x: (B, in_channels, H, W), each side at least :attr:`min_side` (32 unless configured),
+                any float dtype.
 
         Returns:
             For each output stage a contiguous (B, C_i, H_i, W_i) map, H_i = H // 4 // 2**i, or

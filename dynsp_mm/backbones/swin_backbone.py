@@ -346,7 +346,7 @@ class SwinBackbone(Backbone):
         """Computes the maps of ``out_indices``.
 
         Args:
-            x: (B, in_channels, H, W), each side at least 32, any float dtype.
+            x: (B, in_channels, H, W), of any size, any float dtype; maps are padded.
 
         Returns:
             For each output stage a contiguous (B, C_i, H_i, W_i) map, H_i = ceil(H / 4 / 2**i).

@@ -4,7 +4,7 @@ from .arch import Arch, backbone_config, find_arch
 from .convert import convert_state_dict, find_source, split_backbone, unwrap
 from .files import read_checkpoint, read_checkpoint_anywhere, write_checkpoint
 from .fit import Fit, adapt_state_dict, fit_state_dict
-from .load import load_from_anywhere, load_pretrained, load_whole
+from .load import load_from_anywhere, load_pretrained, load_whole, warn_of_stems
 from .rules import Conversion, Rule, Source
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     'read_checkpoint_anywhere',
     'split_backbone',
     'unwrap',
+    'warn_of_stems',
     'write_checkpoint',
 ]

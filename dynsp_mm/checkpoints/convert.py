@@ -13,9 +13,18 @@ from torch import Tensor
 
 from ..errors import UserError
 from .rules import BACKBONE, Conversion, Source
-from .sources import known_sources
+from .sources import known_programs, known_sources
 
-ENTRIES = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
+ENTRIES = (
+    'state_dict',
+    'model',
+    'model_state_dict',
+    'model_ema',
+    'state_dict_ema',
+    'ema_state_dict',
+)
+# What trainers and wrappers put before all names of a model.
+WRAPPERS = ('module.', '_orig_mod.', 'model.', 'timm_model.')
 
 
 def unwrap(checkpoint: Any, entry: str | None = None) -> dict[str, Tensor]:
@@ -53,16 +62,34 @@ def unwrap(checkpoint: Any, entry: str | None = None) -> dict[str, Tensor]:
     return {names[name]: value for name, value in tensors.items()}
 
 
+def wrapper_of(state_dict: Mapping[str, Tensor]) -> str:
+    """What stands before all names for a trainer or a wrapper, such as 'model.'; '' for nothing."""
+    found = ''
+    while True:
+        more = next(
+            (w for w in WRAPPERS if all(key.startswith(found + w) for key in state_dict)), None
+        )
+        if more is None or not state_dict:
+            return found
+        found += more
+
+
 def split_backbone(
     state_dict: Mapping[str, Tensor],
 ) -> tuple[str, dict[str, Tensor], dict[str, Tensor]]:
-    """The backbone's prefix ('' where all is backbone), its entries without prefix, the rest."""
+    """The backbone's prefix ('' where all is backbone), its entries without prefix, the rest.
+
+    Names of trainers and wrappers around the model or the backbone belong to the prefix.
+    """
+    prefix = wrapper_of(state_dict)
+    if any(key.startswith(prefix + BACKBONE) for key in state_dict):
+        prefix += BACKBONE
     inner = {
-        key[len(BACKBONE) :]: value for key, value in state_dict.items() if key.startswith(BACKBONE)
+        key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
     }
-    if not inner:
-        return '', dict(state_dict), {}
-    return BACKBONE, inner, {k: v for k, v in state_dict.items() if not k.startswith(BACKBONE)}
+    others = {key: value for key, value in state_dict.items() if not key.startswith(prefix)}
+    wrapper = wrapper_of(inner)
+    return prefix + wrapper, {key[len(wrapper) :]: v for key, v in inner.items()}, others
 
 
 def find_source(state_dict: Mapping[str, Tensor]) -> Source | None:
@@ -87,40 +114,43 @@ def convert_state_dict(
         model: The backbone that will load them, whose names are known too.
 
     Raises:
-        UserError: If no source recognises the keys, a key has no rule, or two keys get the
-            same name.
+        UserError: If no source recognises the keys, or one whose checkpoints are not taken does, a
+            key has no rule, or two keys get the same name.
     """
     source = source or find_source(state_dict)
     if source is None:
         raise UserError(
             f'unknown kind of checkpoint (keys such as '
-            f'{", ".join(list(state_dict)[:3])}); known are: '
-            + '; '.join(s.name for s in known_sources())
+            f'{", ".join(list(state_dict)[:3])}); known are: {known_programs()}'
         )
+    if source.refusal:
+        raise UserError(f'names of {source.name}, which are not known: {source.refusal}')
     prefix, inner, others = split_backbone(state_dict)
     own = None if model is None else model.state_dict()
     result = Conversion(source)
     unknown = []
     for key in inner:
-        change = source.change(key, inner, own)
-        if change is None:
+        changes = source.changes(key, inner, own)
+        if not changes:
             unknown.append(prefix + key)
-        elif change.name is None:
-            result.dropped.append((prefix + key, change.reason))
-        elif change.name in result.state_dict:
-            raise UserError(f'{prefix}{key}: another key was mapped to {change.name} already')
-        else:
-            result.state_dict[change.name] = change.value
-            result.mapped.append((prefix + key, change.name))
+        for change in changes:
+            if change.name is None:
+                result.dropped.append((prefix + key, change.reason))
+            elif change.name in result.state_dict:
+                raise UserError(f'{prefix}{key}: another key was mapped to {change.name} already')
+            else:
+                result.state_dict[change.name] = change.value
+                result.mapped.append((prefix + key, change.name))
     if unknown:
         raise UserError(
             f'{source.name}: {len(unknown)} unknown key(s): '
             + ', '.join(unknown[:5])
             + (', ...' if len(unknown) > 5 else '')
         )
+    wrapper = wrapper_of(state_dict)
     for key, value in others.items():
-        result.state_dict[key] = value
-        result.mapped.append((key, key))
+        result.state_dict[key[len(wrapper) :]] = value
+        result.mapped.append((key, key[len(wrapper) :]))
     # Files store whole storages: each tensor gets one of its own.
     result.state_dict = {
         key: torch.clone(value, memory_format=torch.contiguous_format)

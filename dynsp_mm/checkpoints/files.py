@@ -19,6 +19,7 @@ from torch.hub import download_url_to_file, get_dir
 from ..compat import loading_also
 from ..errors import UserError
 from ..files import replacing
+from .names import SCHEMES, resolve
 
 
 class Ignored:
@@ -117,23 +118,33 @@ def _reason(error: Exception) -> str:
 
 
 def read_checkpoint_anywhere(checkpoint: str) -> Any:
-    """:func:`read_checkpoint` of a path, a http(s) URL or a URI that mmengine's file backends take.
+    """:func:`read_checkpoint` of whatever mmengine's loader takes.
 
     What comes from http(s) is kept where torch and mmengine keep downloads.
+
+    Args:
+        checkpoint: Path, http(s) URL, a name such as 'mmcls://swin_tiny' in one of the tables of
+            :data:`~dynsp_mm.checkpoints.names.SCHEMES`, or a URI that mmengine's file backends
+            take.
 
     Raises:
         UserError: As :func:`read_checkpoint`, and if the file cannot be had.
     """
-    checkpoint = str(checkpoint).removeprefix('file://')
+    checkpoint = resolve(str(checkpoint).removeprefix('file://'))
     if checkpoint.startswith(('http://', 'https://')):
         return read_checkpoint(_download(checkpoint))
     if '://' not in checkpoint:
-        return read_checkpoint(checkpoint)
+        return read_checkpoint(os.path.expanduser(checkpoint))
     try:
         with get_local_path(checkpoint) as path:
             return read_checkpoint(str(path))
     except (OSError, ImportError, KeyError, NotImplementedError) as error:
-        raise UserError(f'{checkpoint} cannot be had ({_reason(error)})') from error
+        scheme = checkpoint.partition('://')[0]
+        reason = _reason(error)
+        if isinstance(error, KeyError) and error.args == (scheme,):
+            known = ', '.join(f'{name}://' for name in ('http', 'https', *SCHEMES))
+            reason = f"nothing reads {scheme}://; {known} and mmengine's file backends are known"
+        raise UserError(f'{checkpoint} cannot be had ({reason})') from error
 
 
 def _download(url: str) -> str:
@@ -142,15 +153,17 @@ def _download(url: str) -> str:
     # One process of a machine downloads, the others find the file.
     if int(os.environ.get('LOCAL_RANK', get_rank())) == 0 and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        # OpenMMLab's files end in the beginning of their hash.
-        digest = re.search(r'-([a-f0-9]{8,})\.', path.name)
+        # OpenMMLab's files end in the beginning of their hash, or in a date.
+        digest = re.search(r'-([a-f0-9]{8,})\.[a-z.]+$', path.name)
+        if digest and re.fullmatch(r'20\d{2}[01]\d[0-3]\d', digest[1]):
+            digest = None
         try:
             download_url_to_file(url, str(path), digest and digest[1])
         except (OSError, RuntimeError) as error:
             reason = _reason(error)
     barrier()
     if not path.exists():
-        raise UserError(f'{url} cannot be downloaded ({reason})')
+        raise UserError(f'{url} cannot be downloaded ({reason}); put the file at {path}')
     return str(path)
 
 

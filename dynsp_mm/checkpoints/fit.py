@@ -12,37 +12,64 @@ from .. import families
 from ..errors import UserError
 from ..families import Family
 from .arch import Arch, find_arch, last_norm
+from .sources import known_programs
 
 # Entry of a state dict's metadata, which torch hands on when it loads: nothing is left to repair.
 FITTED = 'dynsp_mm_fitted'
+RGB = 3  # channels of the images that published networks take
 
 
-def adapt_state_dict(
-    state_dict: dict[str, Tensor], prefix: str, model: nn.Module
-) -> dict[str, list[str]]:
+class Repairs(NamedTuple):
+    """What :func:`adapt_state_dict` did that its caller may want to say.
+
+    Attributes:
+        split: For each name that was split or renamed among semantic tokens, the new names.
+        resized: Names of position tables that were interpolated from another size.
+        summed: Stem, of which the kernels for red, green and blue were summed for grey images.
+        new: Stem for images of another number of channels, which was taken out and starts new ->
+            the number in the file and in the model.
+    """
+
+    split: dict[str, list[str]]
+    resized: list[str]
+    summed: list[str]
+    new: dict[str, tuple[int, int]]
+
+    def notes(self) -> list[str]:
+        """A sentence for each stem that is not what the file holds."""
+        return [
+            f'{name} is new and not trained: it is for images of {theirs} channels in the file and '
+            f'of in_channels={ours} here'
+            for name, (theirs, ours) in self.new.items()
+        ] + [
+            f'{name} is the sum of the kernels for red, green and blue, for in_channels=1'
+            for name in self.summed
+        ]
+
+
+def adapt_state_dict(state_dict: dict[str, Tensor], prefix: str, model: nn.Module) -> Repairs:
     """Repairs, in place, the entries below ``prefix`` so that ``model`` takes them.
 
     Derived buffers are dropped; ``norm`` of old classifiers becomes the norm of the last stage;
     what the family's card names, such as position bias tables, is interpolated from another size,
     and tensors of a relative are split; weights of 1x1 convolutions become those of linear
-    layers. Nothing happens to a state dict that was fitted to the model, see
+    layers. The kernels of a stem for RGB images are summed for images of one channel, which gives
+    what the grey image, repeated three times, would give; a stem for another number of channels
+    is taken out. Nothing happens to a state dict that was fitted to the model, see
     :func:`~dynsp_mm.checkpoints.load.load_fitted`.
 
     Args:
         state_dict: Names and tensors.
         prefix: Where the model's names begin, such as ``'backbone.'``.
         model: The backbone that will load them.
-
-    Returns:
-        For each name that was split or renamed among semantic tokens, the new names.
     """
+    repairs = Repairs({}, [], [], {})
     if FITTED in getattr(state_dict, '_metadata', {}).get('', {}):
-        return {}
+        return repairs
     own = model.state_dict()
     card = families.of(model) or families.named_like(own)
     if card is None:
-        return {}
-    split: dict[str, list[str]] = {}
+        return repairs
     for key in [k for k in state_dict if k.startswith(prefix)]:
         name = key[len(prefix) :]
         if any(re.fullmatch(pattern, name) for pattern in card.names.dropped):
@@ -58,12 +85,36 @@ def adapt_state_dict(
                 if new:
                     del state_dict[key]
                     state_dict.update({prefix + k: value for k, value in new.items()})
-                    split[name] = list(new)
+                    repairs.split[name] = list(new)
                 continue
         value, shape = state_dict[prefix + name], own[name].shape
-        if value.shape != shape:
-            state_dict[prefix + name] = _reshaped(card, name, value, shape, model)
-    return split
+        if value.shape == shape:
+            continue
+        if name == card.names.image_weight and _same_but_channels(value.shape, shape):
+            if (value.shape[1], shape[1]) == (RGB, 1):
+                state_dict[prefix + name] = value.sum(1, keepdim=True)
+                repairs.summed.append(name)
+            else:
+                del state_dict[prefix + name]
+                repairs.new[name] = (value.shape[1], shape[1])
+            continue
+        resized = _resized(card, name, value, shape, model)
+        if resized is not None:
+            repairs.resized.append(name)
+            value = resized
+        elif value.dim() == 4 and value.shape[2:] == (1, 1):
+            value = value.flatten(1)
+        state_dict[prefix + name] = value
+    return repairs
+
+
+def _same_but_channels(theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
+    """Whether two shapes of a convolution differ in input channels alone."""
+    return (
+        len(theirs) == len(ours) == 4
+        and (theirs[0], *theirs[2:]) == (ours[0], *ours[2:])
+        and theirs[1] != ours[1]
+    )
 
 
 def _split(card: Family, name: str, value: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,19 +128,17 @@ def _split(card: Family, name: str, value: Tensor, own: Mapping[str, Tensor]) ->
     return {}
 
 
-def _reshaped(
+def _resized(
     card: Family, name: str, value: Tensor, shape: tuple[int, ...], model: nn.Module
-) -> Tensor:
-    """The tensor in the model's shape, or as it is where no rule gives that."""
+) -> Tensor | None:
+    """The tensor interpolated to the model's shape; None where no rule of the card does that."""
     how = next((h for p, h in card.names.resized.items() if re.fullmatch(p, name)), None)
     if how == 'table' and value.shape[1:] == shape[1:]:
         return _resize_square(value[None], shape[0])[0]
     if how in ('tokens', 'positions') and value.dim() == 3 and value.shape[2] == shape[2]:
         size = model.patch_resolution if how == 'positions' else None
         return _resize_square(value, shape[1], size)
-    if value.dim() == 4 and value.shape[2:] == (1, 1):
-        return value.flatten(1)
-    return value
+    return None
 
 
 def _resize_square(x: Tensor, length: int, size: tuple[int, int] | None = None) -> Tensor:
@@ -107,17 +156,23 @@ class Fit(NamedTuple):
 
     Attributes:
         state_dict: The adapted entries.
-        new: Names of the model that the file's network does not have; they start new.
+        new: Names of the model that the file's network does not have, and a stem that the file
+            has for images of another number of channels; they start new.
         missing: Other names that the model has and the file has not: output norms, stems.
         unused: Names that the model has not.
-        split: Names of the file -> names of the model, where they differ.
+        repairs: What was changed in the entries.
     """
 
     state_dict: dict[str, Tensor]
     new: list[str]
     missing: list[str]
     unused: list[str]
-    split: dict[str, list[str]]
+    repairs: Repairs
+
+    @property
+    def split(self) -> dict[str, list[str]]:
+        """Names of the file -> names of the model, where they differ."""
+        return self.repairs.split
 
 
 def fit_state_dict(state_dict: dict[str, Tensor], model: nn.Module) -> Fit:
@@ -134,10 +189,11 @@ def fit_state_dict(state_dict: dict[str, Tensor], model: nn.Module) -> Fit:
     state_dict = dict(state_dict)
     own = model.state_dict()
     theirs, ours = find_arch(state_dict), find_arch(own)
-    split = adapt_state_dict(state_dict, '', model)
+    repairs = adapt_state_dict(state_dict, '', model)
     this = f'this {type(model).__name__}' + (f' ({ours.name})' if ours else '')
     if not set(own) & set(state_dict):
-        raise UserError(f'no weights for {this}' + (f', but for {theirs.name}' if theirs else ''))
+        but = f', but for {theirs.name}' if theirs else f'; known are names of {known_programs()}'
+        raise UserError(f'no weights for {this}{but}')
     differences = theirs.differences(ours) if theirs and ours else []
     if differences:
         raise UserError(
@@ -149,7 +205,7 @@ def fit_state_dict(state_dict: dict[str, Tensor], model: nn.Module) -> Fit:
                 f'{name} has shape {tuple(state_dict[name].shape)}, {this} needs '
                 f'{tuple(value.shape)}'
             )
-    missing = [name for name in own if name not in state_dict]
+    missing = [name for name in own if name not in state_dict and name not in repairs.new]
     new, lacking = _missing(missing, state_dict, theirs, ours)
     if lacking:
         raise UserError(
@@ -158,10 +214,10 @@ def fit_state_dict(state_dict: dict[str, Tensor], model: nn.Module) -> Fit:
         )
     return Fit(
         state_dict,
-        new,
+        new + list(repairs.new),
         [name for name in missing if name not in new],
         [name for name in state_dict if name not in own],
-        split,
+        repairs,
     )
 
 

@@ -1,5 +1,6 @@
 """Loading: read a file, find the program it comes from, convert, fit, load."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from .convert import convert_state_dict, find_source, unwrap
 from .files import read_checkpoint_anywhere
-from .fit import FITTED, Fit, fit_state_dict
+from .fit import FITTED, Fit, Repairs, fit_state_dict
 from .rules import BACKBONE, Source
 
 
@@ -66,6 +67,13 @@ def load_whole(
         ) from error
     parameters = dict(model.named_parameters())
     lacking = [key for key in missing if key in parameters and not optional(key)]
+    # A backbone takes a stem out that is for images of other channels.
+    unfit = [key for key in lacking if key in state_dict]
+    if unfit:
+        raise UserError(
+            f'{unfit[0]} has shape {tuple(state_dict[unfit[0]].shape)}, this {kind} needs '
+            f'{tuple(parameters[unfit[0]].shape)}: it is for images of other channels'
+        )
     if lacking:
         raise UserError(
             f'{len(lacking)} tensors that this {kind} needs are not there, such as '
@@ -110,6 +118,13 @@ def load_pretrained(
         raise UserError(f'{name}={checkpoint!r}: {error}') from error
     load_fitted(model, fit)
     print_log(f'{type(model).__name__}: {_summary(fit, checkpoint, source)}', 'current')
+    warn_of_stems(model, fit.repairs)
+
+
+def warn_of_stems(model: nn.Module, repairs: Repairs) -> None:
+    """Says which stem is not what the file holds, which may be for images of other channels."""
+    for note in repairs.notes():
+        print_log(f'{type(model).__name__}: {note}', 'current', logging.WARNING)
 
 
 def load_fitted(model: nn.Module, fit: Fit) -> None:
@@ -137,8 +152,13 @@ def _summary(fit: Fit, checkpoint: str, source: Source | None) -> str:
     text = f'loaded {len(fit.state_dict) - len(fit.unused)} tensors from {checkpoint}'
     if source:
         text += f' ({source.name})'
-    if fit.new:
-        text += f'; {len(fit.new)} tensors that its network does not have start new'
+    absent = len(fit.new) - len(fit.repairs.new)
+    if absent:
+        text += f'; {absent} tensors that its network does not have start new'
+    if fit.repairs.resized:
+        first, *others = fit.repairs.resized
+        text += f'; interpolated from another size: {first}'
+        text += f' and {len(others)} more' if others else ''
     if fit.missing:
         text += f'; not in the file: {", ".join(fit.missing)}'
     if fit.unused:

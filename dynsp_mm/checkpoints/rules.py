@@ -4,7 +4,7 @@ A file in ``sources`` imports from here alone and registers its tables.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from ..errors import UserError
 
 BACKBONE = 'backbone.'
+# Template of a new name, or a function of the match that makes it.
+Target = str | Callable[[re.Match], str]
 
 
 class Change(NamedTuple):
@@ -35,16 +37,19 @@ class Rule:
 
     Args:
         pattern: Regular expression.
-        target: Template of the new name (``\1`` etc.), or None when the key is dropped.
+        target: Template of the new name (``\1`` etc.), a function that makes the name of the
+            match, a tuple of these where the tensor goes into several, or None when the key is
+            dropped.
         reason: Why a dropped key is not needed.
-        transform: Function applied to the tensor.
+        transform: Function applied to the tensor; with a tuple of targets, it returns a tensor
+            for each.
         beside: Template of another key that must be there for the rule to hold.
     """
 
     pattern: str
-    target: str | None
+    target: Target | tuple[Target, ...] | None
     reason: str = ''
-    transform: Callable[[Tensor], Tensor] | None = None
+    transform: Callable[[Tensor], Tensor | Sequence[Tensor]] | None = None
     beside: str | None = None
 
     def match(self, key: str, state_dict: Mapping[str, Tensor]) -> re.Match | None:
@@ -53,6 +58,16 @@ class Rule:
         if match and self.beside and match.expand(self.beside) not in state_dict:
             return None
         return match
+
+    def changes(self, match: re.Match, value: Tensor) -> tuple[Change, ...]:
+        """What becomes of the entry that matched."""
+        if self.target is None:
+            return (Change(None, value, self.reason),)
+        several = isinstance(self.target, tuple)
+        targets = self.target if several else (self.target,)
+        value = value if self.transform is None else self.transform(value)
+        names = (match.expand(t) if isinstance(t, str) else t(match) for t in targets)
+        return tuple(map(Change, names, value if several else (value,)))
 
 
 @dataclass(frozen=True)
@@ -64,21 +79,23 @@ class Source:
         signature: Regular expressions; each must match the start of some key of the backbone.
         rules: Rules tried in order; the first that matches a key in full decides.
         native: Whether the names are those of our own backbones.
+        refusal: Why its checkpoints are not taken, and what to do; empty for those that are.
     """
 
     name: str
     signature: tuple[str, ...]
     rules: tuple[Rule, ...] = ()
     native: bool = False
+    refusal: str = ''
 
     def recognises(self, state_dict: Mapping[str, Tensor]) -> bool:
         """Whether the keys of a backbone, without prefix, are this program's."""
         return all(any(re.match(s, key) for key in state_dict) for s in self.signature)
 
-    def change(
+    def changes(
         self, key: str, state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor] | None
-    ) -> Change | None:
-        """What becomes of a key; None if it is unknown.
+    ) -> tuple[Change, ...]:
+        """What becomes of a key; empty if it is unknown.
 
         Args:
             key: One of the keys.
@@ -88,13 +105,8 @@ class Source:
         for rule in self.rules:
             match = rule.match(key, state_dict)
             if match:
-                value = state_dict[key]
-                if rule.target is None:
-                    return Change(None, value, rule.reason)
-                if rule.transform is not None:
-                    value = rule.transform(value)
-                return Change(match.expand(rule.target), value)
-        return None
+                return rule.changes(match, state_dict[key])
+        return ()
 
 
 @dataclass

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ..sparsity import Decision
-from .panels import arrange, enlarge
+from .panels import arrange, as_rgb, enlarge
 
 OUTLINE = (255, 196, 0)  # RGB, around kept regions
 
@@ -15,12 +15,14 @@ def draw_keep_map(image: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """Dims what took the fast path and outlines what took the slow one.
 
     Args:
-        image: Image of (H, W, 3) uint8, RGB.
+        image: Image of (H, W, 3) uint8, RGB, or in another form that
+            :func:`~dynsp_mm.visualization.as_rgb` takes.
         keep: Map of (h, w) bool, True where slow; each entry covers H / h by W / w pixels.
 
     Returns:
         (H, W, 3) uint8, RGB.
     """
+    image = as_rgb(image)
     height, width = image.shape[:2]
     mask = cv2.resize(keep.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     grey = image.mean(-1, keepdims=True) * 0.35
@@ -38,7 +40,8 @@ def draw_decisions(
     """Draws the image beside the keep map of each decision, with the realised keep ratios.
 
     Args:
-        image: Input of the network including padding, (H, W, 3) uint8, RGB.
+        image: Input of the network including padding, (H, W, 3) uint8, RGB, or in another form that
+            :func:`~dynsp_mm.visualization.as_rgb` takes.
         decisions: Decisions on this input, in order.
         index: Place of the image in the batch.
         content: Height and width without padding; (0, 0) means all of it.

@@ -4,31 +4,39 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
 import torch.nn as nn
 from torch import Tensor
 
 CAPTION_HEIGHT = 18
 MIN_PANEL_SIDE = 240  # px; smaller images are enlarged by a whole factor
+MAX_PANEL_SIDE = 2560  # px; none is enlarged beyond
 
 
-def input_as_image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
-    """Undoes a data preprocessor's normalisation.
+def input_as_image(x: Tensor, preprocessor: nn.Module | None) -> np.ndarray:
+    """Undoes a data preprocessor's normalisation, as far as it has one.
 
     Args:
-        x: Normalised input of the network, (3, H, W).
-        preprocessor: Model's ``data_preprocessor`` (its ``mean`` and ``std``, and whether it
-            swapped the channels).
+        x: Normalised input of the network, (C, H, W), any dtype.
+        preprocessor: Model's ``data_preprocessor`` (its ``mean`` and ``std`` of C values or of one
+            for all channels, and whether it swapped the channels), or a wrapper around one; None
+            for none.
 
     Returns:
-        (H, W, 3) uint8, RGB.
+        (H, W, 3) uint8, RGB. Of more than three channels, the first three; one or two channels,
+        averaged, are grey. Values that are not of bytes, such as those of uint16 or of floats in
+        [0, 1], are stretched from the least to the largest.
     """
-    x = x.detach().float().cpu()
-    if (
-        getattr(preprocessor, 'mean', None) is not None
-        and getattr(preprocessor, 'std', None) is not None
-    ):
-        x = x * preprocessor.std.cpu().view(-1, 1, 1) + preprocessor.mean.cpu().view(-1, 1, 1)
-    image = x.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    x = torch.nan_to_num(x.detach().float().cpu())
+    while hasattr(preprocessor, 'data_preprocessor'):  # as mmdet's for several branches
+        preprocessor = preprocessor.data_preprocessor
+    for name, undo in (('std', torch.mul), ('mean', torch.add)):
+        value = getattr(preprocessor, name, None)
+        if value is not None:
+            value = torch.as_tensor(value).float().cpu().view(-1, 1, 1)
+            if len(value) in (1, len(x)):
+                x = undo(x, value)
+    image = as_rgb(x.permute(1, 2, 0).numpy())
     # Files are read as BGR; mmengine, mmseg before its maintained distribution, and mmpretrain
     # name the swap differently.
     swapped = any(
@@ -38,18 +46,49 @@ def input_as_image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
     return np.ascontiguousarray(image if swapped else image[..., ::-1])
 
 
-def enlarge(image: np.ndarray, content: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Enlarges a small image by a whole factor.
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """An image of any kind as one that can be drawn on.
 
     Args:
-        image: Input of the network including padding, (H, W, 3) uint8.
+        image: (H, W) or (H, W, C), any dtype; (H, W, 3) uint8 comes back as it is.
+
+    Returns:
+        (H, W, 3) uint8, by the rules of :func:`input_as_image`; channels are not swapped.
+    """
+    image = np.asarray(image)
+    image = image[..., None] if image.ndim == 2 else image
+    if image.shape[2] < 3:
+        image = image.mean(2, keepdims=True).repeat(3, 2).astype(image.dtype)
+    image = image[..., :3]
+    if image.dtype == np.uint8:
+        return image
+    image = np.nan_to_num(image.astype(np.float32))
+    low, high = float(image.min()), float(image.max())
+    if not _are_bytes(low, high):
+        image = (image - low) * (255 / max(high - low, np.finfo(np.float32).tiny))
+    return image.round().clip(0, 255).astype(np.uint8)
+
+
+def _are_bytes(low: float, high: float) -> bool:
+    """Whether values between these may be those of bytes, which augmentations overshoot."""
+    standardised = low < 0 and high < 16
+    return high == low == 0 or (low > -255 and 1 < high < 2 * 255 and not standardised)
+
+
+def enlarge(image: np.ndarray, content: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Makes an image ready to be drawn on, and enlarges a small one by a whole factor.
+
+    Args:
+        image: Input of the network including padding, in a form that :func:`as_rgb` takes.
         content: Height and width without padding; (0, 0) means all of it.
 
     Returns:
-        The image, and the content's size in it.
+        The image, (H', W', 3) uint8, and the content's size in it.
     """
+    image = as_rgb(image)
     height, width = (c or s for c, s in zip(content, image.shape[:2]))
     factor = -(-MIN_PANEL_SIDE // min(height, width))
+    factor = max(1, min(factor, MAX_PANEL_SIDE // max(image.shape[:2])))  # strips are long
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
     return image, (height * factor, width * factor)
 

@@ -76,23 +76,43 @@ def _painter_of(module: nn.Module) -> Painter | None:
 def image_batches(dataset: dict[str, Any], paths: Sequence[str]) -> Iterator[dict]:
     """Passes image files through a dataset config's pipeline, one image a batch.
 
-    Steps that load annotations are left out.
+    The pipeline's own loader reads them, and steps that load annotations are left out. The steps
+    find what datasets give of an image without annotations: ``img_path``, ``img_id``,
+    ``sample_idx``, and empty ``instances`` and ``seg_fields``.
 
     Args:
         dataset: Config of a dataset; inside wrappers the first innermost one gives the pipeline.
         paths: Image files.
 
     Raises:
-        UserError: For a file that is no image, naming it.
+        UserError: For a file that the pipeline does not take, naming it, the step and its reason.
     """
     _, innermost = next(leaf_datasets(dataset))
-    pipeline = Compose(
-        [step for step in innermost['pipeline'] if 'Annotations' not in type_name(step)]
-    )
+    steps = [step for step in innermost['pipeline'] if 'Annotations' not in type_name(step)]
+    transforms = Compose(steps).transforms
     for index, path in enumerate(paths):
-        if cv2.imread(str(path)) is None:
-            raise UserError(f'image {path}: is not an image that OpenCV can read')
-        yield pseudo_collate([pipeline(dict(img_path=str(path), img_id=index))])
+        data: Any = dict(
+            img_path=str(path), img_id=index, sample_idx=index, instances=[], seg_fields=[]
+        )
+        for step, transform in zip(steps, transforms):
+            name = type_name(step) or type(transform).__name__
+            try:
+                data = transform(data)
+            except Exception as error:  # whatever a loader makes of a file that it cannot read
+                raise UserError(
+                    f'image {path}: {name} cannot take it ({_reason(error)})'
+                ) from error
+            if data is None:
+                raise UserError(
+                    f'image {path}: {name} gave nothing for it; it cannot be read, or is left out'
+                )
+        yield pseudo_collate([data])
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 
 @torch.no_grad()

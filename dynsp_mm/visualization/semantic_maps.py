@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ..recording import SemanticAttention
-from .panels import arrange, enlarge
+from .panels import arrange, as_rgb, enlarge
 
 BORDER = (255, 255, 255)  # RGB, between regions
 GOLDEN_ANGLE = 137.508  # degrees; neighbouring numbers get unlike hues
@@ -16,13 +16,15 @@ def draw_regions(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Tints each region in a colour of its own and outlines it.
 
     Args:
-        image: Image of (H, W, 3) uint8, RGB.
+        image: Image of (H, W, 3) uint8, RGB, or in another form that
+            :func:`~dynsp_mm.visualization.as_rgb` takes.
         regions: Map of (h, w) int, number of the token that weighs most; each entry covers H / h
             by W / w pixels.
 
     Returns:
         (H, W, 3) uint8, RGB.
     """
+    image = as_rgb(image)
     height, width = image.shape[:2]
     hues = (regions * GOLDEN_ANGLE % 360 / 2).astype(np.uint8)
     hsv = np.stack([hues, np.full_like(hues, 160), np.full_like(hues, 230)], -1)
@@ -44,12 +46,14 @@ def draw_weights(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Overlays weights as heat, from dark blue (the smallest) to red (the largest).
 
     Args:
-        image: Image of (H, W, 3) uint8, RGB.
+        image: Image of (H, W, 3) uint8, RGB, or in another form that
+            :func:`~dynsp_mm.visualization.as_rgb` takes.
         weights: Map of (h, w) float, such as one token's map or ``received``.
 
     Returns:
         (H, W, 3) uint8, RGB.
     """
+    image = as_rgb(image)
     height, width = image.shape[:2]
     weights = np.nan_to_num(weights)
     low, high = float(weights.min()), float(weights.max())
@@ -71,7 +75,8 @@ def draw_semantic_attention(
     the tokens that see it; for 'recover', the weight of the token that it draws on most.
 
     Args:
-        image: Input of the network including padding, (H, W, 3) uint8, RGB.
+        image: Input of the network including padding, (H, W, 3) uint8, RGB, or in another form that
+            :func:`~dynsp_mm.visualization.as_rgb` takes.
         attentions: Attention of blocks on this input, in order.
         index: Place of the image in the batch.
         content: Height and width without padding; (0, 0) means all of it.

@@ -385,7 +385,7 @@ def test_arguments(kwargs, text):
         STViTSwin(**kwargs)
 
 
-@pytest.mark.parametrize('shape', [(1, 2, 64, 64), (3, 64, 64), (1, 3, 31, 64), (0, 3, 64, 64)])
+@pytest.mark.parametrize('shape', [(1, 2, 64, 64), (3, 64, 64), (1, 3, 0, 64), (0, 3, 64, 64)])
 def test_images(shape):
     with pytest.raises(ValueError, match='STViTSwin: input shape'):
         build()(torch.zeros(shape))

@@ -385,7 +385,7 @@ def test_an_interrupted_run_is_not_finished(tool, monkeypatch):
         (['net.py', '--batch', '1', '0'], '--batch 0: must be 1 or more'),
         (['net.py', '--threads', '0'], '--threads 0: must be 1 or more'),
         (['net.py', '--min-time', 'nan'], '--min-time nan: must be 0 or more'),
-        (['net.py', '--shape', '64', '16'], '--shape 16: must be 32 or more'),
+        (['net.py', '--shape', '64', '0'], '--shape 0: must be 1 or more'),
         (['net.py', '--device', 'abacus'], "device 'abacus' is not available: "),
         (['net.py', '--train', '--backend', 'eager'], '--backend eager: only inference without'),
         (

@@ -89,7 +89,7 @@ def test_reduced_precision(tool, monkeypatch, option, weights, autocast):
         ([ATTO, '--warmup', '-1'], '--warmup -1: must be 0 or more'),
         ([ATTO, '--batch', '0'], '--batch 0: must be 1 or more'),
         ([ATTO, '--threads', '0'], '--threads 0: must be 1 or more'),
-        ([ATTO, '--shape', '64', '16'], '--shape 16: must be 32 or more'),
+        ([ATTO, '--shape', '64', '0'], '--shape 0: must be 1 or more'),
         ([ATTO, '--device', 'abacus'], "device 'abacus' is not available: "),
         ([ATTO, '--json', '.'], '--json . is a directory'),
         (

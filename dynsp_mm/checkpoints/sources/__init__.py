@@ -13,3 +13,8 @@ def known_sources() -> tuple[Source, ...]:
         for module in card.sources:
             importlib.import_module(module, __name__)
     return registered() + native_sources()
+
+
+def known_programs() -> str:
+    """Names of those whose checkpoints are taken, for messages."""
+    return '; '.join(source.name for source in known_sources() if not source.refusal)

@@ -1,7 +1,7 @@
 """Tables for ConvNeXt.
 
 The DynamicConvNeXt release (raoyongming/DynamicViT) extends the names of the official dense
-checkpoints (facebookresearch/ConvNeXt).
+checkpoints (facebookresearch/ConvNeXt and, with GRN, ConvNeXt-V2).
 """
 
 from torch import Tensor
@@ -27,6 +27,7 @@ DENSE = (
         transform=pointwise,
     ),
     Rule(BLOCK + r'pwconv([12])\.bias', r'backbone.stages.\1.\2.pointwise_conv\3.bias'),
+    Rule(BLOCK + r'grn\.(gamma|beta)', r'backbone.stages.\1.\2.grn.\3', transform=Tensor.flatten),
     Rule(r'norm\.(weight|bias)', r'backbone.norm3.\1'),
     Rule(r'norm\d\.(weight|bias)', r'backbone.\g<0>'),
     Rule(r'head\.(weight|bias)', r'head.fc.\1'),

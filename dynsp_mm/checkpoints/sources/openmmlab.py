@@ -34,22 +34,22 @@ class NativeSource(Source):
     cards: tuple[Family, ...] = ()
     native: bool = True
 
-    def change(
+    def changes(
         self, key: str, state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor] | None
-    ) -> Change | None:
+    ) -> tuple[Change, ...]:
         """Drops derived buffers, renames an old last norm, makes 1x1 convolutions linear."""
         value = state_dict[key]
         for card in self.cards:
             for pattern, reason in card.names.dropped.items():
                 if re.fullmatch(pattern, key):
-                    return Change(None, value, reason)
+                    return (Change(None, value, reason),)
         name = last_norm(self.cards[0], key, state_dict)
         dims = own[name].dim() if own and name in own else self._dims_of(name)
         if dims is None:
-            return None
+            return ()
         if value.dim() == 4 and dims == 2 and value.shape[2:] == (1, 1):
             value = value.flatten(1)
-        return Change(BACKBONE + name, value)
+        return (Change(BACKBONE + name, value),)
 
     def _dims_of(self, name: str) -> int | None:
         """Number of axes of a tensor by its name; None for an unknown name."""

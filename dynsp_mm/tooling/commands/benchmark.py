@@ -34,7 +34,6 @@ from ...analysis import machine
 from ...analysis.bounds import larger_bounds, measure_bounds
 from ...analysis.measurements import format_table, to_csv, to_json
 from ...errors import UserError
-from ...families import MIN_SIDE
 from ...files import write_whole
 from ..candidates import find_candidates, read_weights
 from ..measuring import Measurer, Setting, share
@@ -113,7 +112,7 @@ def check_args(args):
         ('--min-time', [args.min_time], 0),
         ('--batch', args.batch, 1),
         ('--threads', [] if args.threads is None else [args.threads], 1),
-        ('--shape', sum(args.shape, []), MIN_SIDE),
+        ('--shape', sum(args.shape, []), 1),
     )
     if args.teacher and not args.train:
         raise UserError('--teacher: only training has a teacher; add --train')

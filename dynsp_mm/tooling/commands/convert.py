@@ -4,9 +4,10 @@
     python tools/convert_checkpoint.py SRC DST --config configs/cascade_maskrcnn_stvit_swin_s.py
 
 Understands, by their keys: the releases of DynamicSwin and DynamicConvNeXt
-(raoyongming/DynamicViT) and of STViT-R (changsn/STViT-R and its object detection), official Swin
-and ConvNeXt, and files of mmdet, mmseg and mmpretrain, which become the dense parameters of a
-sparse model. SRC and DST end in .pth (or .pt) or .safetensors; no code from SRC runs.
+(raoyongming/DynamicViT) and of STViT-R (changsn/STViT-R and its object detection), official Swin,
+Swin-V2 and ConvNeXt, those of timm and torchvision, and files of mmdet, mmseg and mmpretrain. Dense
+ones become the dense parameters of a sparse model. SRC is a file, a URL or a name such as
+mmcls://swin_tiny; DST ends in .pth (or .pt) or .safetensors. No code from SRC runs.
 
 Prints what becomes of every key: mapped, dropped with the reason, or missing, that is needed by
 the backbone and not in SRC, so that it starts new. An unknown key is an error. DST holds a model
@@ -26,7 +27,7 @@ from ...checkpoints import (
     convert_state_dict,
     find_arch,
     fit_state_dict,
-    read_checkpoint,
+    read_checkpoint_anywhere,
     unwrap,
     write_checkpoint,
 )
@@ -80,6 +81,8 @@ def report(conversion, fit, kind):
         count += 1
     for old, reason in dropped:
         print(f'dropped  {old} ({reason})')
+    for note in fit.repairs.notes():
+        print(f'changed  backbone.{note}')
     for name in fit.new:
         print(f'missing  backbone.{name} (its network does not have it; starts new)')
     for name in fit.missing:
@@ -100,7 +103,7 @@ def main(argv=None):
     if dst.exists() and not (args.force or args.dry_run):
         raise UserError(f'DST {dst} exists; --force replaces it')
     try:
-        checkpoint = read_checkpoint(args.src)
+        checkpoint = read_checkpoint_anywhere(args.src)
     except UserError as error:
         raise UserError(f'SRC {error}') from error
     try:
@@ -113,6 +116,12 @@ def main(argv=None):
                 'none of this package'
             )
         fit = fit_state_dict(conversion.backbone, backbone)
+        for name, (theirs, ours) in fit.repairs.new.items():
+            raise UserError(
+                f'{name} is for images of {theirs} channels, and the backbone of --config '
+                f'has in_channels={ours}; convert without --config, and load it there: the stem '
+                'then starts new'
+            )
         if fit.unused and args.config is None:
             raise UserError(
                 f'{len(fit.unused)} keys have no place in a {type_name(config)} of that '

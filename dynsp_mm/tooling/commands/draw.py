@@ -8,6 +8,10 @@ the network's input, then one panel per decision: kept regions outlined and in c
 others dimmed. With STViTSwin there is a row for each block in which semantic tokens are refined
 and recovered from: the input, the region in which each token weighs most, and the weight that a
 position receives on average from the tokens that see it (refine) or gives its strongest (recover).
+
+Images have any number of channels and any kind of values: the pipeline of the test set reads them,
+but for its steps that load annotations. One or two channels are drawn in grey, of more than three
+the first three, and values that are not of bytes are stretched.
 """
 
 import argparse
@@ -55,7 +59,7 @@ def main(argv=None):
     check_checkpoint(args.checkpoint)
     if args.num < 1:
         raise UserError(f'--num {args.num}: must be 1 or more')
-    missing = [path for path in args.images or [] if not Path(path).is_file()]
+    missing = [path for path in args.images or [] if not Path(path).exists()]
     if missing:
         raise UserError(f'--images: {missing[0]} does not exist')
     if args.images is None:

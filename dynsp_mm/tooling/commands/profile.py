@@ -20,7 +20,6 @@ from ...analysis.latency import synchronizer
 from ...analysis.measurements import align, to_json
 from ...analysis.operators import OperatorTimes
 from ...analysis.steps import inference_step
-from ...families import MIN_SIDE
 from ...files import write_whole
 from ..candidates import build_alike, find_candidates, make_ready
 from ..options import add_backend_option, check_least, check_output
@@ -82,7 +81,7 @@ def main(argv=None):
         ('--rounds', [args.rounds], 1),
         ('--warmup', [args.warmup], 0),
         ('--batch', [args.batch], 1),
-        ('--shape', args.shape, MIN_SIDE),
+        ('--shape', args.shape, 1),
         ('--threads', [] if args.threads is None else [args.threads], 1),
     )
     if args.json:

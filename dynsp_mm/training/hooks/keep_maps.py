@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.visualization import BaseVisBackend, Visualizer
 
-from ...errors import UserError, check_counts
+from ...errors import check_counts
 from ...recording import DecisionLog, Recorder
 from ...sparsity import TokenPredictor
 from ...visualization.keep_maps import draw_decisions
@@ -32,7 +32,8 @@ class KeepMapHook(Hook):
                                         dict(type='TensorboardVisBackend')])
 
     Decisions of training are drawn at random by the scores, so maps are noisier than at
-    inference. Where a backbone runs several times in an iteration, the first time counts; of
+    inference. Images of one or two channels are drawn in grey, of more than three the first three.
+    Where a backbone runs several times in an iteration, the first time counts; of
     several sparse backbones, the first.
 
     Args:
@@ -42,7 +43,7 @@ class KeepMapHook(Hook):
 
     Raises:
         UserError: For numbers that are not positive; before training, for a model without token
-            predictors or one for images of other than 3 channels.
+            predictors.
     """
 
     priority = 'NORMAL'
@@ -61,11 +62,6 @@ class KeepMapHook(Hook):
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbones = find_sparse_backbones(self._model, type(self).__name__)
         self._backbone = next(iter(backbones.values()))
-        if self._backbone.in_channels != 3:
-            raise UserError(
-                f'KeepMapHook: in_channels={self._backbone.in_channels} of the '
-                'backbone: draws images of 3 channels only; remove the hook'
-            )
         self._active = is_main_process() and _takes_images(runner.visualizer)
         if is_main_process() and not self._active:
             print_log(

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toys import SWIN, Images, ToyModel, toy_runner
 
 from dynsp_mm import KeepMapHook, record_decisions
-from dynsp_mm.visualization import draw_decisions
+from dynsp_mm.visualization import draw_decisions, input_as_image
 
 BACKENDS = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -197,8 +197,8 @@ def test_the_first_call_of_the_backbone_counts(tmp_path):
     x, log = seen[0]
     assert len(seen) == 2 and len(log) == 3
     for i in range(4):
-        image = x[i].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()[..., ::-1]
-        expected = draw_decisions(np.ascontiguousarray(image), log.decisions, i)
+        image = input_as_image(x[i], model.data_preprocessor)
+        expected = draw_decisions(image, log.decisions, i)
         (path,) = tmp_path.glob(f'*/vis_data/vis_image/keep_maps_{i}_1.png')
         assert (cv2.imread(str(path))[..., ::-1] == expected).all()
 
@@ -323,14 +323,18 @@ def test_a_model_without_predictors_is_an_error(tmp_path):
         runner.train()
 
 
-def test_images_of_other_channels_are_an_error(tmp_path):
+@pytest.mark.parametrize('channels', [1, 2, 4])
+def test_images_of_other_channels(channels, tmp_path):
     class Deep(Images):
         def __getitem__(self, index):
-            return dict(inputs=torch.randn(4, 64, 64))
+            return dict(inputs=torch.randn(channels, 64, 64))
 
-    model = ToyModel({**SWIN, 'in_channels': 4})
-    with pytest.raises(ValueError, match='KeepMapHook: in_channels=4 of the backbone'):
-        train(tmp_path, dict(type='KeepMapHook'), model, **loader(Deep(), 2))
+    model = ToyModel({**SWIN, 'in_channels': channels})
+    train(tmp_path, dict(type='KeepMapHook', interval=9, max_images=1), model, **loader(Deep(), 2))
+    (path,) = tmp_path.glob('*/vis_data/vis_image/*')
+    picture = cv2.imread(str(path))
+    grey = (picture[18:, :256] == picture[18:, :256, :1]).all()  # below the caption, of the image
+    assert picture.std() > 10 and grey == (channels < 3)
     assert not hooks_of(model.backbone)
 
 
