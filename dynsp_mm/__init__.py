@@ -6,7 +6,7 @@ and mmpretrain configs find them.
 
 from .backbones import DynamicConvNeXt, DynamicSwin, DynamicSwinV2, STViTSwin
 from .backbones.create import create_backbone
-from .compat import enable_mmseg_base_configs
+from .compat import count_fused_attention, enable_mmseg_base_configs
 from .configuration import config
 from .deploy import PrepareForInferenceHook, prepare_for_inference
 from .recording import DecisionLog, SemanticAttention, record_decisions, record_semantic_attention
@@ -44,6 +44,7 @@ __all__ = [
     'record_semantic_attention',
 ]
 
+count_fused_attention()
 enable_mmseg_base_configs()
 
 __getattr__ = getattr_of(__name__)

@@ -49,7 +49,7 @@ def merge_streams(mask: Tensor, slow: Tensor, fast: Tensor) -> Tensor:
     """
     # One pass where ``mask * slow + (1 - mask) * fast`` takes four, and the same gradients. Under
     # autocast a convolution's output has another dtype than the stream beside it.
-    dtype = torch.result_type(slow, fast)
+    dtype = torch.promote_types(slow.dtype, fast.dtype)
     return torch.lerp(fast.to(dtype), slow.to(dtype), mask.to(dtype))
 
 

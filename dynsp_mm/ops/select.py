@@ -95,6 +95,8 @@ def rank_positions(scores: Tensor, content: Content | None = None) -> Tensor:
     scores = scores.nan_to_num(nan=math.inf, posinf=math.inf, neginf=least)
     if content is not None:
         scores = scores.masked_fill(~content.mask, -math.inf)
+    if torch.onnx.is_in_onnx_export():  # the older exporter has no symbol for a stable sort
+        return scores.sort(dim=1, descending=True).indices
     return scores.sort(dim=1, descending=True, stable=True).indices
 
 
