@@ -2,14 +2,16 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
-from dynsp_mm import compat
+from dynsp_mm import DynamicSwin, compat
 
 HAS_MMSEG = importlib.util.find_spec('mmseg') is not None
 SEG_CONFIG = 'swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
@@ -127,3 +129,19 @@ assert state() == before
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_libraries_count_our_attention_as_theirs():
+    """Mmengine's counter of operations, which their get_flops.py asks."""
+    backbones = pytest.importorskip('mmdet.models.backbones')
+    sizes = dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 4], out_indices=(3,))
+    image = torch.randn(1, 3, 64, 64)
+    counts = []
+    for cls in (backbones.SwinTransformer, DynamicSwin):
+        model = cls(**sizes)
+        model.eval()  # returns nothing in the library's class
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of tracing
+            found = get_model_complexity_info(model, inputs=image, show_table=False)
+        counts.append(found['flops'])
+    assert abs(counts[1] / counts[0] - 1) < 0.03
