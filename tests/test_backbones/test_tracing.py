@@ -92,7 +92,7 @@ def test_traced_budgets_follow_the_size(name, selection):
     card = families.get(name)
     config = dict(card.samples[0], type=card.cls, selection=selection)
     if name == 'dynamic_swin':
-        config.update(use_abs_pos_embed=False)
+        config.update(use_abs_pos_embed=False, pad_small_map=True)
     model = MODELS.build(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
