@@ -17,6 +17,7 @@ from ..ops import Selection, find_backend
 from ..prepared import Preparable
 from ..prepared import release_weights as release
 from ..sparsity import SparsityPlan, TokenPredictor
+from ..sparsity.checkpointing import adopt_checkpointing
 from ..sparsity.plan import ARGUMENTS, MIXINGS, KeepRatios
 
 
@@ -227,7 +228,22 @@ class Backbone(BaseModule):
     def train(self, mode: bool = True) -> 'Backbone':
         if mode:
             self._check_weights()
+            self._adopt_checkpointing()
         return super().train(mode)
+
+    def _adopt_checkpointing(self) -> None:
+        """Says what of mmengine's ``activation_checkpointing`` is done with ``with_cp`` instead."""
+        adopted = adopt_checkpointing(self)
+        if adopted:
+            name = type(self).__name__
+            print_log(
+                f'{name}: activation_checkpointing of '
+                f'{", ".join(inner or "the backbone" for inner in adopted)} is done as with_cp=True '
+                'of the blocks there, since mmengine would cut decisions off from their loss; '
+                'with_cp=True of the backbone asks for it in all stages',
+                'current',
+                logging.WARNING,
+            )
 
     def _apply(self, *args, **kwargs):
         self._check_weights()
