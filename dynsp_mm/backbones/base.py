@@ -235,12 +235,12 @@ class Backbone(BaseModule):
         """Says what of mmengine's ``activation_checkpointing`` is done with ``with_cp`` instead."""
         adopted = adopt_checkpointing(self)
         if adopted:
-            name = type(self).__name__
+            names = ', '.join(name or 'the backbone' for name in adopted)
             print_log(
-                f'{name}: activation_checkpointing of '
-                f'{", ".join(inner or "the backbone" for inner in adopted)} is done as with_cp=True '
-                'of the blocks there, since mmengine would cut decisions off from their loss; '
-                'with_cp=True of the backbone asks for it in all stages',
+                f'{type(self).__name__}: activation_checkpointing of {names} is done as '
+                'with_cp=True of the blocks there and not for token predictors, since mmengine '
+                'would cut decisions off from their loss; with_cp=True of the backbone asks for '
+                'it everywhere',
                 'current',
                 logging.WARNING,
             )

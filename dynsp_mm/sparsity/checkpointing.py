@@ -26,7 +26,9 @@ def adopt_checkpointing(backbone: nn.Module) -> list[str]:
     found = []
     for name, module in backbone.named_modules():
         given = checkpointed_forward(module)
-        if given is None or not any(isinstance(m, (Block, TokenPredictor)) for m in module.modules()):
+        if given is None or not any(
+            isinstance(m, (Block, TokenPredictor)) for m in module.modules()
+        ):
             continue
         found.append(name)
         while checkpointed_forward(module) is not None:  # each start of a runner wraps anew

@@ -158,9 +158,7 @@ class KeepRatioAnnealingHook(Hook):
         """Computes the ratios of a backbone's predictors at an epoch or iteration."""
         progress = (position - self.begin) / (self.end - self.begin)
         share = CURVES[self.curve](min(max(progress, 0.0), 1.0))
-        return tuple(
-            (1 - share) * self.start + share * target for target in backbone.plan.targets
-        )
+        return tuple((1 - share) * self.start + share * target for target in backbone.plan.targets)
 
 
 def _judgements(hooks: Iterable[Hook]) -> Iterator[str]:

@@ -72,7 +72,8 @@ class SpatialSparsityHook(Hook):
         keep_ratio_weight: Weight of the keep-ratio loss (10 in the authors' code); 0 switches it
             off.
         teacher: Checkpoint of the dense model, file or URL, where that is the student's own config
-            with ``keep_ratios=None``; or ``dict(checkpoint=FILE, config=CONFIG)`` for another
+            with ``keep_ratios=None`` and without a ``LoRAModel`` around it; or
+            ``dict(checkpoint=FILE, config=CONFIG)`` for another
             one, by its config file or model dict. In Python also the dense model itself, which is
             then frozen. None for no distillation.
         map_weight: Weight of the mean squared difference of each map, or a weight for each map
@@ -205,6 +206,7 @@ class SpatialSparsityHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._stop_recording()
         supervise(self._backbones, False)
         self._backbones, self._predictors = [], []
         self.distillation = None
@@ -213,14 +215,22 @@ class SpatialSparsityHook(Hook):
             self._watch = None
 
     def _start(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self._stop_recording()  # a forward was interrupted by the user
         if mode_of(model, args, kwargs) == 'loss':
             self._recording = ExitStack()
-            self._decisions = {}
             self._recording.enter_context(
                 Recorder(model, {p: partial(self._note, k) for k, p in enumerate(self._predictors)})
             )
             if self.distillation is not None:
                 self._recording.enter_context(self.distillation.recorder)
+
+    def _stop_recording(self) -> dict[int, list[Decision]]:
+        """Stops to listen inside the model, and returns and forgets what was heard."""
+        if self._recording is not None:
+            self._recording.close()
+            self._recording = None
+        decisions, self._decisions = self._decisions, {}
+        return decisions
 
     def _note(
         self, k: int, name: str, predictor: TokenPredictor, args: tuple, decision: Decision
@@ -232,9 +242,7 @@ class SpatialSparsityHook(Hook):
     def _finish(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         if self._recording is None:
             return
-        self._recording.close()
-        self._recording = None
-        decisions, self._decisions = self._decisions, {}
+        decisions = self._stop_recording()
         if output is None:  # the forward raised
             return
         if not isinstance(output, dict):
