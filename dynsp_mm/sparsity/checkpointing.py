@@ -6,6 +6,8 @@ from ..compat import checkpointed_forward
 from ..layers import Block
 from .predictors import TokenPredictor
 
+KINDS = (Block, TokenPredictor)  # that take or give more than tensors
+
 
 def adopt_checkpointing(backbone: nn.Module) -> list[str]:
     """Does with ``with_cp`` what mmengine's ``activation_checkpointing`` does by a wrapper.
@@ -26,17 +28,15 @@ def adopt_checkpointing(backbone: nn.Module) -> list[str]:
     found = []
     for name, module in backbone.named_modules():
         given = checkpointed_forward(module)
-        if given is None or not any(
-            isinstance(m, (Block, TokenPredictor)) for m in module.modules()
-        ):
+        if given is None or not any(isinstance(m, KINDS) for m in module.modules()):
             continue
         found.append(name)
-        while checkpointed_forward(module) is not None:  # each start of a runner wraps anew
-            given = checkpointed_forward(module)
+        while given is not None:  # each start of a runner wraps anew
             del module.forward
             # A method of the class, maybe that of the module which this one is a copy of.
             if getattr(given, '__func__', None) is not type(module).forward:
                 module.forward = given
+            given = checkpointed_forward(module)
         for inner in module.modules():
             if hasattr(inner, 'with_cp'):
                 inner.with_cp = True

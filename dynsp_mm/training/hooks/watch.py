@@ -44,8 +44,8 @@ def trained_module(model: nn.Module) -> nn.Module:
 class TrainingWatch:
     """Notices iterations in which backbones are trained and no losses are added.
 
-    Gradients tell, whoever computes them, in which order, and with which optimizer. Steps that leave
-    the backbone alone, as those of a discriminator, need no losses.
+    Gradients tell, whoever computes them, in which order, and with which optimizer. Steps that
+    leave the backbone alone, as those of a discriminator, need no losses.
 
     Args:
         model: Model that trains.
