@@ -244,9 +244,9 @@ class Teacher:
 
         Args:
             spec: Checkpoint of the student's own model, dense and without adapters: a file or URL
-                in any form that ``init_cfg`` takes. Or a dict with ``checkpoint`` and ``config``, the dense
-                model's config file (such as ``mmdet::swin/...``) or its model dict. Or the dense
-                model itself.
+                in any form that ``init_cfg`` takes. Or a dict with ``checkpoint`` and ``config``,
+                the dense model's config file (such as ``mmdet::swin/...``) or its model dict. Or
+                the dense model itself.
             student_cfg: Config of the student; None if the runner was built without one.
             backbone: Name of the backbone's module, in the student and in the teacher.
             logits: Whether its logits are wanted.
