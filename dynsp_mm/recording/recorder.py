@@ -72,7 +72,7 @@ class Recorder:
                         f'{type(self._model).__name__}'
                     )
             for name, module in found:
-                hook = partial(_call, listener, name, get_ident())
+                hook = partial(_call, listener, name, None if is_compiling() else get_ident())
                 self._handles.append(module.register_forward_hook(hook))
 
     def close(self) -> None:
@@ -82,10 +82,14 @@ class Recorder:
 
 
 def _call(
-    listener: Listener, name: str, thread: int, module: nn.Module, args: tuple, output: Any
+    listener: Listener, name: str, thread: int | None, module: nn.Module, args: tuple, output: Any
 ) -> None:
     """Returns nothing, since what a forward hook returns replaces the output."""
     # A thread, not a context: what a notebook opens in one cell is heard in the next.
-    heard = is_compiling() or get_ident() == thread or getattr(module, '_is_replica', False)
-    if heard:
+    if (
+        thread is None
+        or is_compiling()
+        or get_ident() == thread
+        or getattr(module, '_is_replica', False)
+    ):
         listener(name, module, args, output)
