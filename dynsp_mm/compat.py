@@ -123,3 +123,12 @@ def is_watched(module):
         or all_modules._global_forward_pre_hooks
         or all_modules._global_forward_hooks
     )
+
+
+def checkpointed_forward(module):
+    """The forward that mmengine's ``activation_checkpointing`` wrapped; None where it did not."""
+    forward = vars(module).get('forward')
+    source = getattr(forward, '__globals__', {}).get('__name__')
+    if source != 'mmengine.runner.activation_checkpointing':
+        return None
+    return getattr(forward, '__wrapped__', None)

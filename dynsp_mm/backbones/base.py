@@ -17,6 +17,7 @@ from ..ops import Selection, find_backend
 from ..prepared import Preparable
 from ..prepared import release_weights as release
 from ..sparsity import SparsityPlan, TokenPredictor
+from ..sparsity.checkpointing import adopt_checkpointing
 from ..sparsity.plan import ARGUMENTS, MIXINGS, KeepRatios
 
 
@@ -233,7 +234,22 @@ class Backbone(BaseModule):
     def train(self, mode: bool = True) -> 'Backbone':
         if mode:
             self._check_weights()
+            self._adopt_checkpointing()
         return super().train(mode)
+
+    def _adopt_checkpointing(self) -> None:
+        """Says what of mmengine's ``activation_checkpointing`` is done with ``with_cp`` instead."""
+        adopted = adopt_checkpointing(self)
+        if adopted:
+            names = ', '.join(name or 'the backbone' for name in adopted)
+            print_log(
+                f'{type(self).__name__}: activation_checkpointing of {names} is done as '
+                'with_cp=True of the blocks there and not for token predictors, since mmengine '
+                'would cut decisions off from their loss; with_cp=True of the backbone asks for '
+                'it everywhere',
+                'current',
+                logging.WARNING,
+            )
 
     def _apply(self, *args, **kwargs):
         self._check_weights()

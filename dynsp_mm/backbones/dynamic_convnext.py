@@ -153,7 +153,7 @@ class DynamicConvNeXt(Backbone):
             x = tokens.view(B, H, W, C).permute(0, 3, 1, 2)
             if i in self.out_indices:
                 # The norm averages, so that whoever listens to it finds the map either way.
-                out = getattr(self, f'norm{i}')(x, average=self.gap_before_final_norm)
+                out = getattr(self, f'norm{i}')(x, self.gap_before_final_norm)
                 outs.append(out.flatten(1) if self.gap_before_final_norm else out.contiguous())
         return tuple(outs)
 

@@ -39,7 +39,7 @@ class DecisionLog(list[Record]):
 
 @contextmanager
 def record_decisions(model: nn.Module) -> Iterator[DecisionLog]:
-    """Records every decision that ``model`` takes inside the ``with`` block.
+    """Records every decision that ``model`` takes inside the ``with`` block, in its thread.
 
     Example::
 

@@ -69,7 +69,7 @@ def averaging_norms(backbone: nn.Module) -> list[LayerNorm2d]:
 
 @contextmanager
 def record_maps(backbone: nn.Module) -> Iterator[list[BackboneCall]]:
-    """Records input and normalised maps of each forward of a backbone.
+    """Records input and normalised maps of each forward of a backbone in this thread.
 
     Args:
         backbone: A module that returns a tuple of maps, or a ``DynamicConvNeXt`` that averages

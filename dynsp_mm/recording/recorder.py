@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch.nn as nn
 
+from ..compat import is_compiling
 from ..errors import UserError
 
 Listener = Callable[[str, nn.Module, tuple, Any], None]
@@ -13,6 +15,9 @@ Listener = Callable[[str, nn.Module, tuple, Any], None]
 
 class Recorder:
     """Calls listeners after forwards of a model's modules, and changes nothing of what it computes.
+
+    It hears the thread that opened it, and no other that runs the same modules meanwhile. Replicas
+    that ``DataParallel`` runs in threads of its own are heard, and compiled code in all threads.
 
     A context manager that listens while it is open, and may be opened again once it is closed::
 
@@ -67,7 +72,7 @@ class Recorder:
                         f'{type(self._model).__name__}'
                     )
             for name, module in found:
-                hook = partial(_call, listener, name)
+                hook = partial(_call, listener, name, None if is_compiling() else get_ident())
                 self._handles.append(module.register_forward_hook(hook))
 
     def close(self) -> None:
@@ -76,6 +81,15 @@ class Recorder:
             self._handles.pop().remove()
 
 
-def _call(listener: Listener, name: str, module: nn.Module, args: tuple, output: Any) -> None:
+def _call(
+    listener: Listener, name: str, thread: int | None, module: nn.Module, args: tuple, output: Any
+) -> None:
     """Returns nothing, since what a forward hook returns replaces the output."""
-    listener(name, module, args, output)
+    # A thread, not a context: what a notebook opens in one cell is heard in the next.
+    if (
+        thread is None
+        or is_compiling()
+        or get_ident() == thread
+        or getattr(module, '_is_replica', False)
+    ):
+        listener(name, module, args, output)

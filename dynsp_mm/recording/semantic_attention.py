@@ -53,6 +53,8 @@ class SemanticAttention(NamedTuple):
 def record_semantic_attention(model: nn.Module) -> Iterator[list[SemanticAttention]]:
     """Records how semantic tokens attend, in each forward inside the ``with`` block.
 
+    It concerns the thread that entered it.
+
     Example::
 
         with record_semantic_attention(detector) as log:

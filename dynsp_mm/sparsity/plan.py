@@ -52,6 +52,8 @@ class SparsityPlan:
         rule: Name of what one number for all keep ratios means, of :data:`RATIO_RULES`.
 
     Attributes:
+        targets: One ratio for each predictor, None when dense: those it was built with, or that
+            ``keep_ratios`` was set to since. :meth:`anneal` leaves them.
         supervised: Whether something holds the keep ratios in training, such as the hook of
             sparse training. Without it decisions drift to keeping all.
     """
@@ -64,6 +66,7 @@ class SparsityPlan:
         rule: str = 'hierarchical',
     ):
         self.gates = tuple(gates)
+        self.targets = self.keep_ratios
         self.rule = rule
         self.selection = selection
         self.mixing = mixing
@@ -153,6 +156,11 @@ class SparsityPlan:
             )
         counts = [len(self.blocks(stage)) for stage in self.stages]
         ratios = parse_keep_ratios(value, counts, self.rule) or (1.0,) * len(self.gates)
+        self.anneal(ratios)
+        self.targets = ratios
+
+    def anneal(self, ratios: Sequence[float]) -> None:
+        """Sets ratios, one for each predictor, that hold for a while on the way to the targets."""
         self.gates = tuple(gate._replace(ratio=r) for gate, r in zip(self.gates, ratios))
 
     # ------------------------------------------------------------------ places

@@ -3,7 +3,8 @@
 import inspect
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -74,7 +75,7 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             pretrained_lr_mult=PRETRAINED_LR_MULT, layer_decay_rate=1.0, flat_decay_mult=0.0
         )
         self._depths: dict[str, Callable] = {}
-        super().__init__(optim_wrapper_cfg, {**defaults, **(paramwise_cfg or {})})
+        super().__init__(optim_wrapper_cfg, {**defaults, **without_delete(paramwise_cfg or {})})
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
@@ -161,6 +162,15 @@ class SpatialSparsityOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 depth, count = get_layer_depth(name, prefix)
                 return mult * self.paramwise_cfg['layer_decay_rate'] ** (count - depth - 1)
         return mult
+
+
+def without_delete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies a config without the ``_delete_`` that mmengine leaves where nothing is inherited."""
+    return {
+        key: without_delete(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key != '_delete_'
+    }
 
 
 def matching_key(custom_keys: Iterable[str], name: str) -> str | None:

@@ -23,6 +23,8 @@ from ..sparsity import TokenPredictor
 from .new_parameters import is_new
 
 KEYS = ('checkpoint', 'config')
+# Classes that stand around a module and train beside its weights; they hold it as ``module``.
+ADAPTERS = ('LoRAModel',)
 
 
 class OtherClasses(UserError):
@@ -60,6 +62,19 @@ def dense_config(model_cfg: Mapping) -> dict[str, Any]:
     if 'keep_ratios' in copy:
         copy['keep_ratios'] = None
     return copy
+
+
+def without_adapters(model_cfg: Mapping) -> Any:
+    """Copies the config of a model, with what stands in adapters in their places."""
+    if isinstance(model_cfg, (list, tuple)):
+        return type(model_cfg)(without_adapters(item) for item in model_cfg)
+    if not isinstance(model_cfg, dict):
+        return model_cfg
+    kind, inner = model_cfg.get('type'), model_cfg.get('module')
+    kind = kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[-1]
+    if kind in ADAPTERS and isinstance(inner, dict):
+        return without_adapters(inner)
+    return type(model_cfg)({key: without_adapters(value) for key, value in model_cfg.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +174,22 @@ def build_dense(cfg: Config, default_scope: str | None = None) -> nn.Module:
         raise UserError(f'its model cannot be built: {reason}') from error
 
 
+def name_in_teacher(model: nn.Module, backbone: str) -> str:
+    """The name in a teacher of the student's backbone, which may stand in an adapter there.
+
+    Raises:
+        UserError: The teacher has no such module.
+    """
+    plain = '.'.join(word for word in backbone.split('.') if word != 'module')
+    names = [name for name, _ in model.named_modules()]
+    for name in (backbone, plain):
+        if name in names:
+            return name
+    raise UserError(
+        f"teacher: {type(model).__name__} has no {backbone}, which is the student's backbone"
+    )
+
+
 class Teacher:
     """A dense network, frozen and in eval mode, that looks at the student's images.
 
@@ -168,7 +199,7 @@ class Teacher:
     Args:
         model: Dense detector, segmentor or classifier. It is frozen and put into eval mode, and
             moves to the student's device and dtype.
-        backbone: Name of its backbone's module.
+        backbone: Name of its backbone's module, or of the student's in an adapter.
         logits: Whether its logits are wanted; else only the backbone is kept and run.
         name: Name for messages; default the model's class.
 
@@ -186,12 +217,8 @@ class Teacher:
     ) -> None:
         kind = type(model).__name__
         self.name = name or kind
-        try:
-            inner = model.get_submodule(backbone)
-        except AttributeError:
-            raise UserError(
-                f"teacher: {kind} has no {backbone}, which is the student's backbone"
-            ) from None
+        backbone = name_in_teacher(model, backbone)
+        inner = model.get_submodule(backbone)
         if logits and logit_layer(model) is None:
             raise UserError(f'teacher: {kind} has no logits to learn from; {OtherClasses.WAY_ON}')
         # Detectors hold much that only maps do not need.
@@ -215,10 +242,10 @@ class Teacher:
         """Builds the teacher that a ``teacher`` argument asks for.
 
         Args:
-            spec: Checkpoint of the student's own model, dense: a file or URL in any form that
-                ``init_cfg`` takes. Or a dict with ``checkpoint`` and ``config``, the dense
-                model's config file (such as ``mmdet::swin/...``) or its model dict. Or the dense
-                model itself.
+            spec: Checkpoint of the student's own model, dense and without adapters: a file or URL
+                in any form that ``init_cfg`` takes. Or a dict with ``checkpoint`` and ``config``,
+                the dense model's config file (such as ``mmdet::swin/...``) or its model dict. Or
+                the dense model itself.
             student_cfg: Config of the student; None if the runner was built without one.
             backbone: Name of the backbone's module, in the student and in the teacher.
             logits: Whether its logits are wanted.
@@ -232,12 +259,15 @@ class Teacher:
         if spec.model is not None:
             return cls(spec.model, backbone, logits)
         cfg = spec.read_config(student_cfg)
+        cfg = Config(
+            dict(model=without_adapters(cfg.model), default_scope=cfg.get('default_scope'))
+        )
         try:
             model = build_dense(cfg, (student_cfg or Config()).get('default_scope'))
         except UserError as error:
             raise UserError(f'teacher {spec.name}: {error}') from error
         teacher = cls(model, backbone, logits, spec.name)
-        _load(model, spec.name, backbone, logits)
+        _load(model, spec.name, name_in_teacher(model, backbone), logits)
         return teacher
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':

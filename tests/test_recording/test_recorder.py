@@ -1,4 +1,5 @@
 import copy
+import threading
 
 import pytest
 import torch
@@ -124,3 +125,43 @@ def test_a_copy_of_model_and_recorder_listens_to_the_copy():
         twin.model(torch.randn(1, 4))
     (listener,) = twin.recorder._listeners.values()
     assert listener.names == [''] and not notes.heard
+
+
+def test_other_threads_are_not_heard():
+    model, notes = network(), Notes()
+    with Recorder(model, {nn.ReLU: notes}):
+        thread = threading.Thread(target=model, args=(torch.randn(7, 4),))
+        thread.start()
+        thread.join()
+        model(torch.randn(2, 4))
+    assert [shape for _, _, shape, _ in notes.heard] == [(2, 2)]
+
+
+def test_replicas_are_heard_in_their_threads():
+    """As ``DataParallel`` makes and runs them."""
+    model, notes = network(), Notes()
+    with Recorder(model, {nn.ReLU: notes}):
+        replica = model[1][1]._replicate_for_data_parallel()
+        thread = threading.Thread(target=replica, args=(torch.randn(7, 4),))
+        thread.start()
+        thread.join()
+    assert len(notes.heard) == 1
+
+
+def test_each_thread_has_its_own_recorder():
+    model, heard, together = network(), {}, threading.Barrier(3)
+
+    def serve(size):
+        notes = Notes()
+        with Recorder(model, {nn.ReLU: notes}):
+            together.wait()
+            model(torch.randn(size, 4))
+            together.wait()
+        heard[size] = [shape for _, _, shape, _ in notes.heard]
+
+    threads = [threading.Thread(target=serve, args=(size,)) for size in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard == {size: [(size, 2)] for size in (1, 2, 3)}

@@ -1,5 +1,7 @@
 """The arguments of spatial sparsity, read once for every family."""
 
+import copy
+
 import pytest
 
 from dynsp_mm.errors import UserError
@@ -104,3 +106,13 @@ def test_blocks_that_a_unit_cannot_serve():
     with pytest.raises(UserError, match="unit='dual_path' in block 1 of stage 0: .* no fast path"):
         plan.check(0, [ConvNeXtBlock(8), ConvNeXtBlock(8)])
     plan.check(0, [ConvNeXtBlock(8), ConvNeXtBlock(8, fast_path=True)])
+
+
+def test_ratios_on_their_way_leave_the_targets():
+    plan = SparsityPlan.parse((1, 1, 4, 1), keep_ratios=0.7)
+    plan.anneal((1.0, 0.9, 0.8))
+    assert plan.keep_ratios == (1.0, 0.9, 0.8) and plan.targets == (0.7, 0.5, 0.3)
+    assert copy.deepcopy(plan).targets == (0.7, 0.5, 0.3)
+    plan.keep_ratios = 0.8
+    assert plan.targets == plan.keep_ratios == (0.8, 0.6, 0.4)
+    assert SparsityPlan().targets is None

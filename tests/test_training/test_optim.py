@@ -244,3 +244,12 @@ def test_name_is_registered():
         OPTIM_WRAPPER_CONSTRUCTORS.get('SpatialSparsityOptimWrapperConstructor')
         is SpatialSparsityOptimWrapperConstructor
     )
+
+
+def test_a_delete_that_replaces_nothing_is_no_option():
+    """Mmengine leaves the word where a config inherits nothing to delete."""
+    model, cfg = ToyModel(SWIN), dict(pretrained_lr_mult=0.1)
+    cfg['custom_keys'] = dict(norm=dict(decay_mult=0.5))
+    marked = dict(cfg, _delete_=True, custom_keys=dict(cfg['custom_keys'], _delete_=True))
+    assert settings(model, marked) == settings(model, cfg)
+    assert marked['_delete_']  # the config of the run stays as it is

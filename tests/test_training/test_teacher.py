@@ -23,6 +23,7 @@ from dynsp_mm import SpatialSparsityHook
 from dynsp_mm.errors import UserError
 from dynsp_mm.recording import record_maps
 from dynsp_mm.training import Teacher
+from dynsp_mm.training.teacher import without_adapters
 
 
 # ---------------------------------------------------------------------- from a checkpoint
@@ -277,3 +278,40 @@ def test_from_spec_takes_each_kind(tmp_path):
     for spec in specs:
         teacher = Teacher.from_spec(spec, config(classifier()), 'backbone', True)
         assert torch.equal(teacher(image).logits, expected.logits)
+
+
+def adapted(model):
+    """A config with mmpretrain's adapter around the backbone."""
+    import mmpretrain.models  # noqa: F401
+
+    targets = [dict(type='qkv'), dict(type='ffn.layers.1')]
+    adapter = dict(type='mmpretrain.LoRAModel', module=model['backbone'], rank=2, targets=targets)
+    return {**model, 'backbone': adapter}
+
+
+@pytest.mark.parametrize('make', [classifier, detector])
+def test_the_teacher_of_a_student_in_an_adapter_is_plain(tmp_path, make):
+    dense, checkpoint = dense_checkpoint(tmp_path, make())
+    for teacher in (checkpoint, dict(checkpoint=checkpoint, config=make()), dense):
+        student, hook = attached(adapted(make()), teacher)
+        losses = student(torch.randn(2, 3, 64, 64), samples(student), mode='loss')
+        assert losses['loss_distill_map_0'].requires_grad
+        names = [name for name, _ in hook.distillation.teacher.model.named_parameters()]
+        assert not any('lora' in name for name in names)
+        image = torch.ones(1, 3, 64, 64)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                hook.distillation.teacher(image).maps[0], dense.eval().backbone(image)[0]
+            )
+
+
+def test_adapters_inside_of_configs_are_taken_off():
+    inner = dict(type='A', keep_ratios=0.7)
+    adapter = dict(type='mmpretrain.LoRAModel', module=inner, rank=2)
+    assert without_adapters(dict(backbone=adapter, heads=[adapter, 1])) == dict(
+        backbone=inner, heads=[inner, 1]
+    )
+    assert without_adapters(dict(adapter, module=dict(type='C', backbone=adapter))) == dict(
+        type='C', backbone=inner
+    )
+    assert without_adapters(dict(type='Other', module=inner)) == dict(type='Other', module=inner)

@@ -18,8 +18,10 @@ def said(model, paramwise_cfg=None, optim_wrapper=None, **group):
         optim_wrapper = build_optim_wrapper(model, dict(config))
     for entry in getattr(optim_wrapper, 'optimizer', optim_wrapper).param_groups if group else ():
         entry.update(group)
+    hook = SpatialSparsityHook()
     with warnings_of() as texts:
-        SpatialSparsityHook().attach(model, Config(dict(optim_wrapper=config)), optim_wrapper)
+        hook.attach(model, Config(dict(optim_wrapper=config)), optim_wrapper)
+    hook.detach()
     return texts
 
 

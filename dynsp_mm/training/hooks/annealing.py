@@ -2,9 +2,9 @@
 
 import logging
 import math
-from weakref import WeakKeyDictionary
+from collections.abc import Iterable, Iterator, Sequence
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
@@ -23,7 +23,8 @@ CURVES = dict(
 class KeepRatioAnnealingHook(Hook):
     """Takes keep ratios from those of the dense network to the config's, little by little.
 
-    Each predictor goes its own way from ``start`` to the ratio that its backbone was built with::
+    Each predictor goes its own way from ``start`` to the ratio that its backbone was built with,
+    or that somebody set since; the ratio at which another run stopped on its way does not count::
 
         custom_hooks = [dict(type='SpatialSparsityHook'),
                         dict(type='KeepRatioAnnealingHook', begin=1, end=8)]
@@ -31,8 +32,9 @@ class KeepRatioAnnealingHook(Hook):
     Ratios change before each iteration, also when epochs are counted, and depend on nothing but
     the epoch and the iteration, so a run resumes. Validation uses the ratios reached by then.
     Checkpoints hold no ratios: outside training, one from midway runs with the config's, so
-    ``save_best`` of a ``CheckpointHook`` wants ``val_begin`` of the loop after ``end``. The log
-    shows ``target_keep_ratio_k`` of each predictor k.
+    ``save_best`` of a ``CheckpointHook`` and an ``EarlyStoppingHook`` want ``val_begin`` of the
+    loop at ``end`` or later. Training that ends on the way warns. The log shows
+    ``target_keep_ratio_k`` of each predictor k.
 
     Args:
         end: Epoch or iteration from which on the config's ratios hold.
@@ -70,8 +72,6 @@ class KeepRatioAnnealingHook(Hook):
         self.begin, self.end, self.by_epoch = int(begin), int(end), by_epoch
         self.start, self.curve = float(start), curve
         self._backbones: list[Backbone] = []  # while training
-        # Kept from one training to the next, since the backbones' ratios have moved then.
-        self._targets: WeakKeyDictionary = WeakKeyDictionary()
 
     def before_train(self, runner) -> None:
         """Notes the targets and sets the ratios that hold where training begins or goes on."""
@@ -83,7 +83,7 @@ class KeepRatioAnnealingHook(Hook):
             )
         backbones = list(find_sparse_backbones(runner.model, name).values())
         for backbone in backbones:
-            target = self._targets.setdefault(backbone, backbone.keep_ratios)
+            target = backbone.plan.targets
             if max(target) > self.start:
                 raise UserError(
                     f'{name}: start={self.start}: must not be less than a keep ratio '
@@ -95,22 +95,17 @@ class KeepRatioAnnealingHook(Hook):
         )
         if self.end > length:
             for backbone in backbones:
-                reached = ', '.join(f'{ratio:.4g}' for ratio in self._ratios(backbone, length))
-                print_log(
+                _warn(
                     f'{name}: keep ratios change from {unit} {self.begin} to {self.end} but '
-                    f'training ends after {unit} {length}: they reach ({reached}) and not '
-                    f'{self._targets[backbone]}',
-                    'current',
-                    logging.WARNING,
+                    f'training ends after {unit} {length}: they reach '
+                    f'({_text(self._ratios(backbone, length))}) and not {backbone.plan.targets}'
                 )
-        if any(getattr(hook, 'save_best', None) for hook in runner.hooks):
-            print_log(
-                f'{name}: a checkpoint is chosen by save_best, also among validations before '
-                f'{unit} {self.end}, which keep more than the config says; let validation '
-                'begin later (train_cfg.val_begin)',
-                'current',
-                logging.WARNING,
-            )
+        if self._validates_on_the_way(runner):
+            for text in _judgements(runner.hooks):
+                _warn(
+                    f'{name}: {text}, also by validations before {unit} {self.end}, which keep '
+                    'more than the config says; let validation begin later (train_cfg.val_begin)'
+                )
         self._set(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -127,7 +122,26 @@ class KeepRatioAnnealingHook(Hook):
     def after_train(self, runner) -> None:
         """Leaves the model with the ratios reached."""
         self._set(runner)
+        ended = runner.epoch if self.by_epoch else runner.iter
+        length = runner.max_epochs if self.by_epoch else runner.max_iters
+        if ended < min(self.end, length):  # else it was said before training, or is no fault
+            for backbone in self._backbones:
+                _warn(
+                    f'{type(self).__name__}: training ended before '
+                    f'{"epoch" if self.by_epoch else "iteration"} {self.end}, at keep ratios of '
+                    f'({_text(backbone.keep_ratios)}): the model was never trained at those of '
+                    f'the config, {backbone.plan.targets}, with which its checkpoints run; train '
+                    'on, or choose an earlier end'
+                )
         self._backbones = []
+
+    def _validates_on_the_way(self, runner) -> bool:
+        """Whether a validation may come before the targets are reached."""
+        loop_counts_epochs = not isinstance(runner.train_loop, IterBasedTrainLoop)
+        begin = getattr(runner.train_loop, 'val_begin', 1)
+        if loop_counts_epochs and not self.by_epoch:
+            begin *= len(runner.train_dataloader)
+        return begin < self.end
 
     def _set(self, runner, batch_idx: int = 0) -> None:
         if not self._backbones:  # validation without training
@@ -138,12 +152,26 @@ class KeepRatioAnnealingHook(Hook):
             else runner.iter
         )
         for backbone in self._backbones:
-            backbone.keep_ratios = self._ratios(backbone, position)
+            backbone.plan.anneal(self._ratios(backbone, position))
 
     def _ratios(self, backbone: Backbone, position: float) -> tuple[float, ...]:
         """Computes the ratios of a backbone's predictors at an epoch or iteration."""
         progress = (position - self.begin) / (self.end - self.begin)
         share = CURVES[self.curve](min(max(progress, 0.0), 1.0))
-        return tuple(
-            (1 - share) * self.start + share * target for target in self._targets[backbone]
-        )
+        return tuple((1 - share) * self.start + share * target for target in backbone.plan.targets)
+
+
+def _judgements(hooks: Iterable[Hook]) -> Iterator[str]:
+    """What hooks do by the metrics of validations."""
+    if any(getattr(hook, 'save_best', None) for hook in hooks):
+        yield 'a checkpoint is chosen by save_best'
+    if any(isinstance(hook, EarlyStoppingHook) for hook in hooks):
+        yield 'the EarlyStoppingHook ends training'
+
+
+def _text(ratios: Sequence[float]) -> str:
+    return ', '.join(f'{ratio:.4g}' for ratio in ratios)
+
+
+def _warn(text: str) -> None:
+    print_log(text, 'current', logging.WARNING)

@@ -11,6 +11,8 @@ from mmengine.runner import IterBasedTrainLoop
 from ...errors import UserError, check_counts
 from ..new_parameters import check_has_new, find_unloaded, new_parameters
 
+SCHEDULED = 'scheduled_lr'  # entry of a held group of the optimizer
+
 
 @HOOKS.register_module()
 class HoldPretrainedHook(Hook):
@@ -26,6 +28,7 @@ class HoldPretrainedHook(Hook):
 
     Rates are 0 within a held iteration only, in the log (``lr``) too. Between iterations, where
     schedulers step and checkpoints are written, they are the scheduled ones, so a run resumes.
+    Where an iteration is interrupted, the next training puts them back.
 
     Args:
         epochs: Number of epochs to hold; 0 holds nothing. 5 if neither number is given.
@@ -52,7 +55,6 @@ class HoldPretrainedHook(Hook):
         check_counts(least=0, **(dict(epochs=epochs) if iters is None else dict(iters=iters)))
         self.epochs, self.iters = epochs, iters
         self._groups: list[dict] = []
-        self._scheduled: list[float] = []
         self._unloaded: list[str] = []
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -61,6 +63,9 @@ class HoldPretrainedHook(Hook):
 
     def before_train(self, runner) -> None:
         """Finds the groups to hold."""
+        optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+        for group in optimizer.param_groups if optimizer else ():
+            _release(group)  # an iteration was interrupted
         if not (self.epochs or self.iters):
             return
         if self.iters is None and isinstance(runner.train_loop, IterBasedTrainLoop):
@@ -127,17 +132,22 @@ class HoldPretrainedHook(Hook):
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Sets the rates to 0 for the iteration."""
         if self._holds(runner):
-            self._scheduled = [group['lr'] for group in self._groups]
             for group in self._groups:
+                # In the group, and so in what is saved of it after an interruption.
+                group[SCHEDULED] = group['lr']
                 group['lr'] = 0.0
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Puts the scheduled rates back: schedulers compute the next ones from them."""
-        for group, rate in zip(self._groups, self._scheduled):
-            group['lr'] = rate
-        self._scheduled = []
+        for group in self._groups:
+            _release(group)
 
     def _holds(self, runner) -> bool:
         if self.iters is None:
             return runner.epoch < self.epochs
         return runner.iter < self.iters
+
+
+def _release(group: dict) -> None:
+    """Puts the scheduled rate of a group back, if it is held."""
+    group['lr'] = group.pop(SCHEDULED, group['lr'])

@@ -1,6 +1,5 @@
 """Sparse training as a hook: the model, its config and its checkpoint stay plain."""
 
-import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from ..losses import keep_ratio_loss
 from ..new_parameters import find_sparse_backbones, find_unloaded
 from ..teacher import TeacherSpec
 from ..untrained import warn_slow, warn_untrained
+from .watch import TrainingWatch, mode_of, trained_module
 
 
 def supervise(backbones: Iterable[nn.Module], held: bool) -> None:
@@ -34,6 +34,12 @@ def supervise(backbones: Iterable[nn.Module], held: bool) -> None:
     """
     for backbone in backbones:
         backbone.plan.supervised = held
+
+
+def _hooks_on(model: nn.Module) -> list['SpatialSparsityHook']:
+    """Those that are attached to a model."""
+    owners = [getattr(hook, '__self__', None) for hook in model._forward_pre_hooks.values()]
+    return [owner for owner in owners if isinstance(owner, SpatialSparsityHook)]
 
 
 @HOOKS.register_module()
@@ -58,11 +64,16 @@ class SpatialSparsityHook(Hook):
     module of it: checkpoints, optimizers, averaged copies and distributed wrappers do not see it.
     It looks at the input of the student's backbone, after all augmentation.
 
+    An iteration that trains the backbone without such a forward is warned of once, as where a
+    ``train_step`` calls ``self.loss`` and not the model. A run that was interrupted leaves its hook
+    on the model; that of the next run replaces it.
+
     Args:
         keep_ratio_weight: Weight of the keep-ratio loss (10 in the authors' code); 0 switches it
             off.
         teacher: Checkpoint of the dense model, file or URL, where that is the student's own config
-            with ``keep_ratios=None``; or ``dict(checkpoint=FILE, config=CONFIG)`` for another
+            with ``keep_ratios=None`` and without a ``LoRAModel`` around it; or
+            ``dict(checkpoint=FILE, config=CONFIG)`` for another
             one, by its config file or model dict. In Python also the dense model itself, which is
             then frozen. None for no distillation.
         map_weight: Weight of the mean squared difference of each map, or a weight for each map
@@ -112,6 +123,7 @@ class SpatialSparsityHook(Hook):
         self._recording: ExitStack | None = None
         self._decisions: dict[int, list[Decision]] = {}  # by number of the predictor
         self._said = False
+        self._watch: TrainingWatch | None = None
         self._unloaded: list[str] = []
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -123,6 +135,16 @@ class SpatialSparsityHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.attach(model, runner.cfg, getattr(runner, 'optim_wrapper', None))
         warn_slow(self._unloaded, runner.cfg)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Forgets what an iteration before has trained."""
+        if self._watch is not None:
+            self._watch.begin()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Warns once of training that went past the hook."""
+        if self._watch is not None:
+            self._watch.end(type(self).__name__, runner.iter + 1)
 
     def after_train(self, runner) -> None:
         """Leaves the model as it was found."""
@@ -143,6 +165,15 @@ class SpatialSparsityHook(Hook):
         """
         self.detach()
         name = type(self).__name__
+        model = trained_module(model)
+        for other in _hooks_on(model):
+            other.detach()
+            print_log(
+                f'{name}: replaces the one that was on this {type(model).__name__}, as a run that '
+                'did not end leaves it',
+                'current',
+                logging.WARNING,
+            )
         backbones = find_sparse_backbones(model, name)
         warn_untrained(name, model, backbones, optim_wrapper, cfg)
         self._predictors = [p for backbone in backbones.values() for p in backbone.token_predictors]
@@ -163,7 +194,8 @@ class SpatialSparsityHook(Hook):
                 f'{self.distillation.map_weights}, of logits {self.distillation.logit_weight}',
                 'current',
             )
-        self._mode = inspect.signature(model.forward)
+        if self.keep_ratio_weight or self.distillation is not None:
+            self._watch = TrainingWatch(model, self._predictors, self._backbones)
         self._handles = [
             model.register_forward_pre_hook(self._start, with_kwargs=True),
             model.register_forward_hook(self._finish, with_kwargs=True, always_call=True),
@@ -174,21 +206,31 @@ class SpatialSparsityHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._stop_recording()
         supervise(self._backbones, False)
         self._backbones, self._predictors = [], []
         self.distillation = None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def _start(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        bound = self._mode.bind(*args, **kwargs)
-        bound.apply_defaults()
-        if bound.arguments.get('mode') == 'loss':
+        self._stop_recording()  # a forward was interrupted by the user
+        if mode_of(model, args, kwargs) == 'loss':
             self._recording = ExitStack()
-            self._decisions = {}
             self._recording.enter_context(
                 Recorder(model, {p: partial(self._note, k) for k, p in enumerate(self._predictors)})
             )
             if self.distillation is not None:
                 self._recording.enter_context(self.distillation.recorder)
+
+    def _stop_recording(self) -> dict[int, list[Decision]]:
+        """Stops to listen inside the model, and returns and forgets what was heard."""
+        if self._recording is not None:
+            self._recording.close()
+            self._recording = None
+        decisions, self._decisions = self._decisions, {}
+        return decisions
 
     def _note(
         self, k: int, name: str, predictor: TokenPredictor, args: tuple, decision: Decision
@@ -200,9 +242,7 @@ class SpatialSparsityHook(Hook):
     def _finish(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         if self._recording is None:
             return
-        self._recording.close()
-        self._recording = None
-        decisions, self._decisions = self._decisions, {}
+        decisions = self._stop_recording()
         if output is None:  # the forward raised
             return
         if not isinstance(output, dict):
@@ -211,6 +251,8 @@ class SpatialSparsityHook(Hook):
                 f'returned a {type(output).__name__}: must be a dict of losses'
             )
         self._add_losses(output, decisions)
+        if self._watch is not None:
+            self._watch.note(heard=bool(decisions) or not any(p.learns for p in self._predictors))
 
     def _add_losses(self, losses: dict[str, Any], decisions: dict[int, list[Decision]]) -> None:
         taken = [decision for k in sorted(decisions) for decision in decisions[k]]

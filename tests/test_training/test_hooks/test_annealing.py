@@ -1,5 +1,6 @@
 """Keep ratios on their way from the dense network's to the config's."""
 
+import copy
 import json
 import math
 import re
@@ -310,3 +311,51 @@ def test_choosing_the_best_among_dense_validations_is_warned_of(tmp_path):
     train(tmp_path, dict(end=2), [Best()])
     (line,) = warnings(tmp_path)
     assert 'chosen by save_best' in line and 'before epoch 2' in line
+
+
+def test_validation_that_begins_at_the_end_chooses_among_the_configs_ratios(tmp_path):
+    class Best(Hook):
+        save_best = 'metric'
+
+    ends = dict(end=2), dict(end=4, by_epoch=False)  # of two iterations each
+    for k, end in enumerate(ends):
+        given = validation()
+        given['train_cfg'] = dict(by_epoch=True, max_epochs=3, val_begin=2)
+        train(tmp_path / str(k), end, [Best()], **given)
+        assert not warnings(tmp_path / str(k))
+
+
+class Interrupt(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 3:
+            raise KeyboardInterrupt
+
+
+def test_targets_are_the_built_ratios_after_a_run_that_did_not_end(tmp_path):
+    model = ToyModel(SWIN)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / '1', dict(end=9), [Interrupt()], backbone=model, **epochs(9))
+    assert model.backbone.keep_ratios == pytest.approx(between(1 / 6))
+    train(tmp_path / '2', dict(end=4), backbone=model, **epochs(2))  # ends on the way
+    watch = train(tmp_path / '3', dict(end=1), backbone=copy.deepcopy(model))
+    assert watch.left == TARGETS
+    # What somebody sets is a target.
+    model.backbone.keep_ratios = (0.6, 0.5, 0.4)
+    assert train(tmp_path / '4', dict(end=1), backbone=model).left == (0.6, 0.5, 0.4)
+
+
+def test_training_that_is_stopped_on_the_way_is_warned_of(tmp_path):
+    class Stop(Hook):
+        def after_train_epoch(self, runner):
+            runner.train_loop.stop_training = True
+
+    watch = train(tmp_path / 'stopped', dict(end=4), [Stop()], **epochs(4))
+    (line,) = warnings(tmp_path / 'stopped')
+    assert watch.left == pytest.approx(between(0.25))
+    assert 'training ended before epoch 4, at keep ratios of (0.925, 0.875, 0.825)' in line
+    assert str(TARGETS) in line
+    early = dict(type='EarlyStoppingHook', monitor='nothing', rule='greater', patience=1)
+    train(tmp_path / 'early', dict(end=4), [early], **epochs(4), **validation())
+    before, after = warnings(tmp_path / 'early')
+    assert 'the EarlyStoppingHook ends training, also by validations before epoch 4' in before
+    assert 'training ended before epoch 4' in after

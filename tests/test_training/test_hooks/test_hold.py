@@ -301,3 +301,43 @@ def test_random_parameters_that_load_from_does_not_fill_are_named(tmp_path):
 def test_frozen_new_parts_are_an_error(tmp_path):
     with pytest.raises(ValueError, match='all token predictors and fast paths .* are frozen'):
         train(tmp_path, 1, backbone={**SWIN, 'frozen_stages': 2})
+
+
+def test_an_interrupted_iteration_leaves_the_scheduled_rates(tmp_path):
+    class Interrupt(Hook):
+        armed = True
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 1 and self.armed:
+                self.armed = False
+                raise KeyboardInterrupt
+
+    def runner(hold, **kwargs):
+        constructor = 'SpatialSparsityOptimWrapperConstructor'
+        return toy_runner(
+            tmp_path,
+            [dict(type='HoldPretrainedHook', **hold), Interrupt()],
+            **{
+                'optim_wrapper': dict(optimizer=dict(type='SGD', lr=LR), constructor=constructor),
+                **kwargs,
+            },
+        )
+
+    def rates(runner):
+        return {group['lr'] for group in runner.optim_wrapper.param_groups}
+
+    first = runner(dict(epochs=1))
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    assert rates(first) == {0.0, LR}
+    state = first.optim_wrapper.state_dict()  # as who saves it then
+    first.train()
+    assert rates(first) == {0.2 * LR, LR}
+    assert not any('scheduled_lr' in group for group in first.optim_wrapper.param_groups)
+    # Another runner goes on with the optimizer, and holds nothing any more.
+    first.optim_wrapper.load_state_dict(state)
+    assert rates(first) == {0.0, LR}
+    second = runner(dict(epochs=0), optim_wrapper=first.optim_wrapper, backbone=first.model)
+    with pytest.raises(KeyboardInterrupt):
+        second.train()
+    assert rates(second) == {0.2 * LR, LR}

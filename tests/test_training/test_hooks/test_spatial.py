@@ -1,3 +1,4 @@
+import copy
 import logging
 from types import SimpleNamespace
 
@@ -332,3 +333,32 @@ def test_a_loss_that_is_no_dict_is_an_error():
 def test_name_is_registered():
     assert HOOKS.get('SpatialSparsityHook') is SpatialSparsityHook
     assert MODELS.get('DynamicSwin') is DynamicSwin
+
+
+def test_the_hook_of_a_run_that_did_not_end_is_replaced():
+    model, left = attached(teacher=ToyModel({**SWIN, 'keep_ratios': None}))
+    copied = copy.deepcopy(model)
+    for other in (copied, model):
+        with warnings_of() as said:
+            hook = SpatialSparsityHook(keep_ratio_weight=0)
+            hook.attach(other)
+        assert sum('replaces the one that was on this ToyModel' in text for text in said) == 1
+        losses = other([torch.randn(3, 64, 64)], mode='loss')
+        assert set(losses) == {'loss_task', *(f'keep_ratio_{k}' for k in range(3))}
+        hook.detach()
+        assert not other._forward_hooks and not other._forward_pre_hooks
+    assert left.distillation is None
+
+
+def test_an_interrupted_forward_leaves_nothing_behind():
+    model, _ = attached(teacher=ToyModel({**SWIN, 'keep_ratios': None}))
+
+    def interrupt(module, args, output):
+        raise KeyboardInterrupt
+
+    handle = model.backbone.stages[3].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model([torch.randn(3, 64, 64)], mode='loss')
+    handle.remove()
+    assert model([torch.randn(3, 64, 64)], mode='loss')['loss_keep_ratio'].requires_grad
+    assert not any(module._forward_hooks for module in model.backbone.modules())
