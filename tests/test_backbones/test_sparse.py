@@ -147,7 +147,7 @@ def test_training_under_frozen_predictors_drops_paths(name, unit):
         return UNITS[unit].run(block, stream, decision).tokens
 
     assert torch.equal(run(1 - 1e-9), tokens)
-    block.mix = lambda x, grid: (x, None)  # no stochastic depth of its own
+    block.mix = lambda x, *place: (x, None)  # no stochastic depth of its own
     changed = (run(0.5) != tokens).any(-1).flatten()
     for image in range(8):
         rows = slow if unit == 'skip_block' else torch.arange(8 * 16)
