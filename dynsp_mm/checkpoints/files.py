@@ -23,7 +23,6 @@ from ..files import replacing
 from .named import LOOK_UP, MethodCall, named_kinds
 from .names import SCHEMES, resolve
 
-
 # Where programs keep the weights.
 ENTRIES = (
     'state_dict',
