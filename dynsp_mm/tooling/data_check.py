@@ -138,9 +138,8 @@ def _is_known(config, registry, scope):
     found = find_type(config, registry, scope)
     if found is None:  # it cannot be built, but it may be of a library that is not the scope
         installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
-        found = next(
-            filter(None, (find_type(type_name(config), registry, n) for n in installed)), 0
-        )
+        others = (find_type(type_name(config), registry, name) for name in installed)
+        found = next(filter(None, others), None)
     return str(getattr(found, '__module__', '')).partition('.')[0] in ('mmengine', *LIBRARIES)
 
 
@@ -183,7 +182,9 @@ class _FailsAlone:
         registry = problem.registry
         try:
             with DefaultScope.overwrite_default_scope(self.scope):
-                built = registry.build(copy.deepcopy(problem.config))
+                # What a class of a user gives to those in it, only the whole knows.
+                config = (problem.missing and problem.whole) or problem.config
+                built = registry.build(copy.deepcopy(config))
                 if registry is DATASETS:
                     if not len(built):  # one that has no item is sound beside others
                         built = registry.build(copy.deepcopy(problem.whole))
