@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from .. import families
-from ..checkpoints import adapt_state_dict, load_pretrained, warn_of_stems
+from ..checkpoints import adapt_state_dict, is_pretrained, load_pretrained, warn_of_stems
 from ..compat import is_capturing, is_tracing
 from ..errors import UserError, check_choice
 from ..layers import FastPath
@@ -279,7 +279,7 @@ class Backbone(BaseModule):
                     f'init_cfg={self.init_cfg!r}: must be None, a dict such as '
                     "dict(type='Pretrained', checkpoint=FILE), or a list of those"
                 )
-        pretrained = [c for c in configs if c and c['type'] == 'Pretrained']
+        pretrained = [config for config in configs if is_pretrained(config)]
         if pretrained or not self.init_cfg:
             self._init_from_scratch()
         else:

@@ -12,17 +12,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..errors import UserError
+from .files import ENTRIES
 from .rules import BACKBONE, Conversion, Source
 from .sources import known_programs, known_sources
 
-ENTRIES = (
-    'state_dict',
-    'model',
-    'model_state_dict',
-    'model_ema',
-    'state_dict_ema',
-    'ema_state_dict',
-)
 # What trainers and wrappers put before all names of a model.
 WRAPPERS = ('module.', '_orig_mod.', 'model.', 'timm_model.')
 

@@ -5,6 +5,7 @@ import pickle
 import re
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,7 +20,20 @@ from torch.hub import download_url_to_file, get_dir
 from ..compat import loading_also
 from ..errors import UserError
 from ..files import replacing
+from .named import LOOK_UP, MethodCall, named_kinds
 from .names import SCHEMES, resolve
+
+# Where programs keep the weights.
+ENTRIES = (
+    'state_dict',
+    'model',
+    'model_state_dict',
+    'model_ema',
+    'state_dict_ema',
+    'ema_state_dict',
+)
+# A dict that is built with its items, not filled with them.
+KINDS = {'mmengine.config.config.ConfigDict': dict}
 
 
 class Ignored:
@@ -36,38 +50,29 @@ class IgnoredDict:
     """The same for a kind of dict: torch's reader fills none but plain and ordered ones."""
 
     def __new__(cls, *args, **kwargs):
-        return OrderedDict()
+        return OrderedDict(args[0] if args and isinstance(args[0], dict) else ())
 
 
-# What checkpoints of the published programs and of mmengine hold beside tensors and plain values:
-# command lines, configs, logged values. None of these is built; empty objects take their places.
-IGNORED = (
-    'argparse.Namespace',
-    'pathlib.Path',
-    'pathlib.PosixPath',
-    'pathlib.WindowsPath',
-    'pathlib._local.PosixPath',
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'builtins.getattr',
-    'numpy.ndarray',
-    'numpy.dtype',
-    'numpy.core.multiarray._reconstruct',
-    'numpy.core.multiarray.scalar',
-    'numpy._core.multiarray._reconstruct',
-    'numpy._core.multiarray.scalar',
-)
-IGNORED_DICTS = ('yacs.config.CfgNode',)
+class IgnoredList:
+    """The same for a kind of list."""
+
+    def __new__(cls, *args, **kwargs):
+        return []
 
 
-def _stand_in(path: str, base: type) -> type:
+class IgnoredLookUp:
+    """The same for a function that gives classes."""
+
+    def __new__(cls, *args, **kwargs):
+        return Ignored
+
+
+def _stand_in(path: str, kind: type) -> type:
     """A class that goes by the name of another: torch looks types up by their names."""
-    module, name = path.rsplit('.', 1)
+    bases = {dict: IgnoredDict, list: IgnoredList}
+    base = IgnoredLookUp if path == LOOK_UP else bases.get(KINDS.get(path, kind), Ignored)
+    module, _, name = path.rpartition('.')
     return type(name, (base,), {'__module__': module})
-
-
-STAND_INS = [_stand_in(path, Ignored) for path in IGNORED] + [
-    _stand_in(path, IgnoredDict) for path in IGNORED_DICTS
-]
 
 
 def read_checkpoint(path: str) -> Any:
@@ -77,11 +82,13 @@ def read_checkpoint(path: str) -> Any:
         path: A local file.
 
     Returns:
-        What the file holds. Objects of the types in :data:`IGNORED` come as :class:`Ignored`,
-        those of :data:`IGNORED_DICTS` as ordered dicts.
+        What the file holds: tensors and plain values. Whatever else it has is not built: kinds of
+        dicts come as ordered dicts, kinds of lists as lists, all other objects as
+        :class:`Ignored`.
 
     Raises:
-        UserError: If the file is missing, damaged or no checkpoint, or holds other objects.
+        UserError: If the file is missing, damaged or no checkpoint, holds other objects in place
+            of weights or among them, or calls methods of objects.
     """
     if not Path(path).is_file():
         raise UserError(
@@ -93,22 +100,45 @@ def read_checkpoint(path: str) -> Any:
         except (SafetensorError, OSError) as error:
             raise UserError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
     try:
-        with loading_also(STAND_INS), warnings.catch_warnings():
+        stand_ins = [_stand_in(name, kind) for name, kind in named_kinds(path).items()]
+        with loading_also([Ignored, *stand_ins]), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of pickles that are refused in the next line
-            return torch.load(path, map_location='cpu', weights_only=True)
+            loaded = torch.load(path, map_location='cpu', weights_only=True)
+    except MethodCall as error:
+        raise UserError(_refusal(path, f'a call of {error}')) from error
     except pickle.UnpicklingError as error:
         kind = re.search(r'GLOBAL ([\w.]+)', str(error))
-        raise UserError(
-            f'{path} was not read: it holds '
-            + (
-                f'a {kind[1]}; only tensors and plain values are read, for other objects can run '
-                'code'
-                if kind
-                else 'more than tensors and plain values, or is no checkpoint'
-            )
-        ) from error
+        raise UserError(_refusal(path, kind and f'a {kind[1]}')) from error
     except Exception as error:  # torch raises whatever its parser trips over
         raise UserError(f'{path} is damaged or no checkpoint: {_reason(error)}') from error
+    other = _other_than_weights(loaded)
+    if other is not None:
+        raise UserError(_refusal(path, f'a {type(other).__module__}.{type(other).__name__}'))
+    return loaded
+
+
+def _refusal(path: str, what: str | None) -> str:
+    if what is None:
+        return (
+            f'{path} was not read: it holds more than tensors and plain values, or is no checkpoint'
+        )
+    return (
+        f'{path} was not read: it holds {what}; only tensors and plain values are read, for other '
+        'objects can run code'
+    )
+
+
+def _other_than_weights(loaded: Any) -> Ignored | None:
+    """An object in place of the weights of a checkpoint, or among them."""
+    entries = [loaded.get(key) for key in ENTRIES] if isinstance(loaded, Mapping) else []
+    found = [item for item in entries if isinstance(item, Mapping)]
+    found = found or [item for item in entries if isinstance(item, Ignored)] or [loaded]
+    if not isinstance(found[0], Mapping):
+        return found[0] if isinstance(found[0], Ignored) else None
+    values = list(found[0].values())
+    if not any(isinstance(value, torch.Tensor) for value in values):
+        return None  # weights may be deeper, under a name that the caller knows
+    return next((value for value in values if isinstance(value, Ignored)), None)
 
 
 def _reason(error: Exception) -> str:

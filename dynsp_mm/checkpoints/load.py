@@ -2,11 +2,12 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn as nn
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
 from torch import Tensor
 
 from ..errors import UserError
@@ -14,6 +15,20 @@ from .convert import convert_state_dict, find_source, unwrap
 from .files import read_checkpoint_anywhere
 from .fit import FITTED, Fit, Repairs, fit_state_dict
 from .rules import BACKBONE, Source
+
+
+class OtherChannels(UserError):
+    """Weights are for images of other channels than those of the model."""
+
+
+def is_pretrained(init_cfg: Any) -> bool:
+    """Whether a config, such as one in an ``init_cfg``, says to start from a checkpoint.
+
+    Its type may be the name or the class of mmengine's initializer, with or without its scope.
+    """
+    kind = init_cfg.get('type') if isinstance(init_cfg, Mapping) else None
+    name = PretrainedInit.__name__ if kind is PretrainedInit else str(kind).rpartition('.')[-1]
+    return name in ('Pretrained', PretrainedInit.__name__)  # registered as, and called
 
 
 def load_from_anywhere(checkpoint: str, map_location=None) -> dict[str, Any]:
@@ -52,6 +67,7 @@ def load_whole(
         optional: Function that says of a parameter's name whether it may be missing.
 
     Raises:
+        OtherChannels: If they are for images of other channels.
         UserError: If a tensor has another size or a parameter is missing.
     """
     kind = type(model).__name__
@@ -70,7 +86,7 @@ def load_whole(
     # A backbone takes a stem out that is for images of other channels.
     unfit = [key for key in lacking if key in state_dict]
     if unfit:
-        raise UserError(
+        raise OtherChannels(
             f'{unfit[0]} has shape {tuple(state_dict[unfit[0]].shape)}, this {kind} needs '
             f'{tuple(parameters[unfit[0]].shape)}: it is for images of other channels'
         )

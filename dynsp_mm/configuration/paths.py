@@ -41,8 +41,9 @@ def config(name: str) -> str:
     if spec is None:
         raise UserError(f'{name}: package {package} is not installed')
     for folder in map(Path, spec.submodule_search_locations):
-        # In a wheel or an editable install, and in a checkout that is not installed.
-        for configs in (folder / '.mim/configs', folder.parent / 'configs'):
+        # In a wheel or an editable install, in a checkout that is not installed, and those in
+        # python style, which libraries import.
+        for configs in (folder / '.mim/configs', folder.parent / 'configs', folder / 'configs'):
             if (configs / path).is_file():
                 return str(configs / path)
     raise FileNotFoundError(f'{package} has no config {path!r}')

@@ -8,10 +8,10 @@ from json import JSONDecodeError
 from mmengine.config import Config
 from yaml import YAMLError
 
+from ..checkpoints import is_pretrained
 from ..compat import enable_mmseg_base_configs
 from ..errors import UserError
 from .paths import PACKAGE, config
-from .types import PRETRAINED, type_name
 
 # What mmengine says of a base in the other of its two styles of configs, and of a base
 # 'package::name' whose package or form it does not know.
@@ -144,6 +144,6 @@ def without_pretrained(config):
     )
     starts = config.get('init_cfg')
     starts = starts if isinstance(starts, (list, tuple)) else [starts]
-    if any(type_name(start) in PRETRAINED for start in starts):
+    if any(is_pretrained(start) for start in starts):
         copy['init_cfg'] = None
     return copy

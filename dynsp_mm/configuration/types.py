@@ -14,8 +14,6 @@ from mmengine.registry import DATASETS, MODELS, Registry
 
 from .paths import LIBRARIES
 
-PRETRAINED = ('Pretrained', 'PretrainedInit')  # registered as, and called
-
 
 class Typed(NamedTuple):
     """A config with a type.
@@ -29,6 +27,11 @@ class Typed(NamedTuple):
     key: str
     config: dict[str, Any]
     scope: str | None
+
+    @property
+    def alone(self) -> dict[str, Any]:
+        """A copy that is built elsewhere as it is built here."""
+        return {**self.config, **({'_scope_': self.scope} if self.scope else {})}
 
 
 def type_name(config: Any) -> str:
@@ -95,11 +98,13 @@ def scope_of_type(config: Any, registry: Registry = MODELS) -> str | None:
     """The scope that a config's type belongs to, whatever the default one is.
 
     That is the library of its class or of the nearest class that it inherits from, else another
-    package with registries of its own. Short names belong to none.
+    package with registries of its own. Short names belong to the config's own ``_scope_``.
     """
-    kind = config.get('type') if isinstance(config, Mapping) else config
+    kind, scope = config, None
+    if isinstance(config, Mapping):
+        kind, scope = config.get('type'), config.get('_scope_')
     if kind is None or (isinstance(kind, str) and '.' not in kind):
-        return None
+        return scope
     found = find_type(kind, registry)
     bases = inspect.getmro(found) if inspect.isclass(found) else (found,)
     packages = [str(getattr(base, '__module__', '')).partition('.')[0] for base in bases]

@@ -48,6 +48,11 @@ class Candidate:
             key, _, value = change.partition('=')
             if key in ('dense', 'sparse'):
                 swap = '1' if key == 'dense' else value
+            elif swap is not None and key.rpartition('.')[-1] == 'keep_ratios':
+                raise UserError(
+                    f'{label}: two ratios: @sparse=RATIO says both that the backbone is sparse and '
+                    'its ratio'
+                )
             else:
                 options.append(change)
         read = self._read_name if self.named else self._read_config
@@ -56,7 +61,7 @@ class Candidate:
     @property
     def backbone(self) -> dict[str, Any]:
         """The config of the backbone."""
-        return self.cfg.model.backbone if self.named else find_backbone(self.cfg).config
+        return self.cfg.model.backbone if self.named else find_backbone(self.cfg).alone
 
     def _read_name(self, swap: str | None, options: list[str]) -> Config:
         """The config of a backbone that has but a name."""

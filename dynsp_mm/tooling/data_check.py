@@ -3,17 +3,24 @@
 Runners report missing files and broken annotations from deep inside registries and workers.
 :func:`find_data_problem` looks at the config instead: before anything is built only at what
 exists, and, once something has failed, also into COCO annotation files.
+
+What the entries of a dataset or metric mean is known of the libraries' classes. Classes of others
+may take a pattern, a table or a list for a file, so they are built first, and a path counts as
+missing only if that fails for want of it.
 """
 
 import copy
+import importlib.util
 import os.path as osp
 import shlex
 from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, METRICS, DefaultScope
+from mmengine.registry import DATASETS, METRICS, DefaultScope, Registry
 
-from ..configuration import leaf_datasets
+from ..configuration import LIBRARIES, leaf_datasets
+from ..configuration.types import find_type, is_type, type_name
 from ..errors import UserError
 from .coco_file import COCO_KEYS, summarise_coco
 
@@ -35,6 +42,24 @@ IMAGE_PREFIXES = ('img', 'img_path')  # mmdet; mmseg and mmpretrain
 MASK_PREFIXES = ('seg', 'seg_map_path')
 
 
+class Problem(NamedTuple):
+    """What may be wrong with the data of a config.
+
+    Attributes:
+        text: One sentence.
+        config: Config of the dataset or metric.
+        registry: Its registry.
+        whole: For a dataset, the config of the whole that it is a part of, such as a ConcatDataset.
+        missing: A path that is not there, if the class may mean something else by it.
+    """
+
+    text: str
+    config: dict[str, Any]
+    registry: Registry
+    whole: dict[str, Any] | None = None
+    missing: str | None = None
+
+
 def find_data_problem(cfg, splits=('train',), deep=False, confirm=None):
     """Find the first problem with the data of ``cfg``.
 
@@ -44,21 +69,20 @@ def find_data_problem(cfg, splits=('train',), deep=False, confirm=None):
         deep (bool): Also read COCO annotation files and look for mask folders and images. Without
             it the check only asks whether data_root, annotation files and image folders exist.
         confirm (Callable): Function that says whether a problem counts; None counts all. It is
-            called with the config that has the problem, its registry and, for a dataset, the
-            config of the whole that it is a part of, such as a ConcatDataset.
+            called with the :class:`Problem`.
 
     Returns:
         str or None: One sentence which names path and config key; None if nothing was found.
         What is not on a local disk is not checked.
     """
-    for problem, *what in _problems(cfg, splits, deep):
-        if confirm is None or confirm(*what):
-            return problem
+    for problem in _problems(cfg, splits, deep):
+        if confirm is None or confirm(problem):
+            return problem.text
     return None
 
 
 def _problems(cfg, splits, deep):
-    """Yield (sentence, *arguments of ``confirm``) of each dataset and metric with a problem."""
+    """Yield the :class:`Problem` of each dataset and metric with one."""
     scope = cfg.get('default_scope')
     read = {}  # annotation path -> outcome; evaluators often name the file of their dataset
     for split in splits:
@@ -72,21 +96,51 @@ def _problems(cfg, splits, deep):
             or not any(evaluator.get('format_only') for _, evaluator in evaluators)
         ]
         for key, dataset in datasets:
-            problem = _missing_path(cfg, splits, key, dataset)
-            if not problem and deep:
-                problem = _missing_folder(
-                    'mask folder', key, dataset, scope, MASK_PREFIXES
-                ) or _coco_problem(key, dataset, dataset, scope, coco_keys, read)
-            if problem:
-                yield problem, dataset, DATASETS, _whole(cfg, key)
+            chain = _chain(cfg, key)
+            known = all(_is_known(config, DATASETS, scope) for config in chain)
+            missing = text = None
+            if known or deep:
+                missing = _missing_path(cfg, splits, key, dataset)
+            if not missing and deep:
+                missing = _missing_folder('mask folder', key, dataset, scope, MASK_PREFIXES)
+                text = _coco_problem(key, dataset, dataset, scope, coco_keys, read)
+            if missing or text:
+                yield _problem(missing, text, known, dataset, DATASETS, chain[0])
         if deep and split == 'train':
             yield from _nothing_to_train_on(cfg, datasets, scope, read)
         for key, evaluator in evaluators:
-            problem = _missing_ann_file(key, evaluator, scope)
-            if not problem and deep and datasets:
-                problem = _coco_problem(key, evaluator, datasets[0][1], scope, coco_keys, read)
-            if problem:
-                yield problem, evaluator, METRICS, None
+            known = _is_known(evaluator, METRICS, scope)
+            missing = text = None
+            if known or deep:
+                missing = _missing_ann_file(key, evaluator, scope)
+            if not missing and deep and datasets:
+                text = _coco_problem(key, evaluator, datasets[0][1], scope, coco_keys, read)
+            if missing or text:
+                yield _problem(missing, text, known, evaluator, METRICS)
+
+
+def _problem(missing, text, known, *what):
+    """A problem of something missing, or of another kind."""
+    if missing:
+        return Problem(missing.text, *what)._replace(missing=None if known else missing.path)
+    return Problem(text, *what)
+
+
+class _Missing(NamedTuple):
+    """A path that is not there, and the sentence on it."""
+
+    text: str
+    path: str
+
+
+def _is_known(config, registry, scope):
+    """Whether a class is the libraries' own, so that its entries mean what they mean there."""
+    found = find_type(config, registry, scope)
+    if found is None:  # it cannot be built, but it may be of a library that is not the scope
+        installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
+        others = (find_type(type_name(config), registry, name) for name in installed)
+        found = next(filter(None, others), None)
+    return str(getattr(found, '__module__', '')).partition('.')[0] in ('mmengine', *LIBRARIES)
 
 
 @contextmanager
@@ -124,16 +178,19 @@ class _FailsAlone:
     def __init__(self, cfg):
         self.scope = cfg.get('default_scope')
 
-    def __call__(self, config, registry, whole):
+    def __call__(self, problem):
+        registry = problem.registry
         try:
             with DefaultScope.overwrite_default_scope(self.scope):
+                # What a class of a user gives to those in it, only the whole knows.
+                config = (problem.missing and problem.whole) or problem.config
                 built = registry.build(copy.deepcopy(config))
                 if registry is DATASETS:
                     if not len(built):  # one that has no item is sound beside others
-                        built = registry.build(copy.deepcopy(whole))
+                        built = registry.build(copy.deepcopy(problem.whole))
                     built[0]
-        except Exception:  # datasets raise whatever they trip over
-            return True
+        except Exception as error:  # datasets raise whatever they trip over
+            return problem.missing is None or problem.missing in str(error)
         return False
 
 
@@ -152,13 +209,14 @@ def _datasets(cfg, split):
         yield from leaf_datasets(loader.get('dataset'), f'{key}.dataset')
 
 
-def _whole(cfg, key):
-    """Config of the outermost dataset around that of a key."""
-    outer = key[: key.index('.dataset') + len('.dataset')]
-    config = cfg
-    for name in outer.split('.'):
+def _chain(cfg, key):
+    """Configs from the outermost dataset around that of a key to its own, without lists."""
+    outer, _, inner = key.partition('.dataset')
+    config, found = cfg, []
+    for name in [*outer.split('.'), 'dataset', *inner.split('.')[1:]]:
         config = config[int(name) if isinstance(config, (list, tuple)) else name]
-    return config
+        found.append(config)
+    return [item for item in found[len(outer.split('.')) :] if isinstance(item, dict)]
 
 
 def _evaluators(cfg, split):
@@ -197,11 +255,6 @@ def _join(root, path, scope):
     return osp.join(root or '', osp.expanduser(path) if scope == 'mmpretrain' else path)
 
 
-def _type_name(cfg):
-    name = cfg.get('type', '')
-    return name.split('.')[-1] if isinstance(name, str) else name.__name__
-
-
 def _prefixes(dataset, names=IMAGE_PREFIXES):
     """Yield (name, value) of those of the dataset's ``data_prefix`` entries that are set."""
     prefix = dataset.get('data_prefix') or {}
@@ -215,7 +268,7 @@ def _prefixes(dataset, names=IMAGE_PREFIXES):
 def _missing_path(cfg, splits, key, dataset):
     """Existence of data_root, annotation file and image folder of one dataset."""
     scope = cfg.get('default_scope')
-    if _type_name(dataset) in SELF_DOWNLOADING and dataset.get('download', True):
+    if type_name(dataset) in SELF_DOWNLOADING and dataset.get('download', True):
         return None
     root = dataset.get('data_root') or ''
     paths = [path for _, path in _prefixes(dataset, IMAGE_PREFIXES + MASK_PREFIXES)]
@@ -247,15 +300,16 @@ def _missing_root(cfg, splits, key, dataset):
             if isinstance(ann_file, str) and ann_file.startswith(root):
                 options.append(f'{other}.ann_file=DIR/{ann_file[len(root) :].lstrip("/")}')
     own_classes = (dataset.get('metainfo') or {}).get('classes') is not None
-    name = 'the data set' if own_classes else DATASET_NAMES.get(_type_name(dataset), 'the data set')
+    name = 'the data set' if own_classes else DATASET_NAMES.get(type_name(dataset), 'the data set')
     hint = ''
     if name in PREPARED:
         hint = (
             f' (python tools/prepare_data.py {PREPARED[name]} --root {shlex.quote(root)} says how)'
         )
-    return (
+    return _Missing(
         f'data directory {osp.abspath(root)} is missing ({key}.data_root={root!r}): download '
-        f'{name} there{hint} or pass --cfg-options {" ".join(options)}'
+        f'{name} there{hint} or pass --cfg-options {" ".join(options)}',
+        root,
     )
 
 
@@ -280,7 +334,7 @@ def _missing_folder(what, key, dataset, scope, names=IMAGE_PREFIXES):
 
 
 def _missing(what, path, key, name, value):
-    return f'{what} {osp.abspath(path)} is missing ({key}.{name}={value!r})'
+    return _Missing(f'{what} {osp.abspath(path)} is missing ({key}.{name}={value!r})', path)
 
 
 def _coco_problem(key, config, dataset, scope, coco_keys, read):
@@ -296,7 +350,7 @@ def _coco_problem(key, config, dataset, scope, coco_keys, read):
     """
     path = config.get('ann_file')
     base, registry = ('CocoDataset', DATASETS) if config is dataset else ('CocoMetric', METRICS)
-    if not isinstance(path, str) or not _derives_from(config, base, registry, scope):
+    if not isinstance(path, str) or not is_type(config, [base], registry, scope):
         return None
     path = _join(config.get('data_root'), path, scope)
     if not _is_local(path, config) or not osp.isfile(path):
@@ -351,7 +405,7 @@ def _nothing_to_train_on(cfg, datasets, scope, read):
             )
         else:
             continue
-        yield problem, dataset, DATASETS, _whole(cfg, key)
+        yield Problem(problem, dataset, DATASETS, _chain(cfg, key)[0])
 
 
 def _class_problem(where, coco, dataset, scope):
@@ -359,8 +413,8 @@ def _class_problem(where, coco, dataset, scope):
     classes = (dataset.get('metainfo') or {}).get('classes')
     source = 'metainfo.classes'
     if classes is None:
-        classes = getattr(_resolve(dataset, DATASETS, scope), 'METAINFO', {}).get('classes')
-        source = f'the default classes of {_type_name(dataset)}'
+        classes = getattr(find_type(dataset, DATASETS, scope), 'METAINFO', {}).get('classes')
+        source = f'the default classes of {type_name(dataset)}'
     if isinstance(classes, str):
         if not osp.isfile(classes):  # neither a tuple nor a file with a class per line
             return f'metainfo.classes={classes!r} is one string; write classes=({classes!r},)'
@@ -391,17 +445,3 @@ def _image_problem(where, coco, dataset, scope):
                 f'{osp.abspath(folder)}'
             )
     return None
-
-
-def _resolve(config, registry, scope):
-    """The class that a config's type stands for, or None."""
-    if not isinstance(config.get('type'), str):
-        return config.get('type')
-    with registry.switch_scope_and_registry(config.get('_scope_') or scope) as scoped:
-        return scoped.get(config['type'])
-
-
-def _derives_from(config, base, registry, scope):
-    return _type_name(config) == base or base in (
-        parent.__name__ for parent in getattr(_resolve(config, registry, scope), '__mro__', ())
-    )

@@ -93,7 +93,10 @@ def _check_resumed(cfg, path, model):
     try:
         checkpoint = load_from_anywhere(path)
     except UserError as error:
-        if isinstance(error.__cause__, UnpicklingError) and 'GLOBAL' in str(error.__cause__):
+        reason = str(error.__cause__)
+        if isinstance(error.__cause__, UnpicklingError) and (
+            'GLOBAL' in reason or 'Can only' in reason
+        ):
             return {}  # it has objects that only mmengine's reader builds
         raise UserError(
             f'the run cannot be resumed: {error}; an earlier checkpoint can be named: --resume FILE'

@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import os.path as osp
+import re
 
 from mmengine.config import DictAction
 from mmengine.logging import print_log
@@ -17,9 +18,9 @@ from mmengine.registry import HOOKS
 
 from ..compat import has_accelerator
 from ..configuration import read_config
-from ..configuration.places import BACKBONE, to_swap
+from ..configuration.places import BACKBONE, kind_of, to_swap
 from ..configuration.swap import HOOK_NAMES, parse_swap, sparsify
-from ..configuration.types import find_scope, is_type, library_of, type_name
+from ..configuration.types import find_scope, is_type, library_of, type_name, typed_configs
 from ..errors import UserError
 from ..ops import BACKENDS
 
@@ -72,29 +73,94 @@ def add_sparse_option(parser):
     )
 
 
-def enable_sparse(cfg, ratios):
+def enable_sparse(cfg, ratios, cfg_options=None):
     """Swap the backbone as ``--sparse`` says; None changes nothing.
 
+    What it replaces in the config is said.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        ratios (str): Value of ``--sparse``.
+        cfg_options (dict): What ``--cfg-options`` has set before.
+
     Raises:
-        UserError: there is no backbone that can be swapped, or ``ratios`` are no numbers.
+        UserError: there is no backbone that can be swapped, ``ratios`` are no numbers, or
+            ``cfg_options`` have other ratios.
     """
     if ratios is None:
         return
+    hooks = list(_sparse_hooks(cfg))
     try:
         keep_ratios, key = parse_swap(ratios)
-        key = to_swap(cfg, key).key
-        sparsify(cfg, keep_ratios, key)
+        backbone = to_swap(cfg, key)
+        before = backbone.config.get('keep_ratios', keep_ratios)
+        sparsify(cfg, keep_ratios, backbone.key)
     except UserError as error:
         raise UserError(f'--sparse {ratios}: {error}') from error
-    if key != BACKBONE:
-        print_log(f'--sparse {ratios}: the backbone is {key}', 'current')
+    _check_ratio_options(cfg, ratios, backbone, before, cfg_options or {})
+    if backbone.key != BACKBONE:
+        print_log(f'--sparse {ratios}: the backbone is {backbone.key}', 'current')
+    if before is not None and not _same_ratios(before, keep_ratios):
+        print_log(
+            f'--sparse {ratios} replaces keep_ratios={before} that the config has',
+            'current',
+            logging.WARNING,
+        )
+    if hooks and not any(_sparse_hooks(cfg)):
+        print_log(
+            f'--sparse {ratios} keeps every position: the {type_name(hooks[0])} of the config, '
+            'which nothing is left to do for, is taken out',
+            'current',
+            logging.WARNING,
+        )
 
 
-def enable_from_dense(cfg, checkpoint):
+def _same_ratios(first, second):
+    """Whether two values of ``keep_ratios`` are the same, however they are written."""
+    first, second = (
+        list(ratios) if isinstance(ratios, (list, tuple)) else ratios for ratios in (first, second)
+    )
+    return first == second
+
+
+def _check_ratio_options(cfg, ratios, backbone, given, cfg_options):
+    """Check that no option sets ratios beside ``--sparse``.
+
+    Args:
+        cfg (Config): The config, swapped.
+        ratios (str): Value of ``--sparse``.
+        backbone (Typed): The backbone that has been swapped.
+        given: The ``keep_ratios`` that it had before.
+        cfg_options (dict): Value of ``--cfg-options``.
+
+    Raises:
+        UserError: an option sets other ratios of the backbone, or ratios of what is none.
+    """
+    same = _same_ratios(given, backbone.config['keep_ratios'])
+    places = typed_configs(cfg.model, 'model', cfg.get('default_scope'))
+    sparse = [place.key for place in places if kind_of(place).sparse]
+    for key, value in cfg_options.items():
+        owner, found, _ = f'{key}.'.partition('.keep_ratios.')
+        if not found or not owner.startswith('model'):
+            continue
+        if owner == backbone.key and not same:
+            raise UserError(
+                f'--sparse {ratios} and --cfg-options {key}={value} contradict each other; '
+                '--sparse RATIO says both that the backbone is sparse and its ratio'
+            )
+        if owner not in sparse:
+            raise UserError(
+                f'--sparse {ratios} and --cfg-options {key}={value}: the backbone with ratios is '
+                f'{backbone.key}, and --sparse RATIO sets them'
+            )
+
+
+def enable_from_dense(cfg, checkpoint, cfg_options=None):
     """Start from a dense checkpoint and learn from it, as ``--from-dense`` says.
 
     Raises:
-        UserError: the file does not exist, or the config has no sparse training hook.
+        UserError: the file does not exist, the config has no sparse training hook, or
+            ``cfg_options``, the value of ``--cfg-options``, name another start or teacher.
     """
     if checkpoint is None:
         return
@@ -106,6 +172,14 @@ def enable_from_dense(cfg, checkpoint):
             "hook; add --sparse RATIO, or dict(type='SpatialSparsityHook') to "
             'custom_hooks'
         )
+    number = next(i for i, other in enumerate(cfg.custom_hooks) if other is hook)
+    for key, value in (cfg_options or {}).items():
+        said = f'{key}.'.startswith(('load_from.', f'custom_hooks.{number}.teacher.'))
+        if said and value != checkpoint:
+            raise UserError(
+                f'--from-dense {checkpoint} and --cfg-options {key}={value} contradict each other; '
+                '--from-dense sets load_from and the teacher'
+            )
     hook.teacher = cfg.load_from = checkpoint
 
 
@@ -174,18 +248,39 @@ def enable_prepared(cfg, backend):
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
-def load_config(path, cfg_options=None):
+def load_config(path, cfg_options=None, sparse=None):
     """Load a config file, or a library's own as ``mmdet::retinanet/...``, and override entries.
+
+    Args:
+        path (str): The file or name.
+        cfg_options (dict): Dotted key -> value.
+        sparse (str): Value of ``--sparse``, for :func:`enable_sparse`. The hook that it adds is
+            the last of ``custom_hooks``, and options for a hook of that index are set in it.
 
     Raises:
         UserError: the file or one of its bases is missing or no valid config, an override does
-            not fit, or ``default_scope`` is unset, where no class tells it, or names a package
-            that is not installed.
+            not fit, the backbone cannot be swapped, or ``default_scope`` is unset, where no class
+            tells it, or names a package that is not installed.
     """
     cfg = read_config(path)
-    override(cfg, cfg_options)
+    options = dict(cfg_options or {})
+    added = {} if sparse is None else _options_of_added_hook(cfg, options)
+    override(cfg, {key: value for key, value in options.items() if key not in added})
     _check_scope(cfg)
+    enable_sparse(cfg, sparse, options)
+    override(cfg, added)
     return cfg
+
+
+def _options_of_added_hook(cfg, cfg_options):
+    """Those of the options that are for a hook which the config does not have yet."""
+    hooks = cfg_options.get('custom_hooks', cfg.get('custom_hooks')) or []
+    indices = {key: re.match(r'custom_hooks\.(\d+)(\.|$)', key) for key in cfg_options}
+    return {
+        key: cfg_options[key]
+        for key, index in indices.items()
+        if index and int(index[1]) >= len(hooks)
+    }
 
 
 def override(cfg, cfg_options):

@@ -49,7 +49,7 @@ def check_backbone(cfg: Config, size: tuple[int, int] | None = None) -> dict[str
         UserError: If the backbone cannot be swapped.
     """
     size = size or input_size(cfg)
-    dense_cfg = without_pretrained(to_swap(cfg).config)
+    dense_cfg = without_pretrained(to_swap(cfg).alone)
     sparse_cfg = sparse_backbone(cfg)
     load_library(cfg)
     set_random_seed(0)
@@ -122,7 +122,7 @@ def sparse_backbone(cfg: Config) -> dict[str, Any]:
     """The backbone after the swap, without pretrained weights; ``cfg`` is not changed."""
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     sparsify(cfg, KEEP_RATIO)
-    return without_pretrained(to_swap(cfg).config)
+    return without_pretrained(to_swap(cfg).alone)
 
 
 def randomise(model: nn.Module) -> None:

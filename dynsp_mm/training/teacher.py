@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
-from ..checkpoints import load_from_anywhere, load_whole
+from ..checkpoints import OtherChannels, load_from_anywhere, load_whole
 from ..configuration.read import read_config, without_pretrained
 from ..configuration.swap import sparsify
 from ..configuration.types import scope_of_type
@@ -326,6 +326,11 @@ def _load(model: nn.Module, checkpoint: str, backbone: str, logits: bool) -> Non
         )
     except OtherClasses:
         raise
+    except OtherChannels as error:
+        raise UserError(
+            f'teacher {checkpoint}: {error}; a teacher sees the same images as the student. '
+            f'load_from={checkpoint!r} without a teacher (no --from-dense) starts from the rest'
+        ) from error
     except ValueError as error:
         raise UserError(f'teacher {checkpoint}: {error}') from error
     if any(is_new(key) for key in state_dict):

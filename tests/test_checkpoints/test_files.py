@@ -2,9 +2,16 @@
 
 import argparse
 import collections
+import contextlib
+import dataclasses
+import datetime
+import decimal
+import enum
 import http.server
+import os
 import pathlib
 import pickle
+import shutil
 import sys
 import threading
 import types
@@ -14,13 +21,16 @@ import numpy as np
 import pytest
 import torch
 from hostile import Hostile
-from mmengine.logging import MessageHub
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.structures import InstanceData, PixelData
 from properties import needs_safe_globals
 from safetensors.torch import load_file, save_file
 
 from dynsp_mm import DynamicSwin
 from dynsp_mm.checkpoints import read_checkpoint, read_checkpoint_anywhere, unwrap, write_checkpoint
 from dynsp_mm.checkpoints.files import Ignored
+from dynsp_mm.errors import UserError
 
 WEIGHTS = dict(a=torch.arange(6.0).view(2, 3), b=torch.ones(2, dtype=torch.long))
 
@@ -74,6 +84,135 @@ def test_what_releases_hold_beside_weights(tmp_path, config_node, monkeypatch):
     assert checkpoint['meta']['classes'] == ('a', 'b')
     assert isinstance(checkpoint['args'], Ignored)
     assert type(checkpoint['config']) is collections.OrderedDict
+
+
+class Level(enum.Enum):
+    HIGH = 1
+
+
+class Outer:
+    class Inner:
+        pass
+
+    class Level(enum.Enum):
+        HIGH = 1
+
+
+class Names(list):
+    pass
+
+
+class Named(dict):
+    pass
+
+
+Point = collections.namedtuple('Point', 'x y')
+
+
+@dataclasses.dataclass
+class State:
+    count: int = 1
+    inner: object = None
+
+
+def smooth(self):
+    return 1
+
+
+def unusual_objects():
+    buffer = HistoryBuffer([1.0], [1])
+    return dict(
+        config_dict=ConfigDict(groups=dict(bright='day'), more=[dict(a=1)]),
+        config=Config(dict(a=dict(b=1))),
+        history=buffer,
+        function=smooth,
+        kinds=[State(inner=State()), Level.HIGH, Outer.Inner(), Outer.Level.HIGH, Point(1, 2)],
+        dicts=[collections.defaultdict(list, a=[1]), Named(a=1), collections.Counter('aab')],
+        lists=[Names([1, 2]), Names(), collections.deque([1, 2]), frozenset([1])],
+        keys={pathlib.PurePosixPath('a'): 1, Level.HIGH: 2},
+        numpy=[np.float32(1), np.array(['a']), np.dtype('f4'), np.random.RandomState(0)],
+        python=[datetime.datetime(2020, 1, 1), decimal.Decimal(1), slice(2), range(3), OSError()],
+        structures=[InstanceData(boxes=torch.ones(2, 4)), PixelData(data=torch.ones(1, 2, 2))],
+        module=partial(torch.nn.Parameter, torch.ones(1)),
+    )
+
+
+@needs_safe_globals
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('kind', unusual_objects())
+def test_objects_outside_the_weights_are_left_out(tmp_path, kind, legacy, monkeypatch):
+    monkeypatch.setitem(HistoryBuffer._statistics_methods, 'smooth', smooth)
+    torch.save(
+        dict(meta=dict(x=unusual_objects()[kind]), state_dict=WEIGHTS, hub=[1.5]),
+        tmp_path / 'a.pth',
+        _use_new_zipfile_serialization=not legacy,
+    )
+    checkpoint = read_checkpoint(tmp_path / 'a.pth')
+    same(unwrap(checkpoint))
+    assert checkpoint['hub'] == [1.5]
+    if kind == 'config_dict':
+        assert checkpoint['meta']['x'] == dict(groups=dict(bright='day'), more=[dict(a=1)])
+    if kind == 'dicts':
+        assert checkpoint['meta']['x'] == [dict(a=[1]), dict(a=1), dict(a=2, b=1)]
+    if kind == 'lists':
+        assert checkpoint['meta']['x'][0] == [1, 2] and len(checkpoint['meta']['x']) == 4
+
+
+@needs_safe_globals
+def test_modules_are_not_imported(tmp_path, monkeypatch):
+    """A class of a program that is not there, or must not be imported for a file to be read."""
+    module = types.ModuleType('program_of_a_user')
+    module.Thing = type('Thing', (), {'__module__': module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    torch.save(dict(state_dict=WEIGHTS, x=[module.Thing(), module.Thing]), tmp_path / 'a.pth')
+    monkeypatch.setitem(sys.modules, module.__name__, None)
+    same(unwrap(read_checkpoint(tmp_path / 'a.pth')))
+
+
+class Runs:
+    """Calls a function when unpickled."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@needs_safe_globals
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('function', [eval, exec, getattr, os.system, shutil.copy, Runs])
+def test_functions_are_not_called(tmp_path, function, legacy):
+    """Whether such a file is read or refused."""
+    ran = tmp_path / 'ran'
+    text = f'open({str(ran)!r}, "w")' if function in (eval, exec) else f'touch {ran}'
+    args = (__file__, str(ran)) if function is shutil.copy else (text,)
+    if function is getattr:
+        args = (Runs(eval, f'open({str(ran)!r}, "w")'), 'name')
+    torch.save(
+        dict(state_dict=WEIGHTS, meta=[Runs(function, *args), {Runs(function, *args): 1}]),
+        tmp_path / 'a.pth',
+        _use_new_zipfile_serialization=not legacy,
+    )
+    with contextlib.suppress(UserError):
+        same(unwrap(read_checkpoint(tmp_path / 'a.pth')))
+    assert not ran.exists()
+
+
+@needs_safe_globals
+@pytest.mark.parametrize(
+    'saved',
+    [
+        State(),
+        dict(state_dict=State()),
+        dict(state_dict=dict(WEIGHTS, c=State())),
+        dict(model=dict(WEIGHTS, c=State()), meta=1),
+    ],
+)
+def test_objects_in_place_of_weights_are_named(tmp_path, saved):
+    torch.save(saved, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=r'it holds a .*\.State; only tensors'):
+        read_checkpoint(tmp_path / 'a.pth')
 
 
 @pytest.mark.parametrize('legacy', [False, True])

@@ -4,9 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden import load, relative_error, release, stvit_input
+from mmengine.model import PretrainedInit
 
 from dynsp_mm import DynamicSwin, STViTSwin
-from dynsp_mm.checkpoints import load_from_anywhere, load_pretrained, write_checkpoint
+from dynsp_mm.checkpoints import (
+    is_pretrained,
+    load_from_anywhere,
+    load_pretrained,
+    write_checkpoint,
+)
 
 
 def small(**kwargs):
@@ -107,3 +113,22 @@ def test_a_release_is_named_in_a_config(suffix, tmp_path):
     with torch.no_grad():
         maps = model.eval()(stvit_input(case['input']))
     assert relative_error(maps[3], case['release'][1]) < 1e-5
+
+
+class OwnInit(PretrainedInit):
+    """An initializer of a user, who reads files in his own way."""
+
+
+@pytest.mark.parametrize(
+    'kind',
+    ['Pretrained', 'PretrainedInit', 'mmengine.Pretrained', PretrainedInit, OwnInit, 'Xavier'],
+)
+def test_what_names_a_checkpoint(kind, tmp_path):
+    reads = kind not in (OwnInit, 'Xavier')
+    start = dict(type=kind, checkpoint=str(tmp_path / 'no.pth'))
+    assert is_pretrained(start) == reads
+    model = DynamicSwin(embed_dims=16, depths=(1, 1, 4, 1), num_heads=(1, 1, 2, 4), init_cfg=start)
+    if reads:
+        with pytest.raises(ValueError, match='init_cfg.checkpoint=.*no.pth does not exist'):
+            model.init_weights()
+    assert not is_pretrained(None) and not is_pretrained({}) and not is_pretrained('Pretrained')

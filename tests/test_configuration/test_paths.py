@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,15 @@ def test_bases_that_mmengine_does_not_know(tmp_path, base):
 def test_paths_stay_below_the_configs(name):
     with pytest.raises(UserError, match='must be a path below the folder of configs'):
         config(name)
+
+
+def test_configs_in_python_style_lie_in_the_package(tmp_path, monkeypatch):
+    """Those in text come first, as in the libraries' checkouts, which have both."""
+    for folder in ('configs/a', 'mmdet/configs/a'):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / 'both.py').touch()
+    (tmp_path / 'mmdet/configs/a/only.py').write_text('x = 1\n')
+    spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path / 'mmdet')])
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: spec)
+    assert config('mmdet::a/only.py') == str(tmp_path / 'mmdet/configs/a/only.py')
+    assert config('mmdet::a/both.py') == str(tmp_path / 'configs/a/both.py')

@@ -114,3 +114,19 @@ def test_a_class_of_a_user_by_its_short_name(monkeypatch):
     cfg = make(backbone=dict(type='OwnDynamicSwin'))
     sparsify(cfg, 0.7)
     assert cfg.model.backbone == dict(type='OwnDynamicSwin', keep_ratios=0.7)
+
+
+def test_the_scope_of_a_config_counts():
+    """``_scope_``, of a config or of one around it, is another way to say 'scope.Name'."""
+    expected = make(backbone=dict(type='mmpretrain.SwinTransformer'))
+    sparsify(expected, 0.7)
+    for model in (
+        dict(backbone=dict(DENSE, _scope_='mmpretrain')),
+        dict(backbone=DENSE, _scope_='mmpretrain'),
+    ):
+        cfg = make(**model)
+        assert find_backbone(cfg).alone == dict(DENSE, _scope_='mmpretrain')
+        sparsify(cfg, 0.7)
+        swapped = dict(cfg.model.backbone)
+        swapped.pop('_scope_', None)
+        assert swapped == expected.model.backbone

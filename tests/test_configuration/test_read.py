@@ -47,7 +47,7 @@ def write(tmp_path):
         ('_base_ = "broken.yaml"', 'flow sequence'),
         ('_base_ = 5', 'int'),
         ('_base_ = "net.py"', 'a base leads back to its own config'),
-        ('_base_ = "lazy.py"', 'must match the current configuration file type'),
+        ('_base_ = "lazy.py"', 'is in python style and the other is not'),
         (b'x = "\xff"', "can't decode byte 0xff"),
         ('custom_imports = dict(imports=("os",))', 'custom_imports must be a list'),
         ('x = dict(a=1, a=2)', 'keyword argument repeated'),

@@ -107,3 +107,8 @@ def test_the_scope_that_classes_tell(entries, scope):
         assert library_of(Config(dict(entries, default_scope=given))) == given
     if scope:
         assert library_of(Config(dict(entries, default_scope='mmengine'))) == scope
+
+
+def test_a_short_name_belongs_to_the_scope_beside_it():
+    assert find_scope(Config(dict(model=dict(type='X', _scope_='mmseg')))) == 'mmseg'
+    assert find_scope(Config(dict(model=dict(type='X')))) is None

@@ -5,6 +5,7 @@ import torch
 from mmengine.registry import MODELS
 from toys import SWIN
 
+from dynsp_mm.errors import UserError
 from dynsp_mm.prepared import Preparable
 from dynsp_mm.tooling import options as cli
 from dynsp_mm.tooling.candidates import (
@@ -243,3 +244,9 @@ def test_models_of_videos(write, monkeypatch):
     )
     with pytest.raises(cli.UserError, match='net.py: --part model measures models of single'):
         candidate.batch(model, 1, SIZE, False)
+
+
+def test_ratios_are_said_once():
+    with pytest.raises(UserError, match='^dynamic_swin_t@sparse=0.7@keep_ratios=0.5: two ratios'):
+        Candidate('dynamic_swin_t@sparse=0.7@keep_ratios=0.5')
+    assert Candidate('dynamic_swin_t@keep_ratios=0.5@dense').backbone.keep_ratios == 1.0

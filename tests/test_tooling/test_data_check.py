@@ -1,4 +1,5 @@
 import copy
+import glob
 import importlib.util
 import json
 
@@ -532,3 +533,70 @@ def test_metrics_are_asked_like_data(root):
     with pytest.raises(UserError, match='val.json .* is not JSON'):
         with explain_data_errors(cfg, ('val',)):
             raise error
+
+
+# classes of users
+
+
+@pytest.fixture
+def own_classes(monkeypatch):
+    """Classes of a user: a dataset whose file is a pattern, two like COCO, a wrapper, a metric."""
+    datasets = pytest.importorskip('mmdet.datasets')
+
+    class Pattern(datasets.BaseDetDataset):
+        def load_data_list(self):
+            return [dict(img_path=path, instances=[]) for path in sorted(glob.glob(self.ann_file))]
+
+    class OwnCoco(datasets.CocoDataset):
+        pass
+
+    class Renamed(datasets.CocoDataset):
+        def __init__(self, ann_file, **kwargs):
+            super().__init__(ann_file=f'{ann_file}.json', **kwargs)
+
+    class Wrapper:
+        def __init__(self, dataset):
+            self.inner = DATASETS.build({**dataset, 'ann_file': 'ann.json'})
+
+        def __len__(self):
+            return len(self.inner)
+
+        def __getitem__(self, index):
+            return self.inner[index]
+
+    class Table:
+        def __init__(self, ann_file):
+            pass
+
+    for kind in (Pattern, OwnCoco, Renamed, Wrapper):
+        monkeypatch.setitem(DATASETS.module_dict, kind.__name__, kind)
+    monkeypatch.setitem(METRICS.module_dict, 'Table', Table)
+
+
+def test_entries_of_classes_of_users_are_not_judged(root, own_classes):
+    error = RuntimeError('out of memory')
+    for dataset in (
+        dict(type='Pattern', ann_file=f'{root}/*/*.jpg', pipeline=[]),
+        make_dataset(root, type='Renamed', ann_file='ann', pipeline=[]),
+        dict(type='Wrapper', dataset=make_dataset(root, ann_file='table', pipeline=[])),
+    ):
+        assert check_train(dataset) is None
+        assert failing(dataset, error) is error
+    pattern = dict(type='Pattern', ann_file='a,b')
+    assert check_train(dict(type='RepeatDataset', times=2, dataset=pattern)) is None
+    assert check_train(dict(ann_file='of no type')) is None
+    cfg = make(make_dataset(root), 'val', dict(type='Table', ann_file='sql:results'))
+    assert find_data_problem(cfg, ('val',)) is None
+
+
+def test_a_path_that_a_class_of_a_user_lacks_explains_its_failure(root, own_classes):
+    error = FileNotFoundError('in a worker')
+    for entries, text in (
+        (dict(ann_file='no.json'), f'annotation file {root}/no.json is missing'),
+        (dict(data_root='/no/such'), 'data directory /no/such is missing'),
+    ):
+        dataset = make_dataset(root, type='OwnCoco', **entries)
+        assert check_train(dataset) is None
+        assert text in str(failing(dataset, error))
+    # It works, and is not the cause.
+    assert failing(make_dataset(root, type='Renamed', ann_file='ann', pipeline=[]), error) is error

@@ -199,6 +199,94 @@ def test_hooks_are_a_list(write):
     assert f'{path}: default_scope is 5; ' in fails(cli.load_config, path, {'default_scope': 5})
 
 
+# --sparse beside options and entries
+
+SWIN = "model = dict(type='Any', backbone=dict(type='SwinTransformer'))"
+
+
+@pytest.fixture
+def logged(caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def sparse(write):
+    """Load a config of a Swin with further lines."""
+
+    def load(options=None, ratios='0.7', text='', model=SWIN):
+        pytest.importorskip('mmdet')
+        path = write(f"default_scope = 'mmdet'\n{model}\n{text}")
+        return cli.load_config(path, options, ratios)
+
+    return load
+
+
+def test_ratios_are_said_once(sparse, logged):
+    for ratio in (0.5, None, [0.7, 0.6, 0.5]):
+        text = fails(sparse, {'model.backbone.keep_ratios': ratio})
+        assert text.startswith(
+            f'--sparse 0.7 and --cfg-options model.backbone.keep_ratios={ratio} contradict each'
+        )
+    own = "model = dict(backbone=dict(type='DynamicSwin', keep_ratios=[0.9, 0.8, 0.7]))"
+    option = {'model.backbone.keep_ratios': (0.9, 0.8, 0.1)}
+    assert 'contradict each other' in fails(sparse, option, '0.9,0.8,0.7', model=own)
+    assert sparse(option, '0.9,0.8,0.1', model=own).model.backbone.keep_ratios == (0.9, 0.8, 0.1)
+    assert 'replaces keep_ratios' not in logged.text.splitlines()[-1:]
+    cfg = sparse({'model.backbone.keep_ratios': 0.7, 'model.backbone.selection': 'random'})
+    assert cfg.model.backbone.keep_ratios == 0.7 and cfg.model.backbone.selection == 'random'
+    logged.clear()
+    assert sparse(None, '0.5', model=own).model.backbone.keep_ratios == 0.5
+    assert '--sparse 0.5 replaces keep_ratios=[0.9, 0.8, 0.7] that the config has' in logged.text
+
+
+@pytest.mark.parametrize('backbone', ['model.backbone', 'model.detector'])
+def test_ratios_of_another_place(sparse, backbone):
+    model = "model = dict(detector=dict(backbone=dict(type='SwinTransformer')))"
+    text = fails(sparse, {f'{backbone}.keep_ratios': 0.5}, model=model)
+    assert text == (
+        f'--sparse 0.7 and --cfg-options {backbone}.keep_ratios=0.5: the backbone with ratios is '
+        'model.detector.backbone, and --sparse RATIO sets them'
+    )
+
+
+def test_options_for_the_hook_that_is_added(sparse):
+    cfg = sparse({'custom_hooks.0.logit_weight': 0, 'model.backbone.with_cp': True})
+    assert cfg.custom_hooks == [dict(type='SpatialSparsityHook', logit_weight=0)]
+    assert cfg.model.backbone.with_cp
+    text = "custom_hooks = [dict(type='EMAHook')]"
+    cfg = sparse({'custom_hooks.0.momentum': 0.1, 'custom_hooks.1.logit_weight': 0}, text=text)
+    assert cfg.custom_hooks == [
+        dict(type='EMAHook', momentum=0.1),
+        dict(type='SpatialSparsityHook', logit_weight=0),
+    ]
+    cfg = sparse({'custom_hooks': None, 'custom_hooks.0.logit_weight': 0}, text=text)
+    assert cfg.custom_hooks == [dict(type='SpatialSparsityHook', logit_weight=0)]
+    assert 'custom_hooks.5.a' in fails(sparse, {'custom_hooks.5.a': 1}, text=text)
+    assert 'must be a list' in fails(sparse, {'custom_hooks.0.a': 1}, '1')  # adds none
+    hooks = "custom_hooks = [dict(type='SpatialSparsityHook')]"
+    cfg = sparse({'custom_hooks.0.logit_weight': 0}, text=hooks)
+    assert cfg.custom_hooks == [dict(type='SpatialSparsityHook', logit_weight=0)]
+
+
+def test_a_hook_that_is_taken_out_is_named(sparse, logged):
+    assert sparse(None, '1', "custom_hooks = [dict(type='SpatialSparsityHook')]").custom_hooks == []
+    assert 'the SpatialSparsityHook of the config, which nothing is left' in logged.text
+
+
+def test_from_dense_and_options(sparse, tmp_path):
+    dense = tmp_path / 'dense.pth'
+    dense.touch()
+    for key in ('load_from', 'custom_hooks.0.teacher', 'custom_hooks.0.teacher.config'):
+        options = {key: 'other.pth'}
+        assert 'contradict each other' in fails(
+            cli.enable_from_dense, sparse(options), str(dense), options
+        )
+    cli.enable_from_dense(sparse(), str(dense), {'load_from': str(dense)})
+
+
 def test_launcher(accelerator, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.delenv('LOCAL_RANK')

@@ -128,6 +128,15 @@ def test_an_auxiliary_head_may_be_for_other_classes(tmp_path):
     assert attached(segmentor(), checkpoint)[1].distillation.logit_weight == 0.5
 
 
+def test_a_teacher_for_other_images_names_the_way_on(tmp_path):
+    _, checkpoint = dense_checkpoint(tmp_path, classifier())
+    model = classifier()
+    model['backbone'] = dict(model['backbone'], in_channels=4)
+    message = refusal(model, checkpoint, logit_weight=0)
+    assert message.startswith(f'teacher {checkpoint}: ') and 'images of other channels' in message
+    assert f'load_from={checkpoint!r} without a teacher' in message
+
+
 def test_bad_teachers(tmp_path):
     model = classifier()
     _, checkpoint = dense_checkpoint(tmp_path, model)

@@ -64,7 +64,7 @@ def target_config(args, weights):
     cfg = load_config(args.config)
     require(cfg, 'model')
     init_default_scope(cfg.default_scope)
-    return dict(find_backbone(cfg).config, init_cfg=None)
+    return dict(find_backbone(cfg).alone, init_cfg=None)
 
 
 def report(conversion, fit, kind):

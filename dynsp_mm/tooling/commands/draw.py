@@ -26,7 +26,6 @@ from ..options import (
     add_config_options,
     add_sparse_option,
     check_checkpoint,
-    enable_sparse,
     load_config,
     require,
     set_dataloader_defaults,
@@ -52,8 +51,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
-    enable_sparse(cfg, args.sparse)
+    cfg = load_config(args.config, args.cfg_options, args.sparse)
     require(cfg, 'model', 'test_dataloader')
     set_dataloader_defaults(cfg)
     check_checkpoint(args.checkpoint)

@@ -16,7 +16,7 @@ from ...analysis import count_macs, peak_memory
 from ...configuration.places import find_backbone
 from ...configuration.types import type_name
 from ..harness import build
-from ..options import add_config_options, add_sparse_option, enable_sparse, load_config, require
+from ..options import add_config_options, add_sparse_option, load_config, require
 from ..runs import quiet
 
 
@@ -43,12 +43,11 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
-    enable_sparse(cfg, args.sparse)
+    cfg = load_config(args.config, args.cfg_options, args.sparse)
     require(cfg, 'model')
     init_default_scope(cfg.default_scope)
     # With a threshold the cost depends on the image; the ratios are counted as fixed budgets.
-    config = dict(find_backbone(cfg).config, init_cfg=None, selection='topk')
+    config = dict(find_backbone(cfg).alone, init_cfg=None, selection='topk')
     if 'keep_ratios' not in config:
         del config['selection']  # a dense class of another library
     image = torch.zeros(1, config.get('in_channels', 3), *args.shape)

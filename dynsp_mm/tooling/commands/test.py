@@ -12,7 +12,6 @@ from ..options import (
     add_common_arguments,
     check_checkpoint,
     enable_prepared,
-    enable_sparse,
     load_config,
     require,
     set_dataloader_defaults,
@@ -35,8 +34,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
-    enable_sparse(cfg, args.sparse)
+    cfg = load_config(args.config, args.cfg_options, args.sparse)
     require(cfg, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     set_work_dir(cfg, args.work_dir, args.sparse)
     set_launcher(cfg, args.launcher, args.local_rank)

@@ -17,7 +17,6 @@ from ..options import (
     enable_auto_scale_lr,
     enable_from_dense,
     enable_resume,
-    enable_sparse,
     load_config,
     require,
     set_dataloader_defaults,
@@ -56,9 +55,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
-    enable_sparse(cfg, args.sparse)
-    enable_from_dense(cfg, args.from_dense)
+    cfg = load_config(args.config, args.cfg_options, args.sparse)
+    enable_from_dense(cfg, args.from_dense, args.cfg_options)
     require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     set_work_dir(cfg, args.work_dir, args.sparse)
     set_launcher(cfg, args.launcher, args.local_rank)
