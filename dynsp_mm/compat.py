@@ -11,7 +11,12 @@ from mmengine import device
 from mmengine.analysis.complexity_analysis import _DEFAULT_SUPPORTED_FLOP_OPS as FLOP_OPS
 from mmengine.analysis.jit_handles import get_shape
 from mmengine.config.utils import MODULE2PACKAGE
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+from torch.utils._python_dispatch import (
+    _get_current_dispatch_mode,
+    _get_current_dispatch_mode_stack,
+)
 
 
 def enable_mmseg_base_configs():
@@ -97,6 +102,24 @@ def is_tracing():
 def is_capturing():
     """Whether a CUDA graph is being captured, in which nothing may wait for the device."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def is_faking():
+    """Whether operators make fake tensors or a graph of tensors that stand for others."""
+    modes = _get_current_dispatch_mode_stack()
+    return any(isinstance(mode, (FakeTensorMode, ProxyTorchDispatchMode)) for mode in modes)
+
+
+def has_values(tensor):
+    """Whether the values of a tensor can be looked at here: waiting for them is possible."""
+    return not (
+        is_compiling()
+        or is_capturing()
+        or is_faking()
+        or tensor.is_meta
+        or isinstance(tensor, FakeTensor)
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
 
 
 def loading_also(types):

@@ -52,6 +52,7 @@ class ToyNet(Backbone):
         width, self.depths = size['width'], size['blocks']
         self.out_indices = self._resolve_out_indices(out_indices, len(self.depths))
         self.pooled = pooled
+        self.strides = tuple((4 * 2**i,) * 2 for i in range(len(self.depths)))
         arguments = {'prune_stage': 1, 'keep_ratios': keep_ratios, **sparsity}
         self._plan_sparsity(self.depths, (width, 2 * width), arguments, predictor_eps=1e-5)
         self.stem_of_toys = nn.Conv2d(3, width, kernel, stride=4, padding=(kernel - 4) // 2)
@@ -70,12 +71,12 @@ class ToyNet(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         self._check_input(x, 3)
-        content = self.plan.find_content(x)
+        batch = self._look_at(x)
         x, outs = self.stem_of_toys(x), []
         for i, level in enumerate(self.levels):
             x = self.shrink(x) if i else x
             hw, tokens = tuple(x.shape[2:]), x.flatten(2).transpose(1, 2)
-            schedule = self.plan.schedule(i, self.token_predictors, content)
+            schedule = self.plan.schedule(i, self.token_predictors, batch)
             tokens = run_blocks(level, TokenStream(tokens, hw), schedule).tokens
             x = tokens.transpose(1, 2).unflatten(2, hw)
             if i in self.out_indices:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn as nn
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -13,12 +14,12 @@ from ..checkpoints import adapt_state_dict, is_pretrained, load_pretrained, warn
 from ..compat import is_capturing, is_tracing
 from ..errors import UserError, check_choice
 from ..layers import FastPath
-from ..ops import Selection, find_backend
+from ..ops import Selection, find_backend, find_content
 from ..prepared import Preparable
 from ..prepared import release_weights as release
 from ..sparsity import SparsityPlan, TokenPredictor
 from ..sparsity.checkpointing import adopt_checkpointing
-from ..sparsity.plan import ARGUMENTS, MIXINGS, KeepRatios
+from ..sparsity.plan import ARGUMENTS, MIXINGS, Batch, KeepRatios
 
 
 class Backbone(BaseModule):
@@ -29,13 +30,16 @@ class Backbone(BaseModule):
 
     Attributes:
         plan: Where the backbone decides, and what decisions gate.
+        strides: Rows and columns of pixels to a position, of each stage.
     """
 
     def __init__(self, init_cfg: None | Mapping | Sequence[Mapping] = None):
         super().__init__(init_cfg)
         self.plan = SparsityPlan()
+        self.strides: tuple[tuple[int, int], ...] = ()
         self._looked_at: set[bool] = set()  # modes in which it has looked for what to warn of
         self._noted: list[str] = []
+        self._padded = False
 
     @staticmethod
     def _resolve_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
@@ -105,6 +109,24 @@ class Backbone(BaseModule):
         self.plan.mixing = check_choice('mixing', value, MIXINGS)
 
     # ------------------------------------------------------------------ input
+    def _look_at(self, images: Tensor) -> Batch:
+        """What the plan needs to know of (B, C, H, W) images."""
+        # Noted before the stages: the first run of a reentrant checkpoint has no gradients and must
+        # decide as the second, which has; its images have.
+        learns = torch.is_grad_enabled() or images.requires_grad
+        if not self.plan.gates or self.selection.count_padding:
+            return Batch(learns=learns)
+        contents = find_content(images, self.strides)
+        if contents is not None and not self._padded:
+            self._padded = True
+            print_log(
+                f'{type(self).__name__}: images of other sizes in a batch are treated as alone, '
+                'without the rows and columns of zeros that pad them; '
+                "selection=dict(type='topk', count_padding=True) counts these",
+                'current',
+            )
+        return Batch(contents, learns)
+
     @property
     def min_side(self) -> int:
         """Least side of an image in pixels, by the family's card."""

@@ -76,6 +76,7 @@ class DynamicConvNeXt(Backbone):
         num_stages = len(self.depths)
         self.in_channels = in_channels
         self.stem_patch_size = stem_patch_size
+        self.strides = tuple((stem_patch_size * 2**i,) * 2 for i in range(num_stages))
         self.out_indices = self._resolve_out_indices(out_indices, num_stages)
         self.gap_before_final_norm = gap_before_final_norm
         if not isinstance(frozen_stages, int) or not 0 <= frozen_stages <= num_stages:
@@ -140,7 +141,7 @@ class DynamicConvNeXt(Backbone):
             (B, C_i) with ``gap_before_final_norm``.
         """
         self._check_input(x, self.in_channels)
-        content = self.plan.find_content(x)
+        batch = self._look_at(x)
         x = x.contiguous(memory_format=torch.channels_last)
         outs = []
         for i, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages)):
@@ -148,13 +149,16 @@ class DynamicConvNeXt(Backbone):
             B, C, H, W = x.shape
             # Free for a channels-last map; a copy where the convolution chose another layout.
             tokens = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
-            schedule = self.plan.schedule(i, self.token_predictors, content)
+            schedule = self.plan.schedule(i, self.token_predictors, batch)
             tokens = run_blocks(stage, TokenStream(tokens, (H, W)), schedule).tokens
             x = tokens.view(B, H, W, C).permute(0, 3, 1, 2)
             if i in self.out_indices:
                 # The norm averages, so that whoever listens to it finds the map either way.
-                out = getattr(self, f'norm{i}')(x, self.gap_before_final_norm)
-                outs.append(out.flatten(1) if self.gap_before_final_norm else out.contiguous())
+                if self.gap_before_final_norm:
+                    out = getattr(self, f'norm{i}')(batch.scale(x, i), True).flatten(1)
+                else:
+                    out = batch.clear(getattr(self, f'norm{i}')(x), i).contiguous()
+                outs.append(out)
         return tuple(outs)
 
     # ------------------------------------------------------------------ training

@@ -193,6 +193,7 @@ class SwinBackbone(Backbone):
         inner_norm = norm_cfg if self.mmdet_style else dict(type='LN')
         inner_drop = drop_rate if self.mmdet_style else 0.0
         strides = self._resolve_strides(strides, patch_size)
+        self.strides = _total_strides(strides)
 
         self.patch_embed = make_stem(
             **{
@@ -352,7 +353,7 @@ class SwinBackbone(Backbone):
             For each output stage a contiguous (B, C_i, H_i, W_i) map, H_i = ceil(H / 4 / 2**i).
         """
         self._check_input(x, self.in_channels)
-        content = self.plan.find_content(x)
+        batch = self._look_at(x)
         x, hw = self.patch_embed(x)
         if self.use_abs_pos_embed:
             x = x + self._position_embedding(hw)
@@ -361,12 +362,14 @@ class SwinBackbone(Backbone):
         for i, stage in enumerate(self.stages):
             if self.MERGES_FIRST:
                 x, hw = stage.merge(x, hw)
-            x = stage(x, hw, self.plan.schedule(i, self.token_predictors, content))
+            x = stage(x, hw, self.plan.schedule(i, self.token_predictors, batch))
             if self.out_after_downsample:
                 x, hw = stage.merge(x, hw)
             if i in self.out_indices:
                 out = getattr(self, f'norm{i}')(x)
-                outs.append(out.transpose(1, 2).reshape(x.shape[0], -1, *hw).contiguous())
+                out = out.transpose(1, 2).reshape(x.shape[0], -1, *hw).contiguous()
+                last = len(self.stages) - 1
+                outs.append(batch.clear(out, min(i + self.out_after_downsample, last)))
             if not (self.out_after_downsample or self.MERGES_FIRST):
                 x, hw = stage.merge(x, hw)
         return tuple(outs)
@@ -437,6 +440,16 @@ class SwinBackbone(Backbone):
         if self.MERGES_FIRST:
             return sum(self.depths[:stage]) + 1, num_layers
         return sum(self.depths[: stage + 1]), num_layers
+
+
+def _total_strides(strides: Sequence) -> tuple[tuple[int, int], ...]:
+    """Pixels to a position in each stage, of strides of which None means 2."""
+    totals, total = [], (1, 1)
+    for stride in strides:
+        steps = stride if isinstance(stride, (list, tuple)) else (stride or 2,) * 2
+        total = (total[0] * steps[0], total[1] * steps[1])
+        totals.append(total)
+    return tuple(totals)
 
 
 def per_stage(

@@ -171,7 +171,7 @@ class ShiftWindowAttention(BaseModule):
         if content is not None:
             tokens, sizes = content.clear(tokens), content.sizes
         if shift:
-            mask = cyclic_shift_mask(hw, self.window_size, shift, tokens.device, sizes)
+            mask = cyclic_shift_mask(hw, self.window_size, shift, tokens.device, sizes=sizes)
         windows = partition_windows(tokens.view(B, *hw, C), self.window_size, shift)
         x = reverse_windows(self.w_msa(windows, mask), self.window_size, shift, hw)
         return x.reshape(B, N, C)

@@ -1,11 +1,12 @@
 """Which part of a batch's images is no padding."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..compat import is_capturing, is_tracing
+from ..compat import has_values
 
 # Pixels: detectors pad a single image to a multiple of this, which is what it keeps in a batch.
 UNIT = 32
@@ -50,20 +51,25 @@ class Content(NamedTuple):
 
 
 class ImageContent(NamedTuple):
-    """The part of each image of a batch that is no padding.
+    """The part of each image of a batch that is no padding, as a stage sees it.
 
     Attributes:
         sizes: Height and width of each image in pixels, multiples of 32 or those of the batch.
         padded: Height and width of the batch.
+        stride: Rows and columns of pixels to a position.
     """
 
     sizes: tuple[tuple[int, int], ...]
     padded: tuple[int, int]
+    stride: tuple[int, int]
 
     def on(self, hw: tuple[int, int], device: torch.device) -> Content:
         """The content on a map of size (H, W)."""
         sizes = tuple(
-            tuple(max(1, round(a * b / c)) for a, b, c in zip(size, hw, self.padded))
+            tuple(
+                side if length == whole else min(side, -(-length // step))
+                for length, whole, step, side in zip(size, self.padded, self.stride, hw)
+            )
             for size in self.sizes
         )
         rows, cols = torch.tensor(sizes, device=device).unsqueeze(-1).unbind(1)
@@ -74,33 +80,36 @@ class ImageContent(NamedTuple):
         return Content(sizes, mask.flatten(1))
 
 
-def find_content(images: Tensor) -> ImageContent | None:
+def find_content(
+    images: Tensor, strides: Sequence[tuple[int, int]]
+) -> tuple[ImageContent, ...] | None:
     """Finds the padding right of and below the images of a batch: rows and columns of zeros.
 
     Zero is what the data preprocessors of OpenMMLab pad normalised images with. Padding of another
     value counts as image, as does an image that is zero throughout, and what a single image is
-    padded with to a multiple of 32. This waits for values on the device: once for images without
-    padding, else twice.
+    padded with to a multiple of 32. An image that is alone has no padding. A side that no image of
+    the batch fills is that of all. This waits for values on the device, once for images without
+    padding.
 
     Args:
         images: (B, C, H, W).
+        strides: Rows and columns of pixels to a position, of each stage.
 
     Returns:
-        None for no padding, and where no values are known: on the meta device, while operators are
-        compiled, traced or captured.
+        The content as each stage sees it. None for no padding, and where values cannot be looked
+        at: on the meta device, while operators are compiled, traced or captured.
     """
-    if is_tracing() or images.is_meta or is_capturing():
+    if not has_values(images) or images.shape[0] == 1:
         return None
     H, W = images.shape[2:]
     ends = (images[..., _last_unit(H) :, :], images[..., _last_unit(W) :])
     if all(torch.stack([(end != 0).flatten(1).any(1) for end in ends]).flatten().tolist()):
         return None
     shown = (images != 0).any(1)
-    sizes = tuple(
-        (min(H, _whole_units(height)) or H, min(W, _whole_units(width)) or W)
-        for height, width in zip(_lengths(shown.any(2)), _lengths(shown.any(1)))
-    )
-    return None if all(size == (H, W) for size in sizes) else ImageContent(sizes, (H, W))
+    sizes = tuple(zip(_extents(shown.any(2)), _extents(shown.any(1))))
+    if all(size == (H, W) for size in sizes):
+        return None
+    return tuple(ImageContent(sizes, (H, W), tuple(stride)) for stride in strides)
 
 
 def _whole_units(length: int) -> int:
@@ -112,6 +121,18 @@ def _last_unit(length: int) -> int:
     return _whole_units(length) - UNIT
 
 
-def _lengths(shown: Tensor) -> list[int]:
-    """(B, L) bool -> number of entries up to the last True of each image."""
-    return (shown * torch.arange(1, shown.shape[1] + 1, device=shown.device)).amax(1).tolist()
+def _extents(shown: Tensor) -> list[int]:
+    """Where the images end along one side, in whole units.
+
+    Args:
+        shown: (B, L) bool, False in rows or columns of zeros.
+
+    Returns:
+        L for images without an end, and for all where none of them fills the side: batches are no
+        larger than their largest image, and what they are padded to beyond it they are alone, too.
+    """
+    whole = shown.shape[1]
+    ends = (shown * torch.arange(1, whole + 1, device=shown.device)).amax(1).tolist()
+    ends = [min(whole, _whole_units(end)) or whole for end in ends]
+    filled = any(end == whole and row for end, row in zip(ends, shown.any(1).tolist()))
+    return ends if filled else [whole] * len(ends)

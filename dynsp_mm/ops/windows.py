@@ -60,7 +60,7 @@ def reverse_windows(windows: Tensor, window: int, shift: int, hw: tuple[int, int
     return x[:, :H, :W]
 
 
-@cached_by_shape(8)
+@cached_by_shape(8, varied='sizes')
 def cyclic_shift_mask(
     hw: tuple[int, int], window: int, shift: int, device: torch.device, sizes: Sizes = None
 ) -> Tensor:
@@ -132,7 +132,7 @@ class WindowPlan(NamedTuple):
     mask: Tensor
 
 
-@cached_by_shape(16)
+@cached_by_shape(16, varied='sizes', latest=2)
 def plan_windows(
     batch: int,
     hw: tuple[int, int],

@@ -14,7 +14,7 @@ import torch.nn as nn
 from mmcv.cnn import Linear as MMCVLinear
 from torch import Tensor
 
-from ..compat import is_autocast_on, is_compiling
+from ..compat import is_autocast_on, is_compiling, is_faking
 from ..ops import Backend
 
 # Packages whose modules the forms know.
@@ -39,7 +39,8 @@ def unprepared() -> Iterator[None]:
 class _Source(NamedTuple):
     """A tensor or module that a prepared form was made of, and where its module keeps it."""
 
-    holder: dict[str, Tensor | nn.Module | None]
+    module: nn.Module
+    holder: str
     name: str
     value: Tensor | nn.Module
     state: tuple | None
@@ -48,17 +49,18 @@ class _Source(NamedTuple):
     def all_of(cls, module: nn.Module) -> tuple['_Source', ...]:
         """The modules inside a module, and their parameters and buffers."""
         return tuple(
-            cls(holder, name, value, _state(value))
+            cls(inner, holder, name, value, _state(value))
             for inner in module.modules()
-            for holder in (inner._parameters, inner._buffers, inner._modules)
-            for name, value in holder.items()
+            for holder in ('_parameters', '_buffers', '_modules')
+            for name, value in vars(inner)[holder].items()
             if value is not None
         )
 
     @property
     def unchanged(self) -> bool:
         """Whether it is still the same, and nothing was written to it."""
-        return self.holder.get(self.name) is self.value and _state(self.value) == self.state
+        held = vars(self.module)[self.holder].get(self.name)
+        return held is self.value and _state(self.value) == self.state
 
 
 def refuse(*_: Any) -> None:
@@ -154,6 +156,7 @@ class Preparable(nn.Module):
             return None
         if (
             is_compiling()  # first: compilers know no context variables
+            or is_faking()
             or _only_modules.get()
             or torch.is_grad_enabled()
             or is_autocast_on(form.device)

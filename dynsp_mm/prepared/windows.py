@@ -55,7 +55,7 @@ class PreparedWindowAttention(NamedTuple):
                 all of them.
         """
         with named_range(WINDOWS):
-            plan = plan_windows(batch, tuple(hw), self.window, shift, tokens.device, sizes)
+            plan = plan_windows(batch, tuple(hw), self.window, shift, tokens.device, sizes=sizes)
             self._add_(tokens, plan)
 
     def _add_(self, tokens: Tensor, plan: WindowPlan) -> None:

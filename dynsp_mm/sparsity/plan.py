@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError, check_choice
 from ..layers import Block
-from ..ops import ImageContent, Selection, find_content
+from ..ops import ImageContent, Selection
 from .predictors import TokenPredictor
 from .runner import DENSE_SCHEDULE, Schedule, Site
 from .units import Unit, find_unit
@@ -24,6 +24,36 @@ RATIO_RULES = {
 }
 TOPK = Selection()
 KeepRatios = None | float | Sequence[float] | Sequence[Sequence[float]]
+
+
+class Batch(NamedTuple):
+    """What is known of the images of a forward before it begins.
+
+    Attributes:
+        contents: What of them is no padding, as each stage sees it; None for all.
+        learns: Whether predictors that are trained learn from them.
+    """
+
+    contents: tuple[ImageContent, ...] | None = None
+    learns: bool = True
+
+    def clear(self, x: Tensor, stage: int) -> Tensor:
+        """A (B, C, H, W) map of a stage with zeros where padding is."""
+        if self.contents is None:
+            return x
+        content = self.contents[stage].on(tuple(x.shape[2:]), x.device)
+        return x.masked_fill(~content.mask.view(len(x), 1, *x.shape[2:]), 0)
+
+    def scale(self, x: Tensor, stage: int) -> Tensor:
+        """A cleared (B, C, H, W) map, scaled so that its mean is that of the content."""
+        if self.contents is None:
+            return x
+        H, W = x.shape[2:]
+        counts = self.contents[stage].on((H, W), x.device).counts
+        return x * (H * W / torch.tensor(counts, device=x.device)).view(-1, 1, 1, 1).to(x.dtype)
+
+
+UNKNOWN = Batch()
 
 
 class Gate(NamedTuple):
@@ -211,32 +241,23 @@ class SparsityPlan:
         """Those of the predictors that stand in a stage."""
         return [p for gate, p in zip(self.gates, predictors) if gate.stage == stage]
 
-    def find_content(self, images: Tensor) -> ImageContent | None:
-        """What of (B, C, H, W) images is no padding; None for all of it, or if that is the same."""
-        if len(self.gates) == 0 or self.selection.count_padding:
-            return None
-        return find_content(images)
-
-    def schedule(
-        self, stage: int, predictors: nn.ModuleList, content: ImageContent | None = None
-    ) -> Schedule:
+    def schedule(self, stage: int, predictors: nn.ModuleList, batch: Batch = UNKNOWN) -> Schedule:
         """What the runner needs to know of a stage.
 
         Args:
             stage: Index of the stage.
             predictors: Those of all stages.
-            content: What of the images is no padding; None for all of it.
+            batch: What is known of the images.
         """
         sites = {
             gate.block: Site(predictor, gate.ratio, gate.unit)
             for gate, predictor in zip(self.gates, predictors)
             if gate.stage == stage
         }
+        content = None if batch.contents is None else batch.contents[stage]
         if not sites and content is None:
             return DENSE_SCHEDULE
-        # Noted outside the stage: where that is checkpointed as mmengine does it, its first run has
-        # no gradients, and must decide as the second, which has.
-        return Schedule(sites, self.selection, self.mixing, content, torch.is_grad_enabled())
+        return Schedule(sites, self.selection, self.mixing, content, batch.learns)
 
 
 # The names of the arguments above, for those who hand them on.

@@ -100,7 +100,10 @@ def run_blocks(
         stream = block(given, unit, decision)
         made = given.owned or stream.tokens is not given.tokens  # a unit may hand its input on
         stream = stream._replace(owned=known and made)
-    return stream._replace(tokens=stream.merged(decision), fast=None)
+    tokens = stream.merged(decision)
+    if stream.content is not None:  # what comes after may look across the border
+        tokens = stream.content.clear(tokens)
+    return stream._replace(tokens=tokens, fast=None)
 
 
 def _is_seen(predictor: nn.Module) -> bool:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from golden import relative_error
 from mmengine.registry import MODELS
+from torch.utils.checkpoint import checkpoint
 
 from dynsp_mm import families
 from dynsp_mm.recording import record_decisions
@@ -78,7 +79,7 @@ def test_published_counting():
         positions = decision.hw[0] * decision.hw[1]
         assert decision.keep.flatten(1).sum(1).tolist() == [int(positions * decision.target)] * 3
     dense = build(config, keep_ratios=None)
-    assert dense.plan.find_content(batch()) is None
+    assert dense._look_at(batch()).contents is None
 
 
 @pytest.mark.parametrize('mixing', ['merged', 'two_stream'])
@@ -107,3 +108,47 @@ def test_training_budget_is_of_the_content(config, mixing):
     (loss + sum(out.square().mean() for out in outs)).backward()
     for parameter in model.token_predictors.parameters():
         assert torch.isfinite(parameter.grad).all()
+
+
+@pytest.mark.parametrize('config', SPARSE)
+def test_outputs_are_zero_where_padding_is(config):
+    """And the same prepared, also where the sides of the batch are no multiples of 32."""
+    model = build(config)
+    images = torch.zeros(2, 3, 95, 161)
+    images[0, :, :64, :96] = torch.randn(3, 64, 96)
+    images[1] = torch.randn(3, 95, 161)
+    with torch.no_grad():
+        alone, maps = model(images[:1, :, :64, :96]), model(images)
+        prepared = model.prepare_for_inference('eager')(images)
+    for one, both, fast in zip(alone, maps, prepared):
+        rows, cols = one.shape[2:]
+        assert relative_error(both[:1, :, :rows, :cols], one) < 1e-5
+        assert not both[0, :, rows:].any() and not both[0, :, :, cols:].any()
+        assert relative_error(fast, both) < 1e-5
+
+
+def test_pooled_maps_are_means_of_the_content():
+    config = dict(families.get('dynamic_convnext').samples[0], type='DynamicConvNeXt')
+    model = build(config, gap_before_final_norm=True)
+    with torch.no_grad():
+        alone, together = model(IMAGE), model(batch())
+        prepared = model.prepare_for_inference('eager')(batch())
+    for one, all_, fast in zip(alone, together, prepared):
+        assert relative_error(all_[:1], one) < 1e-5 and relative_error(fast, all_) < 1e-5
+
+
+def test_reentrant_checkpoints_decide_alike_in_both_runs():
+    """The first has no gradients; its images have."""
+    config = dict(families.get('dynamic_swin').samples[0], type='DynamicSwin')
+    model, image = build(config).train(), batch().requires_grad_()
+    losses = []
+    for wrapped in (False, True):
+        torch.manual_seed(1)
+        outs = checkpoint(model, image, use_reentrant=True) if wrapped else model(image)
+        loss = sum(out.square().mean() for out in outs)
+        model.zero_grad()
+        loss.backward()
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        losses.append((loss.item(), torch.cat(grads)))
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6)
+    torch.testing.assert_close(losses[0][1], losses[1][1])
