@@ -17,6 +17,7 @@ from .sources import known_programs
 # Entry of a state dict's metadata, which torch hands on when it loads: nothing is left to repair.
 FITTED = 'dynsp_mm_fitted'
 RGB = 3  # channels of the images that published networks take
+TABLE = 'relative_position_bias_table'
 
 
 class Repairs(NamedTuple):
@@ -28,23 +29,37 @@ class Repairs(NamedTuple):
         summed: Stem, of which the kernels for red, green and blue were summed for grey images.
         new: Stem for images of another number of channels, which was taken out and starts new ->
             the number in the file and in the model.
+        fitting: Names of tables of relative positions that were not interpolated.
     """
 
     split: dict[str, list[str]]
     resized: list[str]
     summed: list[str]
     new: dict[str, tuple[int, int]]
+    fitting: list[str]
 
     def notes(self) -> list[str]:
-        """A sentence for each stem that is not what the file holds."""
-        return [
-            f'{name} is new and not trained: it is for images of {theirs} channels in the file and '
-            f'of in_channels={ours} here'
-            for name, (theirs, ours) in self.new.items()
-        ] + [
-            f'{name} is the sum of the kernels for red, green and blue, for in_channels=1'
-            for name in self.summed
+        """A sentence for each stem that is not what the file holds, and on windows of stages."""
+        tables = [name for name in self.resized if name.endswith(TABLE)]
+        windows = [
+            f'{first} is of windows of another size and was interpolated, as {len(tables)} '
+            f'tables were and {len(self.fitting)} were not: windows of the network in the file '
+            'differ between stages; set window_size for each stage'
+            for first in tables[:1]
+            if self.fitting
         ]
+        return (
+            windows
+            + [
+                f'{name} is new and not trained: it is for images of {theirs} channels in the file and '
+                f'of in_channels={ours} here'
+                for name, (theirs, ours) in self.new.items()
+            ]
+            + [
+                f'{name} is the sum of the kernels for red, green and blue, for in_channels=1'
+                for name in self.summed
+            ]
+        )
 
 
 def adapt_state_dict(state_dict: dict[str, Tensor], prefix: str, model: nn.Module) -> Repairs:
@@ -63,7 +78,7 @@ def adapt_state_dict(state_dict: dict[str, Tensor], prefix: str, model: nn.Modul
         prefix: Where the model's names begin, such as ``'backbone.'``.
         model: The backbone that will load them.
     """
-    repairs = Repairs({}, [], [], {})
+    repairs = Repairs({}, [], [], {}, [])
     if FITTED in getattr(state_dict, '_metadata', {}).get('', {}):
         return repairs
     own = model.state_dict()
@@ -89,6 +104,8 @@ def adapt_state_dict(state_dict: dict[str, Tensor], prefix: str, model: nn.Modul
                 continue
         value, shape = state_dict[prefix + name], own[name].shape
         if value.shape == shape:
+            if name.endswith(TABLE):
+                repairs.fitting.append(name)
             continue
         if name == card.names.image_weight and _same_but_channels(value.shape, shape):
             if (value.shape[1], shape[1]) == (RGB, 1):

@@ -131,8 +131,9 @@ def test_pooled_maps_are_means_of_the_content():
     config = dict(families.get('dynamic_convnext').samples[0], type='DynamicConvNeXt')
     model = build(config, gap_before_final_norm=True)
     with torch.no_grad():
-        alone, together = model(IMAGE), model(batch())
-        prepared = model.prepare_for_inference('eager')(batch())
+        images = batch()
+        alone, together = model(IMAGE), model(images)
+        prepared = model.prepare_for_inference('eager')(images)
     for one, all_, fast in zip(alone, together, prepared):
         assert relative_error(all_[:1], one) < 1e-5 and relative_error(fast, all_) < 1e-5
 

@@ -95,3 +95,12 @@ def test_semantic_token2_of_another_size():
     token = source.stages[2].semantic_token2.view(1, 6, 6, 64).permute(0, 3, 1, 2)
     expected = F.interpolate(token, (12, 12), mode='bicubic').flatten(2).transpose(1, 2)
     torch.testing.assert_close(fit.state_dict['stages.2.semantic_token2'], expected)
+
+
+def test_windows_that_differ_between_stages_are_named():
+    """Tables of all blocks are of another size for another window; of some for another network."""
+    model = DynamicSwin(arch=dict(STVIT), window_size=7, keep_ratios=None)
+    for sizes, count in (((12, 12, 12, 12), 0), ((7, 7, 14, 7), 1)):
+        other = DynamicSwin(arch=dict(STVIT), window_size=sizes, keep_ratios=None)
+        notes = fit_state_dict(other.state_dict(), model).repairs.notes()
+        assert len(notes) == count and all('window_size' in note for note in notes)
