@@ -2,17 +2,22 @@
 
 import copy
 import inspect
+import logging
 import os
 import os.path as osp
 import re
 from contextlib import suppress
 from pickle import UnpicklingError
 
+from mmengine._strategy import SingleDeviceStrategy
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import HOOKS, MODELS, STRATEGIES, DefaultScope
 from mmengine.runner import FlexibleRunner, Runner
 
 from ..checkpoints import load_from_anywhere, load_whole
+from ..configuration.types import find_type, is_type, type_name
 from ..errors import UserError
 from ..training.new_parameters import is_new
 from .runs import count_new, find_runner_class, quiet
@@ -43,19 +48,26 @@ def check_folder(cfg):
     if not replaced:
         return
     _check_given(cfg, replaced, resumed)
-    latest = _read_pointer(cfg.work_dir)
-    if not latest or not osp.isfile(latest):
-        latest = max(replaced, key=osp.getmtime)
-    if resumed is None or _identity(resumed) != _identity(latest):
-        _check_left(latest, replaced, model or _build_model(cfg))
+    _check_left(cfg, replaced, resumed, model)
 
 
 # ---------------------------------------------------------------------- resuming
 def _find_resumed(cfg):
     """The checkpoint from which mmengine would resume, or None."""
     resume = cfg.get('resume')
-    if not resume or isinstance(resume, str):
-        return resume or None
+    if not resume:
+        return None
+    if isinstance(resume, str):
+        runner = find_runner_class(cfg)
+        if inspect.isclass(runner) and issubclass(runner, FlexibleRunner):
+            return resume
+        if osp.exists(resume):  # to mmengine's other runner, any value is a plain yes
+            print_log(
+                f'resume={resume!r}: this runner goes on from load_from, else from the latest '
+                'checkpoint of its folder, and not from that file; --resume FILE names one',
+                'current',
+                logging.WARNING,
+            )
     if cfg.get('load_from'):
         return cfg.load_from
     latest = _read_pointer(cfg.work_dir)
@@ -120,12 +132,9 @@ def _check_resumed(cfg, path, model):
 
 def _other_state(cfg, model, checkpoint):
     """What in a checkpoint is not as training this model leaves it, or None."""
-    own = model.state_dict()
-    try:
-        # Hooks of a model may keep entries out of its state dict.
-        load_whole(model, _without_wrapper(checkpoint['state_dict']), lambda key: key not in own)
-    except UserError as error:
-        return str(error)
+    problem = _other_weights(model, _without_wrapper(checkpoint['state_dict']))
+    if problem:
+        return problem
     if 'optimizer' not in checkpoint or not _has_plain_optimizer(cfg):
         return None
     try:
@@ -156,8 +165,10 @@ def _has_plain_optimizer(cfg):
     if not inspect.isclass(runner):
         return False
     if issubclass(runner, FlexibleRunner):
-        kind = (cfg.get('strategy') or {}).get('type')
-        return kind in (None, 'SingleDeviceStrategy', 'DDPStrategy')
+        strategy = cfg.get('strategy')
+        kind = find_type(strategy or SingleDeviceStrategy, STRATEGIES, cfg.get('default_scope'))
+        steps = ('build_optim_wrapper', 'optim_state_dict', 'load_optim_state_dict', 'resume')
+        return all(getattr(kind, s, None) is getattr(SingleDeviceStrategy, s) for s in steps)
     return getattr(runner, 'build_optim_wrapper', None) is Runner.build_optim_wrapper
 
 
@@ -197,15 +208,31 @@ def _find_replaced(cfg, start, ever=False):
 
 
 def _checkpoint_hooks(cfg):
-    """Configs of the hooks that save checkpoints."""
-    default = (cfg.get('default_hooks') or {}).get('checkpoint', dict(interval=1))
-    for hook in [default, *(cfg.get('custom_hooks') or [])]:
-        if not isinstance(hook, dict):  # taken out, or built already
-            continue
-        kind = hook.get('type', '')
-        name = kind if isinstance(kind, str) else kind.__name__
-        if hook is default or name.endswith('CheckpointHook'):
-            yield hook
+    """Settings of the hooks that save checkpoints, by the names of mmengine's arguments."""
+    named = {
+        'checkpoint': dict(type='CheckpointHook', interval=1),
+        **(cfg.get('default_hooks') or {}),
+    }
+    for hook in [*named.values(), *(cfg.get('custom_hooks') or [])]:
+        if isinstance(hook, CheckpointHook):
+            yield vars(hook)
+        elif isinstance(hook, dict) and (hook is named['checkpoint'] or _saves(cfg, hook)):
+            yield _settings(cfg, hook)
+
+
+def _saves(cfg, hook):
+    """Whether the config of a hook is of one that saves checkpoints, as its class or name says."""
+    return type_name(hook).endswith('CheckpointHook') or is_type(
+        hook, ['CheckpointHook'], HOOKS, cfg.get('default_scope')
+    )
+
+
+def _settings(cfg, hook):
+    """The settings of a hook as it is built, for a class of a user may have other defaults."""
+    built = None
+    with suppress(Exception), quiet(), DefaultScope.overwrite_default_scope(cfg.default_scope):
+        built = HOOKS.build({k: copy.deepcopy(v) for k, v in hook.items() if k != 'priority'})
+    return {**hook, **(vars(built) if built is not None else {})}
 
 
 def _folder(cfg, hook):
@@ -223,7 +250,8 @@ def _is_saved(cfg, hook, step, best):
     last = (cfg.get('train_cfg') or {}).get(unit)
     if last is not None and step > last:
         return False
-    if best or hook.get('save_best') or (step == last and hook.get('save_last', True)):
+    # A run of epochs may end at any iteration.
+    if best or hook.get('save_best') or (last in (None, step) and hook.get('save_last', True)):
         return True
     interval, begin = hook.get('interval', -1), hook.get('save_begin', 0)
     return interval > 0 and step > begin and (step - begin) % interval == 0
@@ -264,19 +292,37 @@ def _identity(path):
     return None
 
 
-def _check_left(latest, replaced, model):
-    """Check that the latest checkpoint of a folder is of this model, if others are replaced."""
+def _check_left(cfg, replaced, resumed, model):
+    """Check that a run replaces no checkpoint that a run of another model left in its folder.
+
+    The latest of the folder tells, and the oldest and the newest of those that would be replaced:
+    several runs may have left some.
+    """
+    by_age = sorted(filter(osp.isfile, replaced), key=osp.getmtime)
+    latest = _read_pointer(cfg.work_dir)
+    paths = [latest] if latest and osp.isfile(latest) else []
+    known = {None if resumed is None else _identity(resumed)}
+    for path in [*paths, *by_age[-1:], *by_age[:1]]:
+        if _identity(path) in known:
+            continue
+        known.add(_identity(path))
+        model = model or _build_model(cfg)
+        problem = model is not None and _find_other(model, path)
+        if problem:
+            more = f' to {osp.basename(replaced[-1])}' if replaced[1:] else ''
+            raise UserError(
+                f'{path} is of another model than this run trains ({problem}), and this run would '
+                f'replace {replaced[0]}{more}; {ELSEWHERE}'
+            )
+
+
+def _find_other(model, path):
+    """Why a checkpoint is of another model, or None."""
     try:
-        state_dict = load_from_anywhere(latest)['state_dict']
+        state_dict = load_from_anywhere(path)['state_dict']
     except UserError:  # nobody can say what it is
-        return
-    problem = model is not None and _other_model(model, state_dict)
-    if problem:
-        more = f' to {osp.basename(replaced[-1])}' if replaced[1:] else ''
-        raise UserError(
-            f'{latest} is of another model than this run trains ({problem}), and this run would '
-            f'replace {replaced[0]}{more}; {ELSEWHERE}'
-        )
+        return None
+    return _other_model(model, state_dict) or _other_parts(model, state_dict)
 
 
 # ---------------------------------------------------------------------- comparing
@@ -298,6 +344,43 @@ def _other_model(model, state_dict):
     except UserError as error:
         return str(error)
     return None
+
+
+def _other_parts(model, state_dict):
+    """Why a state dict is of a model with other heads or parts, or None.
+
+    Auxiliary heads and what losses learn do not count: they only train.
+    """
+    state_dict = {k: v for k, v in _without_wrapper(state_dict).items() if not _only_trains(k)}
+    problem = _other_weights(model, state_dict, _only_trains)
+    if problem:
+        return problem
+    own = model.state_dict()
+    parts = {name for name, _ in model.named_modules()}
+    # A module may make a tensor of its own when it first runs, but no module.
+    others = [k for k in state_dict if k not in own and k.rpartition('.')[0] not in parts]
+    if others:
+        return (
+            f'{len(others)} of its tensors have no place in this {type(model).__name__}, such as '
+            f'{others[0]}'
+        )
+    return None
+
+
+def _other_weights(model, state_dict, optional=lambda key: False):
+    """Which parameters of a model a state dict does not have as they are, or None."""
+    own = model.state_dict()
+    try:
+        with quiet():
+            # Hooks of a model may keep entries out of its state dict.
+            load_whole(model, state_dict, lambda key: key not in own or optional(key))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _only_trains(key):
+    return any(part.startswith('aux') or 'loss' in part for part in key.split('.'))
 
 
 def _predictors(state_dict):

@@ -348,13 +348,18 @@ def set_work_dir(cfg, work_dir=None, sparse=None):
             ratios = ratios if isinstance(ratios, tuple) else (ratios,)
             name = '_'.join([name, 'sparse', *map(str, ratios)])
         cfg.work_dir = osp.join('work_dirs', name)
-        if sparse is not None and int(os.environ.get('LOCAL_RANK', 0)) == 0:
+        if sparse is not None and _is_first_process():
             print_log(
-                f'--sparse {sparse}: the folder of this run is {cfg.work_dir}, apart from that of '
-                'the config as it is; --work-dir DIR names another',
+                f'--sparse writes to {cfg.work_dir}; --work-dir DIR names another',
                 'current',
                 logging.WARNING,
             )
+
+
+def _is_first_process():
+    """Whether no other process of a run comes before this one, as its launcher says."""
+    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'LOCAL_RANK')
+    return int(next((os.environ[name] for name in ranks if name in os.environ), 0)) == 0
 
 
 def set_launcher(cfg, launcher, local_rank=0):

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from in_memory import SCOPE, fails, make
-from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine._strategy import DDPStrategy
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel, ExponentialMovingAverage
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import FlexibleRunner
 
 from dynsp_mm.backbones import DynamicConvNeXt
 from dynsp_mm.tooling.folder import check_folder
@@ -16,21 +20,31 @@ ELSEWHERE = 'give this run a folder of its own: --work-dir DIR'
 
 
 class FolderTestNet(BaseModel):
-    """A backbone and a layer."""
+    """A backbone and a layer, with what some models have beside."""
 
-    def __init__(self, keep_ratios=None, classes=2, **kwargs):
+    def __init__(self, keep_ratios=None, classes=2, more=(), **kwargs):
         super().__init__()
         arch = dict(depths=[1, 1, 4, 1], channels=[8, 8, 16, 16])
         self.backbone = DynamicConvNeXt(arch, keep_ratios=keep_ratios, **kwargs)
         self.head = torch.nn.Linear(16, classes)
+        for name in more:
+            self.add_module(name, torch.nn.Linear(2, 2))
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         return self.head(self.backbone(inputs)[-1].mean((2, 3)))
 
 
+class OftenSaved(CheckpointHook):
+    """A user's hook with other defaults."""
+
+    def __init__(self, interval=1, **kwargs):
+        super().__init__(interval, **kwargs)
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch, tmp_path):
     monkeypatch.setitem(MODELS.module_dict, 'FolderTestNet', FolderTestNet)
+    monkeypatch.setitem(HOOKS.module_dict, 'OftenSaved', OftenSaved)
     monkeypatch.chdir(tmp_path)
 
 
@@ -47,9 +61,9 @@ def config(keep_ratios=None, optimizer='AdamW', model=None, **entries):
     )
 
 
-def save(path='runs/net/epoch_1.pth', keep_ratios=None, state=True, latest=True):
+def save(path='runs/net/epoch_1.pth', keep_ratios=None, state=True, latest=True, **kwargs):
     """A checkpoint as a training of a model leaves it, the latest of its folder."""
-    model = FolderTestNet(keep_ratios)
+    model = FolderTestNet(keep_ratios, **kwargs)
     optimizer = torch.optim.AdamW(model.parameters())
     checkpoint = dict(state_dict=model.state_dict())
     if state:
@@ -150,6 +164,41 @@ def test_hooks_of_users_save_checkpoints_too():
     assert 'iter_2.pth' in fails(check_folder, config(load_from=given, custom_hooks=[hook]))
 
 
+@pytest.mark.parametrize(
+    'hooks',
+    [
+        dict(default_hooks=dict(checkpoint=None, often=dict(type='CheckpointHook', interval=1))),
+        dict(default_hooks=dict(checkpoint=None, often=dict(type=CheckpointHook, interval=1))),
+        dict(default_hooks=dict(checkpoint=None, often=dict(type='mmengine.OftenSaved'))),
+        dict(default_hooks=dict(checkpoint=dict(type=OftenSaved))),
+        dict(
+            default_hooks=dict(checkpoint=None),
+            custom_hooks=[dict(type='mmengine.hooks.CheckpointHook', interval=1)],
+        ),
+        dict(
+            default_hooks=dict(checkpoint=None),
+            custom_hooks=[dict(type=OftenSaved, priority='LOW')],
+        ),
+        dict(default_hooks=dict(checkpoint=None), custom_hooks=[OftenSaved()]),
+    ],
+)
+def test_hooks_that_save_under_any_key_and_of_any_class(hooks):
+    """With the defaults of their own classes."""
+    given = save(latest=False)
+    assert 'epoch_1.pth that it would replace' in fails(
+        check_folder, config(load_from=given, **hooks)
+    )
+
+
+def test_any_iteration_may_be_the_last_of_some_epochs():
+    given = save('runs/net/iter_7.pth', latest=False)
+    hook = dict(type='CheckpointHook', by_epoch=False, interval=100)
+    cfg = config(load_from=given, default_hooks=dict(checkpoint=hook))
+    assert 'iter_7.pth that it would replace' in fails(check_folder, cfg)
+    hook['save_last'] = False
+    check_folder(config(load_from=given, default_hooks=dict(checkpoint=hook)))
+
+
 # replacing what others left
 
 
@@ -162,12 +211,26 @@ def test_what_a_run_of_another_model_left_is_not_replaced(left, right):
     assert 'replace runs/net/epoch_1.pth; ' + ELSEWHERE in text
 
 
-def test_without_the_name_of_the_latest_it_is_the_newest():
-    save('runs/net/epoch_1.pth', latest=False)
+@pytest.mark.parametrize('oldest', ['epoch_1.pth', 'epoch_2.pth'])
+def test_the_oldest_and_the_newest_tell_whatever_is_named(oldest):
+    save('runs/net/epoch_1.pth')
     save('runs/net/epoch_2.pth', 0.7, latest=False)
-    os.utime('runs/net/epoch_1.pth', (1, 1))
-    check_folder(config(0.7))
-    assert 'replace runs/net/epoch_1.pth to epoch_2.pth' in fails(check_folder, config())
+    os.utime(f'runs/net/{oldest}', (1, 1))
+    for keep_ratios, other in ((0.7, 1), (None, 2)):
+        text = fails(check_folder, config(keep_ratios))
+        assert f'epoch_{other}.pth is of another model' in text
+        assert 'replace runs/net/epoch_1.pth to epoch_2.pth' in text
+
+
+def test_a_resumed_run_replaces_nothing_that_another_left():
+    save('runs/net/epoch_3.pth', latest=False)
+    own = save('runs/net/epoch_1.pth', 0.7)
+    check_folder(config(0.7, resume=True))  # its two epochs replace none
+    longer = dict(train_cfg=dict(by_epoch=True, max_epochs=3))
+    text = fails(check_folder, config(0.7, resume=True, **longer))
+    assert text.startswith('runs/net/epoch_3.pth is of another model') and own not in text
+    save('runs/net/epoch_3.pth', 0.7, latest=False)
+    check_folder(config(0.7, resume=True, **longer))
 
 
 def test_other_places_of_predictors_are_another_model():
@@ -180,7 +243,43 @@ def test_a_run_of_the_same_model_is_repeated():
     save(keep_ratios=0.7)
     check_folder(config(0.7))
     check_folder(config(0.5))
-    check_folder(config(0.5, model=dict(classes=3)))
+
+
+@pytest.mark.parametrize('keep_ratios', [None, 0.7])
+@pytest.mark.parametrize(
+    'left, model, expected',
+    [
+        ({}, dict(classes=3), 'head.weight'),
+        ({}, dict(more=['mask_head']), '2 tensors that this FolderTestNet needs are not there'),
+        (
+            dict(more=['mask_head']),
+            {},
+            '2 of its tensors have no place in this FolderTestNet, such as mask_head.weight',
+        ),
+    ],
+)
+def test_another_head_is_another_model(keep_ratios, left, model, expected):
+    save(keep_ratios=keep_ratios, **left)
+    assert expected in fails(check_folder, config(keep_ratios, model=model))
+    check_folder(config(keep_ratios, model=left))
+
+
+@pytest.mark.parametrize('name', ['auxiliary_head', 'loss_weights'])
+def test_what_only_trains_makes_no_other_model(name):
+    save(more=[name])
+    check_folder(config())
+    save()
+    check_folder(config(model=dict(more=[name])))
+
+
+def test_averages_and_tensors_of_modules_that_ran_make_no_other_model():
+    path = save(keep_ratios=0.7)
+    checkpoint = torch.load(path)
+    average = ExponentialMovingAverage(FolderTestNet(0.7))
+    checkpoint['ema_state_dict'] = average.state_dict()
+    checkpoint['state_dict']['head.scale'] = torch.ones(2)  # made when it first ran
+    torch.save(checkpoint, path)
+    check_folder(config(0.7))
 
 
 def test_what_nobody_can_read_is_no_obstacle():
@@ -196,6 +295,52 @@ def test_the_same_run_is_resumed():
     path = save(keep_ratios=0.7)
     check_folder(config(0.7, resume=True))
     check_folder(config(0.5, resume=True, load_from=path, work_dir='runs/other'))
+
+
+@pytest.mark.parametrize('resume', ['auto', 'always', 1])
+def test_any_true_value_resumes_the_latest(resume):
+    path = os.path.abspath(save(keep_ratios=0.7))
+    check_folder(config(0.7, resume=resume))
+    assert f'{path} cannot be resumed' in fails(check_folder, config(resume=resume))
+
+
+def test_a_file_named_by_resume_is_that_of_the_flexible_runner_alone(caplog):
+    save('runs/net/epoch_1.pth', 0.7)
+    other = save('runs/other.pth', latest=False)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        check_folder(config(0.7, resume=other))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert f"resume='{other}': this runner goes on from load_from" in caplog.text
+    for kind in ('FlexibleRunner', 'mmengine.runner.FlexibleRunner', FlexibleRunner):
+        text = fails(check_folder, config(0.7, resume=other, runner_type=kind))
+        assert text.startswith(f'{other} cannot be resumed: it is of a dense model')
+
+
+@pytest.mark.parametrize(
+    'strategy',
+    [
+        None,
+        dict(type='SingleDeviceStrategy'),
+        dict(type='mmengine._strategy.SingleDeviceStrategy'),
+        dict(type='mmengine.DDPStrategy'),
+        dict(type=DDPStrategy),
+    ],
+)
+@pytest.mark.parametrize('runner', ['mmengine.runner.FlexibleRunner', FlexibleRunner])
+def test_the_optimizer_is_compared_whatever_the_strategy_is_named(strategy, runner):
+    save()
+    cfg = config(optimizer='SGD', resume=True, runner_type=runner, strategy=strategy)
+    assert 'its optimizer was another than SGD' in fails(check_folder, cfg)
+
+
+def test_a_strategy_that_keeps_optimizers_in_its_own_way_compares_them_itself():
+    save()
+    strategy = dict(type='mmengine._strategy.FSDPStrategy')
+    runner = dict(runner_type='FlexibleRunner', strategy=strategy)
+    check_folder(config(optimizer='SGD', resume=True, **runner))
 
 
 @pytest.mark.parametrize('named', [False, True])

@@ -169,7 +169,7 @@ def test_a_run_made_sparse_has_a_folder_of_its_own(caplog):
             caplog.clear()
             cli.set_work_dir(cfg, sparse=sparse)
             names[sparse] = cfg.work_dir
-            assert caplog.text.count(f'the folder of this run is {cfg.work_dir}') == bool(sparse)
+            assert caplog.text.count(f'writes to {cfg.work_dir};') == bool(sparse)
     finally:
         logger.removeHandler(caplog.handler)
     assert names == {
@@ -182,6 +182,32 @@ def test_a_run_made_sparse_has_a_folder_of_its_own(caplog):
     for cfg, given, expected in ((make(work_dir='mine'), None, 'mine'), (make(), 'given', 'given')):
         cli.set_work_dir(cfg, given, '0.7')
         assert cfg.work_dir == expected
+
+
+@pytest.mark.parametrize(
+    'ranks, said',
+    [
+        (dict(RANK='0', LOCAL_RANK='0'), True),
+        (dict(RANK='8', LOCAL_RANK='0'), False),  # the first of a second machine
+        (dict(SLURM_PROCID='1'), False),
+        (dict(OMPI_COMM_WORLD_RANK='1'), False),
+    ],
+)
+def test_one_process_says_the_folder_in_two_lines_of_a_terminal(ranks, said, caplog, monkeypatch):
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        cfg = Config(dict(), filename='mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py')
+        cli.set_work_dir(cfg, sparse='0.7')
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert len(caplog.messages) == said
+    prefix = len('01/01 00:00:00 - mmengine - WARNING - ')
+    assert all(prefix + len(message) <= 2 * 80 for message in caplog.messages)
 
 
 @pytest.mark.parametrize('text', ['model', '=3', 'a=[(1,2),(3'])
