@@ -41,25 +41,22 @@ class Repairs(NamedTuple):
     def notes(self) -> list[str]:
         """A sentence for each stem that is not what the file holds, and on windows of stages."""
         tables = [name for name in self.resized if name.endswith(TABLE)]
-        windows = [
-            f'{first} is of windows of another size and was interpolated, as {len(tables)} '
-            f'tables were and {len(self.fitting)} were not: windows of the network in the file '
-            'differ between stages; set window_size for each stage'
-            for first in tables[:1]
-            if self.fitting
+        notes = [
+            f'{name} is new and not trained: it is for images of {theirs} channels in the file and '
+            f'of in_channels={ours} here'
+            for name, (theirs, ours) in self.new.items()
         ]
-        return (
-            windows
-            + [
-                f'{name} is new and not trained: it is for images of {theirs} channels in the file and '
-                f'of in_channels={ours} here'
-                for name, (theirs, ours) in self.new.items()
-            ]
-            + [
-                f'{name} is the sum of the kernels for red, green and blue, for in_channels=1'
-                for name in self.summed
-            ]
-        )
+        notes += [
+            f'{name} is the sum of the kernels for red, green and blue, for in_channels=1'
+            for name in self.summed
+        ]
+        if tables and self.fitting:
+            notes.append(
+                f'{tables[0]} is of windows of another size and was interpolated, as '
+                f'{len(tables)} tables were and {len(self.fitting)} were not: windows of the network '
+                'in the file differ between stages; set window_size for each stage'
+            )
+        return notes
 
 
 def adapt_state_dict(state_dict: dict[str, Tensor], prefix: str, model: nn.Module) -> Repairs:
