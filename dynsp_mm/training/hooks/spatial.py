@@ -1,7 +1,7 @@
 """Sparse training as a hook: the model, its config and its checkpoint stay plain."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 
 from ... import families
+from ...backbones.base import Backbone
 from ...errors import UserError, check_number
 from ...recording import Recorder
 from ...sparsity import Decision, TokenPredictor
@@ -130,7 +131,9 @@ class SpatialSparsityHook(Hook):
         self._as_at_inference: set[int] = set()  # numbers of those that decided so
         self._said = False
         self._annealed = False  # whether another hook of the run sets the ratios
-        self._looks: list[Callable[[], None]] = []  # for what a run leaves untrained
+        self._students: dict[str, Backbone] = {}
+        self._looks = 0  # after iterations, for what they left untrained
+        self._untrained: set[str] = set()  # what was named as such
         self._watch: TrainingWatch | None = None
         self._unloaded: list[str] = []
 
@@ -141,7 +144,9 @@ class SpatialSparsityHook(Hook):
     def before_train(self, runner) -> None:
         """Builds the teacher and starts to listen on the unwrapped model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._annealed = any(isinstance(hook, KeepRatioAnnealingHook) for hook in runner.hooks)
+        self._annealed = any(
+            isinstance(hook, KeepRatioAnnealingHook) for hook in getattr(runner, 'hooks', ())
+        )
         self.attach(model, runner.cfg, getattr(runner, 'optim_wrapper', None))
         warn_slow(self._unloaded, runner.cfg)
 
@@ -154,12 +159,29 @@ class SpatialSparsityHook(Hook):
         """Warns once of training that went past the hook, and of what was frozen since."""
         if self._watch is not None:
             self._watch.end(type(self).__name__, runner.iter + 1)
-        if self._looks:
-            self._looks.pop(0)()
+        if self._students and self._looks < 2:
+            self._looks += 1
+            self._look_again(runner)
 
     def after_train(self, runner) -> None:
         """Leaves the model as it was found."""
         self.detach()
+        self._annealed = False
+
+    def _look_again(self, runner) -> None:
+        """Looks for what hooks of users have frozen since this one was attached.
+
+        Their warm-up may begin at a rate of 0, so that rates count from the second iteration on.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        warn_untrained(
+            type(self).__name__,
+            trained_module(model),
+            self._students,
+            runner.optim_wrapper if self._looks == 2 else None,
+            runner.cfg,
+            self._untrained,
+        )
 
     def attach(
         self,
@@ -189,12 +211,8 @@ class SpatialSparsityHook(Hook):
         if not self._annealed:
             restore_ratios(name, backbones)
         restore_rates(name, optim_wrapper)
-        said: set[str] = set()
-        look = partial(warn_untrained, name, model, backbones, cfg=cfg, said=said)
-        look(optim_wrapper)
-        # Hooks of users may freeze later than this one starts. Their warm-up may begin at a rate
-        # of 0, so rates are looked at once more only after the second iteration.
-        self._looks = [look, partial(look, optim_wrapper)]
+        self._students, self._looks, self._untrained = backbones, 0, set()
+        warn_untrained(name, model, backbones, optim_wrapper, cfg, self._untrained)
         self._predictors = [p for backbone in backbones.values() for p in backbone.token_predictors]
         # Frozen copies too: whoever trains the student answers for them.
         self._backbones = [m for m in model.modules() if families.takes_decisions(m)]
@@ -227,7 +245,7 @@ class SpatialSparsityHook(Hook):
         self._handles = []
         self._stop_recording()
         supervise(self._backbones, False)
-        self._backbones, self._predictors, self._looks = [], [], []
+        self._backbones, self._predictors, self._students = [], [], {}
         self.distillation = None
         if self._watch is not None:
             self._watch.close()
