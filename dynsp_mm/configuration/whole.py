@@ -7,6 +7,9 @@ from mmengine.config import Config
 
 from ..errors import UserError
 
+# Entries that name what is built, where mmengine writes the name of a class.
+NAMING = ('type', 'constructor', 'runner_type')
+
 
 def is_python_style(cfg: Config) -> bool:
     """Whether a config was read from a file in python style, whose types are imported."""
@@ -16,8 +19,8 @@ def is_python_style(cfg: Config) -> bool:
 def whole_text(cfg: Config) -> str:
     """All entries of a config, as text that loads wherever it is written to.
 
-    Types that are classes and functions are written with their modules. Modules and functions that
-    a config in python style only works with are left out.
+    Types and constructors that are classes and functions are written with their modules. Modules
+    and functions that a config in python style only works with are left out.
 
     Raises:
         UserError: An entry cannot be written, which the message names.
@@ -27,16 +30,15 @@ def whole_text(cfg: Config) -> str:
         for key, value in cfg.to_dict().items()
         if not (inspect.ismodule(value) or inspect.isroutine(value))
     }
-    for key in entries:
-        _check(cfg.filename, key, cfg[key])
+    _check(cfg.filename, '', {key: cfg[key] for key in entries})
     return Config(entries).pretty_text
 
 
 def _check(filename: str, key: str, value: Any) -> None:
     if isinstance(value, dict):
         for name, item in dict.items(value):  # not those of mmengine, which import
-            if name != 'type' or not callable(item):  # mmengine writes its name
-                _check(filename, f'{key}.{name}', item)
+            if name not in NAMING or not callable(item):
+                _check(filename, f'{key}.{name}'.lstrip('.'), item)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             _check(filename, f'{key}.{index}', item)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import UserError, check_number
 from ..recording import OutputRecorder, classifies_by_softmax, logit_layer
 from .losses import logit_distillation_loss, map_distillation_loss
-from .teacher import OtherClasses, Outputs, Teacher, TeacherSpec
+from .teacher import OtherClasses, Outputs, Teacher, TeacherSpec, UnfitLogits
 
 DEFAULT_WEIGHT = 0.5  # of both terms in the code of arXiv 2207.01580
 # Pixels: the image on which teacher and student are compared beforehand. No multiple of 32, since
@@ -119,8 +119,8 @@ class Distillation:
 
         Raises:
             UserError: There is no teacher as asked for, several backbones would learn from it, or
-                it does not fit the student. Logits for other classes are left out, and that is
-                said, where ``logit_weight`` is None.
+                it does not fit the student. Logits that are for other classes or that a model does
+                not compute are left out, and that is said, where ``logit_weight`` is None.
         """
         weight = cls.logit_weight_of(student, logit_weight)
         if not weight and not has_weight(map_weight):
@@ -140,15 +140,20 @@ class Distillation:
         try:
             teacher = Teacher.from_spec(spec, cfg, backbones[0], logits=weight > 0)
             return cls(student, backbones[0], teacher, map_weight, weight)
-        except OtherClasses as error:
+        except UnfitLogits as error:
             if logit_weight is not None or not has_weight(map_weight):
                 raise
             reason = error
         teacher = Teacher.from_spec(spec, cfg, backbones[0], logits=False)
         distillation = cls(student, backbones[0], teacher, map_weight, 0.0)
         print_log(
-            f'{reason}, and so does the default here: only maps are compared. A teacher for the '
-            'classes of the data, teacher=dict(checkpoint=FILE, config=CONFIG), would give logits',
+            f'{reason}, and so does the default here: only maps are compared'
+            + (
+                '. A teacher for the classes of the data, teacher=dict(checkpoint=FILE, '
+                'config=CONFIG), would give logits'
+                if isinstance(reason, OtherClasses)
+                else ''
+            ),
             'current',
             logging.WARNING,
         )
@@ -200,8 +205,15 @@ class Distillation:
                     if isinstance(output, Tensor)
                     else type(output).__name__
                     for output in outputs
+                    if output is not None
                 )
                 or 'none'
+            )
+
+        def fault(theirs: str, ours: str) -> str:
+            return (
+                f"teacher {self.teacher.name}: its {name} do not match the student's: on an image "
+                f'of {PROBE[0]} x {PROBE[1]} it computes {theirs}, the student {ours}'
             )
 
         tensors = all(isinstance(output, Tensor) for output in (*ours, *theirs))
@@ -210,16 +222,15 @@ class Distillation:
             raise OtherClasses(
                 self.teacher.name, 'they are {} at a position, the student has {}'.format(*counts)
             )
+        if name == 'logits' and not tensors:
+            raise UnfitLogits(fault(shapes(theirs), shapes(ours)))
         if not tensors or shapes(ours) != shapes(theirs):
-            raise UserError(
-                f"teacher {self.teacher.name}: its {name} do not match the student's: on an image "
-                f'of {PROBE[0]} x {PROBE[1]} it computes {shapes(theirs)}, the student '
-                f'{shapes(ours)}' + (f'; {OtherClasses.WAY_ON}' if name == 'logits' else '')
-            )
+            way_on = f'; {UnfitLogits.WAY_ON}' if name == 'logits' else ''
+            raise UserError(fault(shapes(theirs), shapes(ours)) + way_on)
         if name == 'logits' and ours[0].shape[1] < 2:
             raise UserError(
                 'logit_weight: there is one logit only, so no distribution over '
-                f'classes to compare; {OtherClasses.WAY_ON}'
+                f'classes to compare; {UnfitLogits.WAY_ON}'
             )
 
     def losses(self) -> dict[str, Tensor]:

@@ -27,17 +27,22 @@ KEYS = ('checkpoint', 'config')
 ADAPTERS = ('LoRAModel',)
 
 
-class OtherClasses(UserError):
-    """The logits of a teacher are for other classes than the student's."""
+class UnfitLogits(UserError):
+    """The logits of teacher and student cannot be compared; their maps may be."""
 
     WAY_ON = (
         "logit_weight=0 of the SpatialSparsityHook in the config's custom_hooks leaves them out"
     )
 
+    def __init__(self, what: str) -> None:
+        super().__init__(f'{what}; {self.WAY_ON}')
+
+
+class OtherClasses(UnfitLogits):
+    """The logits of a teacher are for other classes than the student's."""
+
     def __init__(self, teacher: str, what: str) -> None:
-        super().__init__(
-            f'teacher {teacher}: its logits are for other classes: {what}; {self.WAY_ON}'
-        )
+        super().__init__(f'teacher {teacher}: its logits are for other classes: {what}')
 
 
 class Outputs(NamedTuple):
@@ -220,7 +225,7 @@ class Teacher:
         backbone = name_in_teacher(model, backbone)
         inner = model.get_submodule(backbone)
         if logits and logit_layer(model) is None:
-            raise UserError(f'teacher: {kind} has no logits to learn from; {OtherClasses.WAY_ON}')
+            raise UnfitLogits(f'teacher: {kind} has no logits to learn from')
         # Detectors hold much that only maps do not need.
         self.model = model if logits else inner
         if any(isinstance(module, TokenPredictor) for module in self.model.modules()):
@@ -251,7 +256,8 @@ class Teacher:
             logits: Whether its logits are wanted.
 
         Raises:
-            OtherClasses: The checkpoint's logits are for other classes than the model's.
+            UnfitLogits: The checkpoint's logits are for other classes than the model's, or the
+                model has none.
             UserError: The checkpoint cannot be had or lacks weights of a module that runs, the
                 config cannot be read, or backbone or logits do not exist.
         """
@@ -324,7 +330,7 @@ def _load(model: nn.Module, checkpoint: str, backbone: str, logits: bool) -> Non
         load_whole(
             model, {key: value for key, value in state_dict.items() if not optional(key)}, optional
         )
-    except OtherClasses:
+    except UnfitLogits:
         raise
     except OtherChannels as error:
         raise UserError(

@@ -8,8 +8,10 @@ import torch.nn as nn
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from ..backbones.base import Backbone, describe_parts
+from ..configuration.types import is_type
 from ..sparsity import TokenPredictor
 from .new_parameters import is_new
 from .optim import PRETRAINED_LR_MULT, SpatialSparsityOptimWrapperConstructor, matching_key
@@ -21,6 +23,7 @@ def warn_untrained(
     backbones: Mapping[str, Backbone],
     optim_wrapper: OptimWrapper | OptimWrapperDict | None = None,
     cfg: Config | None = None,
+    said: set[str] | None = None,
 ) -> None:
     """Warns of predictors and fast paths that are as they were drawn and stay so.
 
@@ -32,7 +35,9 @@ def warn_untrained(
         backbones: Its sparse backbones, by name.
         optim_wrapper: What trains it; None if unknown.
         cfg: Config of the run, for what set a rate to 0.
+        said: Names of what was warned of before and is not again; those of this time are added.
     """
+    said = set() if said is None else said
     rates = learning_rates(optim_wrapper, model)
     saved = set(model.state_dict())
     for name, backbone in backbones.items():
@@ -41,7 +46,8 @@ def warn_untrained(
         found: dict[tuple[str, str], dict[str, nn.Module]] = {}  # reason and way on -> parts
         for key, part in drawn.items():
             reason = _why_untrained(f'{prefix}{key}', part, backbone, rates, cfg)
-            if reason:
+            if reason and prefix + key not in said:
+                said.add(prefix + key)
                 found.setdefault(reason, {})[key] = part
         for (reason, way_on), parts in found.items():
             _warn(
@@ -61,7 +67,8 @@ def warn_untrained(
             and prefix + key not in saved
             and (parameter.requires_grad or any(key.startswith(f'{part}.') for part in drawn))
         ]
-        if unsaved:
+        if unsaved and prefix + unsaved[0] not in said:
+            said.update(prefix + key for key in unsaved)
             _warn(
                 f'{asker}: checkpoints of this {type(model).__name__} will lack {len(unsaved)} '
                 f'tensors of token predictors and fast paths, such as {prefix}{unsaved[0]}: an '
@@ -81,7 +88,8 @@ def warn_slow(unloaded: Sequence[str], cfg: Config | None) -> None:
     """
     wrapper = _entry(cfg, 'optim_wrapper')
     constructor = SpatialSparsityOptimWrapperConstructor.__name__
-    if str(_entry(wrapper, 'constructor')).split('.')[-1] != constructor:
+    kind, scope = _entry(wrapper, 'constructor'), _entry(cfg, 'default_scope')
+    if not is_type(kind, (constructor,), OPTIM_WRAPPER_CONSTRUCTORS, scope):
         return
     mult = _entry(wrapper, 'paramwise_cfg', 'pretrained_lr_mult')
     mult = PRETRAINED_LR_MULT if mult is None else mult

@@ -87,3 +87,15 @@ def test_styles_do_not_mix(write):
     path = write("_base_ = './net.py'\n", 'mixed.py')
     with pytest.raises(UserError, match='mixed.py, or a file .* inherited by .with read_base'):
         load_config(path)
+
+
+def test_constructors_and_runners_that_are_classes(write):
+    lines = (
+        'from mmengine.runner import Runner\n'
+        'from dynsp_mm import SpatialSparsityOptimWrapperConstructor\n'
+        'runner_type = Runner\n'
+        'optim_wrapper = dict(constructor=SpatialSparsityOptimWrapperConstructor)\n'
+    )
+    text = whole_text(Config.fromfile(write(f'{TEXT}\n{lines}', 'classes.py')))
+    assert "constructor='dynsp_mm.SpatialSparsityOptimWrapperConstructor'" in text
+    assert "runner_type = 'mmengine.runner.Runner'" in text

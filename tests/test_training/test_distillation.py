@@ -21,7 +21,7 @@ from library_models import (
 from logs import warnings_of
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from toys import SWIN, Images
 
@@ -474,3 +474,54 @@ def test_decisions_are_recorded_beside(tmp_path):
     with record_decisions(student) as log:
         student(torch.randn(2, 3, 64, 64), samples(student), mode='loss')
     assert len(log) == 3
+
+
+def self_supervised():
+    def neck(**arguments):
+        return dict(
+            type='NonLinearNeck', hid_channels=16, out_channels=16, with_last_bn=False, **arguments
+        )
+
+    return dict(
+        type='BYOL',
+        backbone=dict(SWIN),
+        neck=neck(in_channels=128),
+        head=dict(
+            type='LatentPredictHead',
+            loss=dict(type='CosineSimilarityLoss'),
+            predictor=neck(in_channels=16, with_avg_pool=False),
+        ),
+    )
+
+
+def test_a_model_without_logits_compares_maps(tmp_path):
+    """The head of a self-supervised model stands where that of a classifier does."""
+    model = self_supervised()
+    classifier_cfg = config(classifier())  # imports, which warn
+    scope = classifier_cfg.default_scope
+    cfg = Config(dict(model=model, default_scope=scope))
+    with DefaultScope.overwrite_default_scope(scope):
+        student, dense = (
+            MODELS.build({**model, 'backbone': {**SWIN, 'keep_ratios': ratios}})
+            for ratios in (SWIN['keep_ratios'], None)
+        )
+    torch.save(dense.state_dict(), tmp_path / 'dense.pth')
+    for teacher in (str(tmp_path / 'dense.pth'), dense):
+        hook = SpatialSparsityHook(teacher=teacher)
+        with warnings_of() as said:
+            hook.attach(student, cfg)
+        (text,) = [text for text in said if 'logits' in text]
+        assert 'only maps are compared' in text and 'logit_weight=0' in text
+        assert hook.distillation.logit_weight == 0 and any(hook.distillation.map_weights)
+        hook.detach()
+    with pytest.raises(ValueError, match='its logits do not match .* computes none, the student n'):
+        SpatialSparsityHook(teacher=dense, logit_weight=0.5).attach(student, cfg)
+
+
+def test_a_teacher_without_logits_gives_maps():
+    dense, _ = built(dict(detector(), backbone={**SWIN, 'keep_ratios': None, 'out_indices': (3,)}))
+    with warnings_of() as said:
+        _, hook = attached(classifier(), dense)
+    (text,) = [text for text in said if 'logits' in text]
+    assert 'has no logits to learn from' in text and 'only maps are compared' in text
+    assert hook.distillation.logit_weight == 0

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from toys import SWIN, ToyModel
 
-from dynsp_mm import SpatialSparsityHook
+from dynsp_mm import SpatialSparsityHook, SpatialSparsityOptimWrapperConstructor
 from dynsp_mm.training.untrained import warn_slow
 
 
@@ -145,3 +145,23 @@ def test_new_heads_at_the_rate_of_pretrained_ones():
     assert not text([]) and not text(['head.fc.weight'], pretrained_lr_mult=1)
     assert not text(['head.fc.weight'], custom_keys=dict(head=dict(lr_mult=2)))
     warn_slow(['head.fc.weight'], Config())
+
+
+class OwnConstructor(SpatialSparsityOptimWrapperConstructor):
+    pass
+
+
+@pytest.mark.parametrize(
+    'constructor,said',
+    [
+        (SpatialSparsityOptimWrapperConstructor, True),
+        ('dynsp_mm.SpatialSparsityOptimWrapperConstructor', True),
+        (OwnConstructor, True),
+        ('DefaultOptimWrapperConstructor', False),
+        ('NoSuchConstructor', False),
+    ],
+)
+def test_the_constructor_may_be_a_class(constructor, said):
+    with warnings_of() as texts:
+        warn_slow(['head.fc.weight'], Config(dict(optim_wrapper=dict(constructor=constructor))))
+    assert bool(texts) == said

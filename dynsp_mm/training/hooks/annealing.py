@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.logging import print_log
@@ -24,7 +24,9 @@ class KeepRatioAnnealingHook(Hook):
     """Takes keep ratios from those of the dense network to the config's, little by little.
 
     Each predictor goes its own way from ``start`` to the ratio that its backbone was built with,
-    or that somebody set since; the ratio at which another run stopped on its way does not count::
+    or that somebody set since; the ratio at which another run stopped on its way does not count. A
+    run that is interrupted leaves the ratios of the moment, and the next ``SpatialSparsityHook``
+    puts the model's own back::
 
         custom_hooks = [dict(type='SpatialSparsityHook'),
                         dict(type='KeepRatioAnnealingHook', begin=1, end=8)]
@@ -167,6 +169,19 @@ def _judgements(hooks: Iterable[Hook]) -> Iterator[str]:
         yield 'a checkpoint is chosen by save_best'
     if any(isinstance(hook, EarlyStoppingHook) for hook in hooks):
         yield 'the EarlyStoppingHook ends training'
+
+
+def restore_ratios(asker: str, backbones: Mapping[str, Backbone]) -> None:
+    """Puts back the ratios that backbones were built with, where a run left them on their way."""
+    for name, backbone in backbones.items():
+        left, target = backbone.keep_ratios, backbone.plan.targets
+        if left != target:
+            backbone.plan.anneal(target)
+            _warn(
+                f'{asker}: keep_ratios of {name or type(backbone).__name__} are {target} again: a '
+                f'{KeepRatioAnnealingHook.__name__} that did not come to its end left them at '
+                f'({_text(left)})'
+            )
 
 
 def _text(ratios: Sequence[float]) -> str:

@@ -63,9 +63,7 @@ class HoldPretrainedHook(Hook):
 
     def before_train(self, runner) -> None:
         """Finds the groups to hold."""
-        optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
-        for group in optimizer.param_groups if optimizer else ():
-            _release(group)  # an iteration was interrupted
+        restore_rates(type(self).__name__, runner.optim_wrapper)
         if not (self.epochs or self.iters):
             return
         if self.iters is None and isinstance(runner.train_loop, IterBasedTrainLoop):
@@ -146,6 +144,21 @@ class HoldPretrainedHook(Hook):
         if self.iters is None:
             return runner.epoch < self.epochs
         return runner.iter < self.iters
+
+
+def restore_rates(asker: str, optim_wrapper: object) -> None:
+    """Puts back the rates of an optimizer that an interrupted iteration left at 0."""
+    optimizer = getattr(optim_wrapper, 'optimizer', None)
+    held = [group for group in getattr(optimizer, 'param_groups', ()) if SCHEDULED in group]
+    for group in held:
+        _release(group)
+    if held:
+        print_log(
+            f'{asker}: {len(held)} groups of the optimizer have their rates again: a '
+            f'{HoldPretrainedHook.__name__} was interrupted while it held them at 0',
+            'current',
+            logging.WARNING,
+        )
 
 
 def _release(group: dict) -> None:

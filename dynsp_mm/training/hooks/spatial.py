@@ -16,6 +16,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 
 from ... import families
+from ...backbones.base import Backbone
 from ...errors import UserError, check_number
 from ...recording import Recorder
 from ...sparsity import Decision, TokenPredictor
@@ -24,7 +25,9 @@ from ..losses import keep_ratio_loss
 from ..new_parameters import find_sparse_backbones, find_unloaded
 from ..teacher import TeacherSpec
 from ..untrained import warn_slow, warn_untrained
-from .watch import TrainingWatch, mode_of, trained_module
+from .annealing import KeepRatioAnnealingHook, restore_ratios
+from .hold import restore_rates
+from .watch import TrainingWatch, mode_of, trained_module, why_cut_off
 
 
 def supervise(backbones: Iterable[nn.Module], held: bool) -> None:
@@ -65,8 +68,10 @@ class SpatialSparsityHook(Hook):
     It looks at the input of the student's backbone, after all augmentation.
 
     An iteration that trains the backbone without such a forward is warned of once, as where a
-    ``train_step`` calls ``self.loss`` and not the model. A run that was interrupted leaves its hook
-    on the model; that of the next run replaces it.
+    ``train_step`` calls ``self.loss`` and not the model, and a forward that trains no predictor, as
+    where the backbone is in eval mode or without gradients. A run that was interrupted leaves its
+    hook, and the keep ratios and rates of the moment; the hook of the next run replaces it and puts
+    those back.
 
     Args:
         keep_ratio_weight: Weight of the keep-ratio loss (10 in the authors' code); 0 switches it
@@ -80,7 +85,8 @@ class SpatialSparsityHook(Hook):
             from fine to coarse; default 0.5.
         logit_weight: Weight of the KL divergence of the logits; default 0.5 for classifiers and
             segmentors that take a softmax over classes, 0 for detectors and other models, and,
-            with a warning, where the teacher is for other classes; given, that is an error.
+            with a warning, where the teacher is for other classes or there are no logits to
+            compare; given, that is an error.
             Terms of weight 0 are not computed; if all are 0 there is no teacher.
 
     Raises:
@@ -122,7 +128,12 @@ class SpatialSparsityHook(Hook):
         # Open while a forward in loss mode runs.
         self._recording: ExitStack | None = None
         self._decisions: dict[int, list[Decision]] = {}  # by number of the predictor
+        self._as_at_inference: set[int] = set()  # numbers of those that decided so
         self._said = False
+        self._annealed = False  # whether another hook of the run sets the ratios
+        self._students: dict[str, Backbone] = {}
+        self._looks = 0  # after iterations, for what they left untrained
+        self._untrained: set[str] = set()  # what was named as such
         self._watch: TrainingWatch | None = None
         self._unloaded: list[str] = []
 
@@ -133,6 +144,9 @@ class SpatialSparsityHook(Hook):
     def before_train(self, runner) -> None:
         """Builds the teacher and starts to listen on the unwrapped model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._annealed = any(
+            isinstance(hook, KeepRatioAnnealingHook) for hook in getattr(runner, 'hooks', ())
+        )
         self.attach(model, runner.cfg, getattr(runner, 'optim_wrapper', None))
         warn_slow(self._unloaded, runner.cfg)
 
@@ -142,13 +156,32 @@ class SpatialSparsityHook(Hook):
             self._watch.begin()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Warns once of training that went past the hook."""
+        """Warns once of training that went past the hook, and of what was frozen since."""
         if self._watch is not None:
             self._watch.end(type(self).__name__, runner.iter + 1)
+        if self._students and self._looks < 2:
+            self._looks += 1
+            self._look_again(runner)
 
     def after_train(self, runner) -> None:
         """Leaves the model as it was found."""
         self.detach()
+        self._annealed = False
+
+    def _look_again(self, runner) -> None:
+        """Looks for what hooks of users have frozen since this one was attached.
+
+        Their warm-up may begin at a rate of 0, so that rates count from the second iteration on.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        warn_untrained(
+            type(self).__name__,
+            trained_module(model),
+            self._students,
+            runner.optim_wrapper if self._looks == 2 else None,
+            runner.cfg,
+            self._untrained,
+        )
 
     def attach(
         self,
@@ -175,7 +208,11 @@ class SpatialSparsityHook(Hook):
                 logging.WARNING,
             )
         backbones = find_sparse_backbones(model, name)
-        warn_untrained(name, model, backbones, optim_wrapper, cfg)
+        if not self._annealed:
+            restore_ratios(name, backbones)
+        restore_rates(name, optim_wrapper)
+        self._students, self._looks, self._untrained = backbones, 0, set()
+        warn_untrained(name, model, backbones, optim_wrapper, cfg, self._untrained)
         self._predictors = [p for backbone in backbones.values() for p in backbone.token_predictors]
         # Frozen copies too: whoever trains the student answers for them.
         self._backbones = [m for m in model.modules() if families.takes_decisions(m)]
@@ -208,7 +245,7 @@ class SpatialSparsityHook(Hook):
         self._handles = []
         self._stop_recording()
         supervise(self._backbones, False)
-        self._backbones, self._predictors = [], []
+        self._backbones, self._predictors, self._students = [], [], {}
         self.distillation = None
         if self._watch is not None:
             self._watch.close()
@@ -217,6 +254,7 @@ class SpatialSparsityHook(Hook):
     def _start(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._stop_recording()  # a forward was interrupted by the user
         if mode_of(model, args, kwargs) == 'loss':
+            self._as_at_inference = set()
             self._recording = ExitStack()
             self._recording.enter_context(
                 Recorder(model, {p: partial(self._note, k) for k, p in enumerate(self._predictors)})
@@ -236,7 +274,9 @@ class SpatialSparsityHook(Hook):
         self, k: int, name: str, predictor: TokenPredictor, args: tuple, decision: Decision
     ) -> None:
         # Predictors that are not trained decide as at inference, without a mask.
-        if decision.mask is not None:
+        if decision.mask is None:
+            self._as_at_inference.add(k)
+        else:
             self._decisions.setdefault(k, []).append(decision)
 
     def _finish(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
@@ -251,8 +291,10 @@ class SpatialSparsityHook(Hook):
                 f'returned a {type(output).__name__}: must be a dict of losses'
             )
         self._add_losses(output, decisions)
+        self._check_trained(model, decisions)
         if self._watch is not None:
-            self._watch.note(heard=bool(decisions) or not any(p.learns for p in self._predictors))
+            explained = self._said or not any(p.learns for p in self._predictors)
+            self._watch.note(heard=bool(decisions) or explained)
 
     def _add_losses(self, losses: dict[str, Any], decisions: dict[int, list[Decision]]) -> None:
         taken = [decision for k in sorted(decisions) for decision in decisions[k]]
@@ -262,7 +304,6 @@ class SpatialSparsityHook(Hook):
                 [decision.target for decision in taken],
                 [decision.content for decision in taken],
             )
-            self._check_gradients(decisions)
         if self.distillation is not None:
             losses.update(self.distillation.losses())
         # No "loss" in the name: the runner logs it and does not add it to the sum.
@@ -270,22 +311,17 @@ class SpatialSparsityHook(Hook):
             ratios = [decision.keep_ratio.mean() for decision in decisions[k]]
             losses[f'keep_ratio_{k}'] = sum(ratios) / len(ratios)
 
-    def _check_gradients(self, decisions: dict[int, list[Decision]]) -> None:
-        """Warns once where checkpointing cuts decisions off from the loss of keep ratios."""
-        if self._said or not torch.is_grad_enabled():
+    def _check_trained(self, model: nn.Module, decisions: dict[int, list[Decision]]) -> None:
+        """Warns once of predictors that a forward was to train and does not."""
+        if self._said or not (model.training and torch.is_grad_enabled()):
             return
-        self._said = True
-        cut_off = [
-            str(k)
-            for k in sorted(decisions)
-            if self._predictors[k].learns and not any(d.mask.requires_grad for d in decisions[k])
-        ]
-        if cut_off:
-            print_log(
-                f'{type(self).__name__}: loss_keep_ratio does not train token predictors '
-                f'{", ".join(cut_off)}: they run without gradients, as under '
-                'activation_checkpointing of the sparse stage; leave that stage out and set '
-                'with_cp=True of the backbone instead',
-                'current',
-                logging.WARNING,
-            )
+        if decisions and not self.keep_ratio_weight:
+            return
+        # Beside others, those that decide as at inference are of a copy, such as a teacher.
+        asked = set(decisions) or self._as_at_inference
+        reason = why_cut_off(
+            {k: (self._predictors[k], decisions.get(k, ())) for k in sorted(asked)}
+        )
+        if reason:
+            self._said = True
+            print_log(f'{type(self).__name__}: {reason}', 'current', logging.WARNING)

@@ -2,12 +2,14 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
 from mmengine.logging import print_log
 from torch import Tensor
+
+from ...sparsity import Decision, TokenPredictor
 
 
 def mode_of(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Any:
@@ -39,6 +41,39 @@ def trained_module(model: nn.Module) -> nn.Module:
     """
     owner = getattr(getattr(model, 'train_step', None), '__self__', None)
     return next((module for module in model.modules() if module is owner), model)
+
+
+def why_cut_off(asked: Mapping[int, tuple[TokenPredictor, Sequence[Decision]]]) -> str | None:
+    """Why a forward that trains does not train token predictors, and the way on.
+
+    Args:
+        asked: Number -> a predictor that decided in the forward, and the decisions that it sampled.
+
+    Returns:
+        None where it trains all that are not frozen.
+    """
+    without_mode, without_gradients = [], []
+    for k, (predictor, sampled) in asked.items():
+        if predictor.learns:
+            if not any(decision.mask.requires_grad for decision in sampled):
+                without_gradients.append(str(k))
+        elif any(parameter.requires_grad for parameter in predictor.parameters()):
+            without_mode.append(str(k))
+    if without_mode:
+        return (
+            f'nothing trains token predictors {", ".join(without_mode)}: they are in eval mode '
+            'while the model trains, so they decide as at inference and no loss_keep_ratio counts '
+            'them; leave the backbone in training mode, or freeze them (requires_grad=False) if '
+            'that is meant'
+        )
+    if without_gradients:
+        return (
+            'loss_keep_ratio does not train token predictors '
+            f'{", ".join(without_gradients)}: they run without gradients, as under '
+            'activation_checkpointing of the sparse stage or of a module around the backbone, or '
+            'under torch.no_grad; leave that out and set with_cp=True of the backbone instead'
+        )
+    return None
 
 
 class TrainingWatch:

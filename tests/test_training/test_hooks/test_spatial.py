@@ -9,7 +9,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner, turn_on_activation_checkpointing
-from toys import SWIN, Images, ToyModel
+from torch.utils.checkpoint import checkpoint
+from toys import SWIN, Images, ToyModel, toy_runner
 
 from dynsp_mm import DynamicSwin, SpatialSparsityHook, record_decisions
 from dynsp_mm.training import keep_ratio_loss
@@ -75,8 +76,8 @@ def test_weight_zero_only_logs():
 
 def test_after_an_error_the_next_step_is_clean():
     model, _ = attached()
-    with pytest.raises(ValueError, match='at least 32'):
-        model([torch.randn(3, 16, 16)], mode='loss')
+    with pytest.raises(ValueError, match='must be .B, 3, H, W.'):
+        model([torch.randn(4, 64, 64)], mode='loss')
     assert not model.backbone.token_predictors[0]._forward_hooks
     losses = model([torch.randn(3, 64, 64)], mode='loss')
     assert sum(key.startswith('keep_ratio') for key in losses) == 3
@@ -311,6 +312,136 @@ def test_predictors_cut_off_by_checkpointing_are_named():
     with warnings_of() as said:
         assert model([torch.randn(3, 64, 64)], mode='loss')['loss_keep_ratio'].requires_grad
     assert said == []
+
+
+def around(kind):
+    """A model that trains while its backbone does not."""
+    model, hook = attached()
+    run, backbone = model.backbone.forward, model.backbone
+    if kind == 'eval':
+        backbone.eval()
+    elif kind == 'no_grad':
+        backbone.forward = lambda x: torch.no_grad()(run)(x)
+    elif kind == 'torch':
+        model.backbone = torch.nn.Sequential(backbone)
+        model.backbone.forward = lambda x: checkpoint(backbone, x, use_reentrant=True)
+    else:
+        model.backbone = torch.nn.Sequential(backbone)
+        turn_on_activation_checkpointing(model, 'backbone')
+    return model, backbone
+
+
+@pytest.mark.filterwarnings('ignore:None of the inputs', 'ignore:.*use_reentrant')
+@pytest.mark.parametrize(
+    'kind,reason',
+    [
+        ('eval', 'eval mode while the model trains'),
+        ('no_grad', 'under torch.no_grad'),
+        ('torch', 'of a module around the backbone'),
+        ('mmengine', 'set with_cp=True of the backbone instead'),
+    ],
+)
+def test_a_forward_that_trains_no_predictor_is_said_once(kind, reason):
+    model, backbone = around(kind)
+    with warnings_of() as said:
+        for _ in range(2):
+            assert 'loss_keep_ratio' not in model([torch.randn(3, 64, 64)], mode='loss')
+    (text,) = said
+    assert 'token predictors 0, 1, 2' in text and reason in text
+    # What is meant so, and losses that nothing trains on, are no fault.
+    frozen, evaluated = around(kind), around(kind)
+    frozen[1].requires_grad_(False)
+    evaluated[0].eval()
+    with warnings_of() as said:
+        frozen[0]([torch.randn(3, 64, 64)], mode='loss')
+        evaluated[0]([torch.randn(3, 64, 64)], mode='loss')
+        with torch.no_grad():
+            evaluated[0].train()([torch.randn(3, 64, 64)], mode='loss')
+    assert said == []
+
+
+def test_a_backbone_that_is_evaluated_later_is_said():
+    model, _ = attached()
+    with warnings_of() as said:
+        model([torch.randn(3, 64, 64)], mode='loss')
+        assert said == []
+        model.backbone.eval()
+        model([torch.randn(3, 64, 64)], mode='loss')
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize('moment', ['before_run', 'before_train', 'before_train_epoch', 'rates'])
+def test_what_a_later_hook_freezes_is_named_once(tmp_path, moment):
+    def freeze(runner, *args, **kwargs):
+        if moment == 'rates':
+            for group in runner.optim_wrapper.param_groups:
+                group['lr'] = 0.0
+        else:
+            runner.model.backbone.requires_grad_(False)
+
+    hook = Hook()
+    setattr(hook, 'before_train_iter' if moment == 'rates' else moment, freeze)
+    model = ToyModel(SWIN)
+    model.head = torch.nn.Linear(128, 128)
+    forward = model.forward
+    model.forward = lambda *args, **kwargs: with_head(model.head, forward(*args, **kwargs))
+    runner = toy_runner(tmp_path, [dict(type='SpatialSparsityHook'), hook], model)
+    with warnings_of(runner.logger) as said:
+        runner.train()
+    (text,) = [text for text in said if 'not trained in this run' in text]
+    assert '3 token predictors' in text and '3 fast paths' in text
+    assert ('rate is 0' if moment == 'rates' else 'requires_grad=False') in text
+
+
+def with_head(head, output):
+    if isinstance(output, dict):
+        output['loss_head'] = head.weight.square().mean()
+    return output
+
+
+def test_a_warm_up_of_ones_own_from_zero_is_no_fault(tmp_path):
+    class WarmUp(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            for group in runner.optim_wrapper.param_groups:
+                group['lr'] = 1e-3 * runner.iter
+
+    runner = toy_runner(tmp_path, [dict(type='SpatialSparsityHook'), WarmUp()])
+    with warnings_of(runner.logger) as said:
+        runner.train()
+    assert not [text for text in said if 'not trained' in text]
+
+
+def test_ratios_and_rates_of_an_interrupted_run_are_put_back(tmp_path):
+    class Interrupt(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 1:
+                raise KeyboardInterrupt
+
+    plain = dict(type='SpatialSparsityHook')
+    annealing = dict(type='KeepRatioAnnealingHook', end=2)
+    wrapper = dict(
+        optimizer=dict(type='SGD', lr=1e-2), constructor='SpatialSparsityOptimWrapperConstructor'
+    )
+    hooks = [annealing, plain, dict(type='HoldPretrainedHook', epochs=1), Interrupt()]
+    first = toy_runner(tmp_path, hooks, optim_wrapper=wrapper)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    model = first.model
+    copied = copy.deepcopy(model)
+    assert model.backbone.keep_ratios != SWIN['keep_ratios']
+    second = toy_runner(tmp_path, [plain], model, optim_wrapper=first.optim_wrapper)
+    with warnings_of(second.logger) as said:
+        second.train()
+    assert model.backbone.keep_ratios == SWIN['keep_ratios']
+    assert {group['lr'] for group in second.optim_wrapper.param_groups} == {1e-2, 2e-3}
+    assert sum('keep_ratios of backbone are (0.7, 0.5, 0.3) again' in text for text in said) == 1
+    assert sum('have their rates again' in text for text in said) == 1
+    # A run that anneals again goes its own way, whichever hook comes first.
+    third = toy_runner(tmp_path, [annealing, plain], copied)
+    with warnings_of(third.logger) as said:
+        third.train()
+    assert not [text for text in said if 'again' in text]
+    assert copied.backbone.keep_ratios == SWIN['keep_ratios']
 
 
 class Both(torch.nn.Module):
