@@ -201,7 +201,7 @@ def test_one_process_says_the_folder_in_two_lines_of_a_terminal(ranks, said, cap
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     try:
-        cfg = Config(dict(), filename='mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py')
+        cfg = Config(dict(), '# no file', 'mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py')
         cli.set_work_dir(cfg, sparse='0.7')
     finally:
         logger.removeHandler(caplog.handler)
