@@ -52,8 +52,8 @@ class Repairs(NamedTuple):
         ]
         if tables and self.fitting:
             notes.append(
-                f'{tables[0]} is of windows of another size and was interpolated, as '
-                f'{len(tables)} tables were and {len(self.fitting)} were not: windows of that network '
+                f'{tables[0]} is of windows of another size and was interpolated, as were '
+                f'{len(tables)} tables and {len(self.fitting)} were not: windows of that network '
                 'differ between stages; set window_size for each stage'
             )
         return notes
