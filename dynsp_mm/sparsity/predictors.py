@@ -109,6 +109,10 @@ class TokenPredictor(Preparable):
                 trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.norm.reset_parameters()
+        self.start_by_keeping()
+
+    def start_by_keeping(self) -> None:
+        """Sets the last bias so that nearly all positions are slow at first."""
         with torch.no_grad():
             self.head[-1].bias.copy_(torch.tensor([KEEP_LOGIT, -KEEP_LOGIT]))
 
@@ -156,9 +160,15 @@ class TokenPredictor(Preparable):
     def is_at_start(self) -> bool:
         """Whether it is as it was drawn, by its values: training moves every bias.
 
-        Weights that are not there, or not yet, are at no start. Waits for their device.
+        The ``init_cfg`` of a model around the backbone may have drawn it, all biases 0, where the
+        backbone's ``init_weights`` does not come after. Weights that are not there, or not yet, are
+        at no start. Waits for their device.
         """
-        return vectors_equal(self, {'head.4.': (KEEP_LOGIT, -KEEP_LOGIT)})
+        return vectors_equal(self, {'head.4.': (KEEP_LOGIT, -KEEP_LOGIT)}) or self.is_undecided()
+
+    def is_undecided(self) -> bool:
+        """Whether it is as it was drawn and does not start by keeping."""
+        return vectors_equal(self)
 
     def forward(
         self,

@@ -211,6 +211,7 @@ class SpatialSparsityHook(Hook):
         if not self._annealed:
             restore_ratios(name, backbones)
         restore_rates(name, optim_wrapper)
+        _start_by_keeping(name, backbones)
         self._students, self._looks, self._untrained = backbones, 0, set()
         warn_untrained(name, model, backbones, optim_wrapper, cfg, self._untrained)
         self._predictors = [p for backbone in backbones.values() for p in backbone.token_predictors]
@@ -325,3 +326,22 @@ class SpatialSparsityHook(Hook):
         if reason:
             self._said = True
             print_log(f'{type(self).__name__}: {reason}', 'current', logging.WARNING)
+
+
+def _start_by_keeping(asker: str, backbones: Mapping[str, Backbone]) -> None:
+    """Gives new predictors their start, which an ``init_cfg`` around the backbone overwrote."""
+    undecided = {
+        f'{name}.token_predictors.{k}'.lstrip('.'): predictor
+        for name, backbone in backbones.items()
+        for k, predictor in enumerate(backbone.token_predictors)
+        if predictor.is_undecided()
+    }
+    for predictor in undecided.values():
+        predictor.start_by_keeping()
+    if undecided:
+        print_log(
+            f'{asker}: {", ".join(undecided)} were drawn by the init_cfg of a module around the '
+            'backbone; they start by keeping nearly all positions all the same',
+            'current',
+            logging.WARNING,
+        )

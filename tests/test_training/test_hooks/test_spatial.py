@@ -493,3 +493,19 @@ def test_an_interrupted_forward_leaves_nothing_behind():
     handle.remove()
     assert model([torch.randn(3, 64, 64)], mode='loss')['loss_keep_ratio'].requires_grad
     assert not any(module._forward_hooks for module in model.backbone.modules())
+
+
+def test_predictors_that_an_outer_init_cfg_drew_start_by_keeping():
+    """As mmpretrain's models have one, where the backbone's own initialisation does not follow."""
+    model = ToyModel(SWIN)
+    for module in model.backbone.token_predictors.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.zeros_(module.bias)
+    predictors = model.backbone.token_predictors
+    assert all(predictor.is_undecided() and predictor.is_at_start() for predictor in predictors)
+    with torch.no_grad():  # one has learnt
+        predictors[2].head[-1].bias[0] = 0.1
+    SpatialSparsityHook().attach(model)
+    assert [predictor.is_at_start() for predictor in predictors] == [True, True, False]
+    assert predictors[0].head[-1].bias.tolist() == [1.5, -1.5]
+    assert predictors[2].head[-1].bias.tolist() == pytest.approx([0.1, 0])
