@@ -65,8 +65,8 @@ def find_type(config: Any, registry: Registry = MODELS, scope: str | None = None
     with registry.switch_scope_and_registry(scope) as scoped:
         try:
             found = scoped.get(kind)
-        except (ImportError, RuntimeError):  # mmengine says so when it builds it
-            return None
+        except (ImportError, RuntimeError, TypeError, ValueError):
+            return None  # no name of a class, or mmengine says so when it builds it
     return None if inspect.ismodule(found) else found
 
 

@@ -22,6 +22,8 @@ from ..errors import UserError
 from ..training.new_parameters import is_new
 from .runs import count_new, find_runner_class, quiet
 
+# What optimizers of torch keep of the gradients of a parameter, in its shape.
+AVERAGES = ('exp_avg', 'exp_avg_sq', 'square_avg', 'momentum_buffer')
 ELSEWHERE = 'give this run a folder of its own: --work-dir DIR'
 
 
@@ -150,6 +152,11 @@ def _other_state(cfg, model, checkpoint):
         text = error.args[0] if error.args else error
         return f'the state of its optimizer is for other groups of parameters ({text})'
     for optimizer in _optimizers(wrapper):
+        if not all(map(_is_state_of, optimizer.state, optimizer.state.values())):
+            return (
+                'the state of its optimizer is for parameters in another order, as another '
+                'optim_wrapper.constructor gives it'
+            )
         lacking = sorted(set(optimizer.defaults) - set(optimizer.param_groups[0]))
         if lacking:
             return (
@@ -157,6 +164,14 @@ def _other_state(cfg, model, checkpoint):
                 f'{", ".join(lacking)}'
             )
     return None
+
+
+def _is_state_of(parameter, state):
+    """Whether the averages that an optimizer keeps of gradients are of a parameter's shape."""
+    averages = [
+        state.get(key) for key in ('exp_avg', 'exp_avg_sq', 'square_avg', 'momentum_buffer')
+    ]
+    return all(value is None or value.shape == parameter.shape for value in averages)
 
 
 def _has_plain_optimizer(cfg):

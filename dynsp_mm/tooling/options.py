@@ -349,11 +349,7 @@ def set_work_dir(cfg, work_dir=None, sparse=None):
             name = '_'.join([name, 'sparse', *map(str, ratios)])
         cfg.work_dir = osp.join('work_dirs', name)
         if sparse is not None and _is_first_process():
-            print_log(
-                f'--sparse writes to {cfg.work_dir}; --work-dir DIR names another',
-                'current',
-                logging.WARNING,
-            )
+            print_log(f'--sparse writes to {cfg.work_dir}; --work-dir DIR names another', 'current')
 
 
 def _is_first_process():

@@ -128,7 +128,7 @@ def count_new(model, state_dict):
     Raises:
         UserError: it is of another network.
     """
-    new = 0
+    new, saved = 0, set((model.module if is_model_wrapper(model) else model).state_dict())
     for path, module in model.named_modules():
         if isinstance(module, Backbone):
             prefix = path.removeprefix('module.') + '.'
@@ -137,6 +137,8 @@ def count_new(model, state_dict):
                 for key, value in state_dict.items()
                 if key.startswith(prefix)
             }
+            if not saved.issuperset(prefix + key for key in module.state_dict()):
+                continue  # an adapter keeps its weights out of checkpoints; they are in init_cfg
             if not below and prefix != 'backbone.':
                 raise UserError(
                     f"this model's backbone is {path}, and no weights are named so; what is of a "

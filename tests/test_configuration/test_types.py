@@ -112,3 +112,9 @@ def test_the_scope_that_classes_tell(entries, scope):
 def test_a_short_name_belongs_to_the_scope_beside_it():
     assert find_scope(Config(dict(model=dict(type='X', _scope_='mmseg')))) == 'mmseg'
     assert find_scope(Config(dict(model=dict(type='X')))) is None
+
+
+@pytest.mark.parametrize('kind', ['.*qkv', '.', '', 'blocks.*.qkv', 'nowhere.Thing'])
+def test_what_names_no_class_is_none(kind):
+    """Such as the patterns of layers that LoRAModel takes under 'type'."""
+    assert find_type(kind) is None and find_type(dict(type=kind)) is None

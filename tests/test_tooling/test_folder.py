@@ -381,6 +381,29 @@ def test_another_model_or_optimizer_is_not_resumed(entries, expected):
     assert expected in text and f'--cfg-options load_from={os.path.abspath(path)}' in text
 
 
+def test_an_optimizer_of_parameters_in_another_order_is_not_resumed():
+    """As constructors sort them: counts are alike, and torch compares no more."""
+    path = save(keep_ratios=0.7)
+    checkpoint = torch.load(path)
+    parameters = list(FolderTestNet(0.7).parameters())
+    groups = dict(type='AdamW', lr=0.1, weight_decay=0.1)
+    for order, fits in ((parameters, True), (parameters[::-1], False)):
+        optimizer = torch.optim.AdamW([dict(params=[parameter]) for parameter in order])
+        for parameter in order:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        torch.save(dict(checkpoint, optimizer=optimizer.state_dict()), path)
+        cfg = config(
+            0.7,
+            resume=True,
+            optim_wrapper=dict(optimizer=groups, paramwise_cfg=dict(norm_decay_mult=0.0)),
+        )
+        if fits:
+            check_folder(cfg)
+        else:
+            assert 'for parameters in another order' in fails(check_folder, cfg)
+
+
 def test_weights_alone_are_not_resumed():
     save(state=False)
     assert 'it holds weights and not the state of a training' in fails(

@@ -42,6 +42,22 @@ def test_build_runner(monkeypatch):
     assert runs.build_runner(cfg) == (CliTestRunner, cfg)
 
 
+def test_an_adapter_keeps_weights_out_of_checkpoints(tmp_path):
+    """As mmpretrain's LoRAModel: its checkpoint lacks what its init_cfg loads."""
+
+    def keep_own(module, state_dict, prefix, metadata):
+        for key in [key for key in state_dict if 'own' not in key]:
+            del state_dict[key]
+
+    adapter = torch.nn.ModuleDict(dict(module=create_backbone('dynamic_convnext_atto')))
+    adapter.own = torch.nn.Linear(2, 2)
+    adapter._register_state_dict_hook(keep_own)
+    model = torch.nn.ModuleDict(dict(backbone=adapter))
+    path = str(tmp_path / 'adapter.pth')
+    torch.save(dict(state_dict=model.state_dict()), path)
+    assert runs.check_weights(model, path, 'checkpoint') == 0
+
+
 def test_sparse_weights_for_a_dense_model(tmp_path, caplog):
     """Their predictors would be left out without a word."""
     path = str(tmp_path / 'sparse.pth')
