@@ -11,7 +11,6 @@ from mmengine.runner import checkpoint as mmengine_tables
 
 from ..errors import UserError
 
-
 SHOWN = 10  # names that a message lists at most
 
 
