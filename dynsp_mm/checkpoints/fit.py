@@ -205,8 +205,12 @@ def fit_state_dict(state_dict: dict[str, Tensor], model: nn.Module) -> Fit:
     theirs, ours = find_arch(state_dict), find_arch(own)
     repairs = adapt_state_dict(state_dict, '', model)
     this = f'this {type(model).__name__}' + (f' ({ours.name})' if ours else '')
-    if not set(own) & set(state_dict):
-        but = f', but for {theirs.name}' if theirs else f'; known are names of {known_programs()}'
+    common = set(own) & set(state_dict)
+    if ours and not theirs:  # many networks have a last norm, which was renamed
+        names = ours.card.names
+        common = {name for name in common if name.startswith(names.needed + names.stem_names)}
+    if not common:
+        but = f', but for {theirs.name}' if theirs else _other_kind(state_dict)
         raise UserError(f'no weights for {this}{but}')
     differences = theirs.differences(ours) if theirs and ours else []
     if differences:
@@ -222,9 +226,14 @@ def fit_state_dict(state_dict: dict[str, Tensor], model: nn.Module) -> Fit:
     missing = [name for name in own if name not in state_dict and name not in repairs.new]
     new, lacking = _missing(missing, state_dict, theirs, ours)
     if lacking:
+        settings = _other_settings(state_dict, own, ours)
         raise UserError(
-            f'{len(lacking)} tensors that {this} needs are not there, such as '
-            f'{lacking[0]}; is the checkpoint complete?'
+            f'{len(lacking)} tensors that {this} needs are not there, such as {lacking[0]}; '
+            + (
+                f'the file is of a network with {settings}; set these in the backbone'
+                if settings
+                else 'is the checkpoint complete?'
+            )
         )
     return Fit(
         state_dict,
@@ -233,6 +242,28 @@ def fit_state_dict(state_dict: dict[str, Tensor], model: nn.Module) -> Fit:
         [name for name in state_dict if name not in own],
         repairs,
     )
+
+
+def _other_kind(state_dict: Mapping[str, Tensor]) -> str:
+    shown = ', '.join(list(state_dict)[:3])
+    return (
+        f'; the file is of another kind of network (names such as {shown}); known are names of '
+        f'{known_programs()}'
+    )
+
+
+def _other_settings(
+    state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor], ours: Arch | None
+) -> str:
+    """Arguments that the names of a file tell and that those of a model contradict."""
+    settings = {}
+    for told in ours.card.names.told if ours else ():
+        theirs, here = (
+            any(re.fullmatch(told.pattern, name) for name in names) for names in (state_dict, own)
+        )
+        if theirs != here:
+            settings.update(told.present if theirs else told.absent)
+    return ', '.join(f'{key}={value}' for key, value in settings.items())
 
 
 def _missing(

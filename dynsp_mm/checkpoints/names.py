@@ -11,6 +11,8 @@ from mmengine.runner import checkpoint as mmengine_tables
 
 from ..errors import UserError
 
+SHOWN = 10  # names that a message lists at most
+
 
 class Scheme(NamedTuple):
     """What stands before '://' in a name.
@@ -76,9 +78,9 @@ def _warn(old: str, new: str) -> None:
 
 
 def _known(name: str, table: Mapping[str, str | None]) -> str:
-    """The names like one, or all."""
+    """The names like one, else the first of all; at most ten."""
     near = [known for known in table if name and known.startswith(name)]
     near += [known for known in difflib.get_close_matches(name, table) if known not in near]
-    if near:
-        return f'near are {", ".join(near)}'
-    return f'known are {", ".join(table)}'
+    names = near or list(table)
+    more = f', ... ({len(names)} in all)' if len(names) > SHOWN else ''
+    return f'{"near" if near else "known"} are {", ".join(names[:SHOWN])}{more}'

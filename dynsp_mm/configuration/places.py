@@ -88,9 +88,13 @@ def to_swap(cfg: Config, key: str | None = None) -> Typed:
     """
     places = _places(cfg)
     if key is not None:
+        able = [place.key for place in places if kind_of(place).fits]
         places = [place for place in places if place.key == key]
         if not places:
-            raise UserError(f'{cfg.filename}: has no {key} with a type')
+            raise UserError(
+                f'{cfg.filename}: has no {key} with a type'
+                + (f'; what can be made sparse are {", ".join(able)}' if able else '')
+            )
     own = next((place for place in places if place.key == (key or BACKBONE)), None)
     if own is not None:
         places = [place for place in places if f'{place.key}.'.startswith(f'{own.key}.')]

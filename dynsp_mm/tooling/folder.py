@@ -113,23 +113,40 @@ def _check_resumed(cfg, path, model):
         ):
             return {}  # it has objects that only mmengine's reader builds
         raise UserError(
-            f'the run cannot be resumed: {error}; an earlier checkpoint can be named: --resume FILE'
+            f'the run cannot be resumed: {error}. An earlier checkpoint can be named: --resume FILE'
         ) from error
-    problem = sparse = None
+    problem = None
     if not {'meta', 'message_hub'} <= set(checkpoint):
         problem = 'it holds weights and not the state of a training'
     elif model is not None:
-        sparse = _predictors(model.state_dict()) and not _predictors(checkpoint['state_dict'])
         problem = _other_model(model, checkpoint['state_dict']) or _other_state(
             cfg, model, checkpoint
         )
     if problem:
-        start = f'--from-dense {path}' if sparse else f'--cfg-options load_from={path}'
-        raise UserError(
-            f'{path} cannot be resumed: {problem}; to start from its weights, give {start} and a '
-            '--work-dir that has no checkpoint, and name none with --resume'
-        )
+        problem = problem if problem.endswith('?') else f'{problem}.'
+        way_on = _way_on(cfg, path, model, checkpoint['state_dict'])
+        raise UserError(f'{path} cannot be resumed: {problem} {way_on}')
     return checkpoint['meta'] if isinstance(checkpoint['meta'], dict) else {}
+
+
+def _way_on(cfg, path, model, state_dict):
+    """What to do about a checkpoint that cannot be resumed, without what is done already."""
+    own, theirs = model is not None and _predictors(model.state_dict()), _predictors(state_dict)
+    named = cfg.get('load_from') or isinstance(cfg.resume, str)
+    inside = osp.dirname(osp.abspath(path)) == osp.abspath(cfg.work_dir)
+    steps = ['leave --resume FILE (or resume=True) out'] if named else []
+    steps += ['take another --work-dir'] if inside or not named else []
+    ways = [f'To begin anew, {" and ".join(steps)}.']
+    if theirs and model is not None and not own:
+        ways.insert(0, 'If --sparse was forgotten, give it as in the run that left the checkpoint.')
+    # Resuming takes load_from of --from-dense away; the teacher that it sets stays.
+    taught = any(isinstance(h, dict) and h.get('teacher') for h in cfg.get('custom_hooks') or [])
+    start = f'--cfg-options load_from={path}' + (' and no --from-dense' if taught else '')
+    if own and not theirs:
+        start = '' if taught else f'--from-dense {path}'
+    if start:
+        ways.append(f'To start from its weights, also give {start}.')
+    return ' '.join(ways)
 
 
 def _other_state(cfg, model, checkpoint):

@@ -1,5 +1,6 @@
 """Any library's model and a batch for it, built from a config without data."""
 
+import difflib
 import importlib
 import inspect
 from typing import Any
@@ -85,9 +86,12 @@ def _check_signature(kind: type, config: dict[str, Any]) -> None:
         return  # it looks at them itself
     unknown = [key for key in config if key not in parameters and key not in ('type', '_scope_')]
     if unknown:
+        matches = (difflib.get_close_matches(str(key), parameters) for key in unknown)
+        near = dict.fromkeys(name for names in matches for name in names)
         raise UserError(
             f'{kind.__name__}: unknown argument(s) '
             + ', '.join(f'{key}={config[key]!r}' for key in unknown)
+            + (f'; near are {", ".join(near)}' if near else '')
         )
 
 

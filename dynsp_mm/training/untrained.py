@@ -96,14 +96,15 @@ def warn_slow(unloaded: Sequence[str], cfg: Config | None) -> None:
     keys = _entry(wrapper, 'paramwise_cfg', 'custom_keys') or {}
     slow = [name for name in unloaded if mult < 1 and matching_key(keys, name) is None]
     if slow:
-        key = slow[0].split('.')[0]
+        modules = dict.fromkeys(name.split('.')[0] for name in slow)
+        every = ', '.join(f'{module}=dict(lr_mult={1 / mult:g})' for module in modules if mult)
         _warn(
             f'{constructor}: {len(slow)} tensors, such as {slow[0]}, are not in the checkpoint in '
             f'their shape, so they are random, and have {mult} of the rate, as pretrained ones '
             'have'
             + (
-                f'; paramwise_cfg.custom_keys=dict({key}=dict(lr_mult={1 / mult:g})) gives '
-                'them all of it'
+                f'; paramwise_cfg.custom_keys=dict({every}) gives all of the rate to all of '
+                f'{" and ".join(modules)}, also to what the checkpoint has of it'
                 if mult
                 else '; choose a pretrained_lr_mult above 0'
             )

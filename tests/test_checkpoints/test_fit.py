@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dynsp_mm import DynamicSwin, STViTSwin
+from dynsp_mm import DynamicConvNeXt, DynamicSwin, STViTSwin
 from dynsp_mm.checkpoints import fit_state_dict
 
 STVIT = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 4))
@@ -28,6 +28,16 @@ def test_an_incomplete_checkpoint_is_an_error():
     # Output norms that a classifier does not have, and sparse parts, may be missing.
     fit = fit_state_dict(small().state_dict(), small(keep_ratios=0.7, out_indices=(0, 3)))
     assert fit.missing == ['norm0.weight', 'norm0.bias'] and len(fit.new) > 20
+
+
+def test_another_kind_of_network_is_said():
+    arch = dict(depths=(1, 1, 4, 1), channels=(8, 8, 16, 16))
+    file = DynamicConvNeXt(arch, use_grn=True, layer_scale_init_value=0.0).state_dict()
+    with pytest.raises(ValueError, match='is of a network with use_grn=True, layer_scale_init_v'):
+        fit_state_dict(file, DynamicConvNeXt(arch))
+    vit = {'cls_token': torch.ones(1, 1, 16), 'norm.weight': torch.ones(16)}
+    with pytest.raises(ValueError, match='no weights for this .*another kind .*such as cls_token'):
+        fit_state_dict(vit, small())
 
 
 def test_only_a_dense_network_lacks_the_new_parts():

@@ -66,8 +66,12 @@ def test_of_several_one_must_be_named():
     assert cfg.model.two.backbone.keep_ratios == (0.7, 0.5, 0.3)
     sparsify(cfg, 0.6)  # the one that is sparse
     assert cfg.model.two.backbone.keep_ratios == 0.6
-    with pytest.raises(UserError, match='has no model.three with a type'):
+    with pytest.raises(
+        UserError, match='has no model.three with a type; .* model.one.backbone, mod'
+    ):
         sparsify(cfg, *parse_swap('model.three=0.7'))
+    with pytest.raises(UserError, match='has no model.three with a type$'):
+        sparsify(make(backbone=RESNET), *parse_swap('model.three=0.7'))
 
 
 def test_what_cannot_be_swapped_can_be_measured():

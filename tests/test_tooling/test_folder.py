@@ -348,16 +348,41 @@ def test_a_dense_run_is_not_resumed_as_a_sparse_one(named):
     path = os.path.abspath(save())
     cfg = config(0.7, resume=True, load_from=path if named else None)
     assert fails(check_folder, cfg) == (
-        f'{path} cannot be resumed: it is of a dense model, and this one is sparse; to start from '
-        f'its weights, give --from-dense {path} and a --work-dir that has no checkpoint, and name '
-        'none with --resume'
+        f'{path} cannot be resumed: it is of a dense model, and this one is sparse. To begin anew, '
+        f'{"leave --resume FILE (or resume=True) out and " if named else ""}take another '
+        f'--work-dir. To start from its weights, also give --from-dense {path}.'
     )
+
+
+def test_nothing_is_advised_that_is_done_already():
+    path = os.path.abspath(save())
+    taught = dict(custom_hooks=[dict(type='SpatialSparsityHook', teacher='dense.pth')])
+    text = fails(check_folder, config(0.7, resume=True, **taught))
+    assert text.endswith('sparse. To begin anew, take another --work-dir.')
+    cfg = config(0.7, resume=True, load_from=path, work_dir='runs/other', **taught)
+    assert fails(check_folder, cfg).endswith('anew, leave --resume FILE (or resume=True) out.')
+
+
+def test_a_sparse_checkpoint_under_a_dense_config_names_sparse():
+    save(keep_ratios=0.7)
+    text = fails(check_folder, config(resume=True))
+    assert 'this one is dense. If --sparse was forgotten, give it' in text
+
+
+def test_a_question_is_a_sentence_of_its_own():
+    save()
+    path = Path('runs/net/epoch_1.pth')
+    checkpoint = torch.load(path)
+    del checkpoint['state_dict']['head.weight']
+    torch.save(checkpoint, path)
+    text = fails(check_folder, config(resume=True))
+    assert '?;' not in text and '?.' not in text and ' To begin anew, ' in text
 
 
 @pytest.mark.parametrize(
     'entries, expected',
     [
-        (dict(keep_ratios=None), 'it is of a sparse model, and this one is dense; to start'),
+        (dict(keep_ratios=None), 'it is of a sparse model, and this one is dense. If'),
         (dict(model=dict(prune_blocks=[1])), 'only one of the two has'),
         (dict(model=dict(classes=3)), 'have another size in this FolderTestNet'),
         (

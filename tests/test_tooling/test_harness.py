@@ -43,6 +43,8 @@ def test_arguments_of_this_package_are_checked_wherever_they_stand():
             check_arguments(config)
     with pytest.raises(UserError, match='widht=3'):
         build(bad)
+    with pytest.raises(UserError, match=r'argument\(s\) detph=2, x=1; near are depth$'):
+        check_arguments(dict(type='HarnessTestKnown', detph=2, x=1))
 
 
 def test_arguments_of_hooks():

@@ -142,6 +142,9 @@ def test_new_heads_at_the_rate_of_pretrained_ones():
 
     assert 'such as head.fc.weight' in text(['head.fc.weight'])
     assert 'custom_keys=dict(head=dict(lr_mult=5))' in text(['head.fc.weight'])
+    several = text(['decode_head.a', 'decode_head.b', 'auxiliary_head.a'])
+    assert 'dict(decode_head=dict(lr_mult=5), auxiliary_head=dict(lr_mult=5)) gives' in several
+    assert 'to all of decode_head and auxiliary_head, also to what the checkpoint has' in several
     assert not text([]) and not text(['head.fc.weight'], pretrained_lr_mult=1)
     assert not text(['head.fc.weight'], custom_keys=dict(head=dict(lr_mult=2)))
     warn_slow(['head.fc.weight'], Config())
