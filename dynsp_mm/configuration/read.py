@@ -6,7 +6,6 @@ import traceback
 from json import JSONDecodeError
 
 from mmengine.config import Config
-from yaml import YAMLError
 
 from ..checkpoints import is_pretrained
 from ..compat import enable_mmseg_base_configs
@@ -72,7 +71,9 @@ def _explain(path, error):
         return place and f'{place}: {type(error).__name__}: {text}'
     if isinstance(error, RecursionError):
         return f'{somewhere}: a base leads back to its own config'
-    if isinstance(error, (SyntaxError, JSONDecodeError, UnicodeDecodeError, YAMLError)):
+    # The parser of YAML is mmengine's own affair.
+    yaml = any(base.__name__ == 'YAMLError' for base in type(error).__mro__)
+    if yaml or isinstance(error, (SyntaxError, JSONDecodeError, UnicodeDecodeError)):
         return f'{somewhere}: {text}'
     if by_reader and isinstance(error, KeyError) and ' ' not in text:
         return f'{somewhere}: there is no entry {text!r}'
