@@ -106,6 +106,8 @@ def is_capturing():
 
 def is_faking():
     """Whether operators make fake tensors or a graph of tensors that stand for others."""
+    if _get_current_dispatch_mode() is None:  # as nearly always, and forwards ask often
+        return False
     modes = _get_current_dispatch_mode_stack()
     return any(isinstance(mode, (FakeTensorMode, ProxyTorchDispatchMode)) for mode in modes)
 

@@ -88,8 +88,8 @@ def find_content(
     Zero is what the data preprocessors of OpenMMLab pad normalised images with. Padding of another
     value counts as image, as does an image that is zero throughout, and what a single image is
     padded with to a multiple of 32. An image that is alone has no padding. A side that no image of
-    the batch fills is that of all. This waits for values on the device, once for images without
-    padding.
+    the batch fills is that of all. This waits for values on the device: once for images without
+    padding, else three times.
 
     Args:
         images: (B, C, H, W).
@@ -133,6 +133,5 @@ def _extents(shown: Tensor) -> list[int]:
     """
     whole = shown.shape[1]
     ends = (shown * torch.arange(1, whole + 1, device=shown.device)).amax(1).tolist()
-    ends = [min(whole, _whole_units(end)) or whole for end in ends]
-    filled = any(end == whole and row for end, row in zip(ends, shown.any(1).tolist()))
-    return ends if filled else [whole] * len(ends)
+    ends = [min(whole, _whole_units(end)) for end in ends]
+    return [end or whole for end in ends] if whole in ends else [whole] * len(ends)

@@ -53,7 +53,7 @@ class Batch(NamedTuple):
         return x * (H * W / torch.tensor(counts, device=x.device)).view(-1, 1, 1, 1).to(x.dtype)
 
 
-UNKNOWN = Batch()
+UNKNOWN = Batch()  # no padding, and predictors learn
 
 
 class Gate(NamedTuple):

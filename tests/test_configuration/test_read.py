@@ -33,6 +33,13 @@ def write(tmp_path):
     return write
 
 
+def mistake_in(path):
+    """The text of the error that reading a config ends with."""
+    with pytest.raises(UserError) as caught:
+        read_config(path)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize(
     'text, expected',
     [
@@ -55,9 +62,7 @@ def write(tmp_path):
 )
 def test_what_mmengine_says_is_one_line(write, text, expected):
     path = write(text)
-    with pytest.raises(UserError) as caught:
-        read_config(path)
-    message = str(caught.value)
+    message = mistake_in(path)
     assert message.startswith(f'{path}, or a file in its _base_') and expected in message
     assert '\n' not in message
 
@@ -75,9 +80,7 @@ def test_what_mmengine_says_is_one_line(write, text, expected):
 )
 def test_errors_of_a_line_of_a_config_name_it(write, text, expected):
     path = write(text)
-    with pytest.raises(UserError) as caught:
-        read_config(path)
-    assert str(caught.value).startswith(f'{path}, {expected}')
+    assert mistake_in(path).startswith(f'{path}, {expected}')
 
 
 def test_the_line_of_a_base_is_named(write, tmp_path):

@@ -213,6 +213,7 @@ class SpatialSparsityHook(Hook):
         restore_rates(name, optim_wrapper)
         _start_by_keeping(name, backbones)
         self._students, self._looks, self._untrained = backbones, 0, set()
+        self._said = False
         warn_untrained(name, model, backbones, optim_wrapper, cfg, self._untrained)
         self._predictors = [p for backbone in backbones.values() for p in backbone.token_predictors]
         # Frozen copies too: whoever trains the student answers for them.
